@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * shoal: shared-memory coalescing cache.
+ *
+ * One mmap'd segment is shared by the processes of one machine. A hit is a lock-free read of it; a miss is
+ * computed by one process per key while the others wait for it or are served the stale generation.
+ *
+ * Conventions
+ *   Results    SHOAL_OK (0), a positive outcome the caller must handle, or a negative error that shoal_strerror()
+ *              names. After SHOAL_ERR_SYSTEM errno holds the system's reason. Out-parameters are unchanged on
+ *              failure, but for struct shoal_value, which is zeroed (its load_error excepted).
+ *   Structs    that a caller fills: zero means the default, and the zeroed `reserved` at the end lets them grow.
+ *   Units      are in the name: _ms milliseconds, _permille thousandths, sizes in bytes.
+ *   Threads    every function may be called by any thread at any time unless its comment says otherwise.
+ *   Fork       handles work in a child of fork(). Values and loads in hand stay the parent's: a child's release of
+ *              one leaves the parent's alone, and its publish is SHOAL_ERR_SUPERSEDED.
+ *   Signals    none of these functions may be called by a signal handler. The library installs no handler.
+ *   Output     the library never prints and never aborts.
+ */
+#ifndef SHOAL_H
+#define SHOAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SHOAL_VERSION_MAJOR 0
+#define SHOAL_VERSION_MINOR 1
+#define SHOAL_VERSION_PATCH 0
+
+/* ---- outcomes and errors ----------------------------------------------------------------------------------- */
+
+enum {
+	SHOAL_OK = 0,
+	SHOAL_MISS = 1,             /* no value (get), or nothing to delete */
+	SHOAL_REFRESH = 2,          /* begin: a value, and the caller has won the right to refresh it */
+	SHOAL_LEAD = 3,             /* begin: no value; the caller must load it */
+	SHOAL_WAIT = 4,             /* begin: no value; another process is loading it */
+	SHOAL_ERR_SYSTEM = -1,      /* a system call failed; errno says why */
+	SHOAL_ERR_INVALID = -2,     /* an argument, or a file that is not a regular one */
+	SHOAL_ERR_TOO_BIG = -3,     /* the value or the caller's buffer */
+	SHOAL_ERR_NO_SPACE = -4,    /* every extent is pinned or in use */
+	SHOAL_ERR_TIMEOUT = -5,     /* waited wait_ms for another process's load */
+	SHOAL_ERR_LOAD = -6,        /* the loader failed, here or in the leader; value.load_error has its code */
+	SHOAL_ERR_BUSY = -7,        /* no permit to load within wait_ms */
+	SHOAL_ERR_SUPERSEDED = -8,  /* publish: something newer happened to the key (set, delete, expire, an heir's value) */
+	SHOAL_ERR_DEADLOCK = -9,    /* a loader asks for the key it is loading */
+	SHOAL_ERR_LAYOUT = -10,     /* not a segment, or one of another layout version */
+	SHOAL_ERR_CORRUPT = -11,    /* a segment whose size or header checksum is wrong */
+	SHOAL_ERR_PERMISSION = -12, /* the segment belongs to someone we don't trust, or others may write it */
+	SHOAL_ERR_LIMIT = -13,      /* too many processes, threads or keyspaces for this segment: see shoal_config */
+	SHOAL_ERR_EXISTS = -14,     /* SHOAL_EXCLUSIVE and the segment is there */
+	SHOAL_ERR_NOT_FOUND = -15,  /* SHOAL_ATTACH and no segment is there */
+};
+
+const char *shoal_version(void);      /* "0.1.0"; static storage */
+const char *shoal_strerror(int code); /* never NULL; static storage */
+
+/* ---- the segment ------------------------------------------------------------------------------------------- */
+
+enum {
+	SHOAL_EXCLUSIVE = 1 << 0,  /* create or fail with SHOAL_ERR_EXISTS */
+	SHOAL_ATTACH = 1 << 1,     /* attach or fail with SHOAL_ERR_NOT_FOUND */
+	SHOAL_CHECKSUM = 1 << 3,   /* of the segment: verify every value on read; a bad one is a counted miss */
+	SHOAL_INSPECT = 1 << 4,    /* of the handle: read-only; shoal_stats, shoal_keyspace_stats and shoal_scan alone */
+};
+
+struct shoal_config {
+	size_t size;            /* bytes of the whole segment; default 64 MiB, at least 1 MiB */
+	size_t max_entry;       /* largest key + value in bytes; default size / 256, at most 1 MiB; settable up to size / 64 */
+	size_t mean_entry;      /* expected mean key + value, sizes the index; default 512 */
+	unsigned max_processes; /* attached at once; default 256, fewer in segments under 8 MiB */
+	unsigned max_threads;   /* over all processes; default 1024, fewer in segments under 16 MiB */
+	unsigned max_flights;   /* keys in computation at once; default 4096, fewer in segments under 32 MiB */
+	unsigned max_keyspaces; /* default 64, fewer in segments under 8 MiB */
+	unsigned max_loads;     /* loaders that may run at once on this machine; 0 = no bound */
+	size_t max_size;        /* address space kept free for a later resize of an anonymous segment; default size */
+	uid_t owner;            /* accept a segment of this user, too (by default: our own effective user, or root) */
+	mode_t mode;            /* of a named segment; default 0600 */
+	unsigned flags;         /* SHOAL_EXCLUSIVE ... */
+	uint64_t (*clock)(void *arg); /* monotonic nanoseconds, the same in every process; NULL = CLOCK_MONOTONIC. For tests */
+	void *clock_arg;
+	uint64_t reserved[8];
+};
+
+struct shoal;
+struct shoal_keyspace;
+struct shoal_load;
+
+/*
+ * Create or attach a segment.
+ *   name NULL    anonymous: shared with the children forked later.
+ *   "shop"       /dev/shm/shoal.shop.vN, N being the layout version. 1-63 of [A-Za-z0-9._-], not starting with a dot.
+ *   with a '/'   that path, as it is.
+ * An existing segment keeps its own configuration (size, limits, SHOAL_CHECKSUM); config NULL = all defaults.
+ * On success *cache is the caller's until shoal_close(). Call it before starting threads where you can: registering
+ * for membarrier takes milliseconds in a process that has several.
+ * Errors: INVALID, SYSTEM, LIMIT (process slots), EXISTS, NOT_FOUND and, of a segment that is there: INVALID (not a
+ * regular file), PERMISSION (its owner is not us, root or config.owner, or others may write it beyond its mode),
+ * LAYOUT (no shoal segment, or another layout version), CORRUPT (size or header checksum).
+ */
+int shoal_open(const char *name, const struct shoal_config *config, struct shoal **cache);
+
+/*
+ * Detach. No other thread may be inside a call on this handle or on one of its keyspaces, whose handles end here.
+ * Values in hand stay valid until released; loads in hand must have ended. NULL is harmless. In a process whose other
+ * threads used the handle, the segment's memory goes back to the system when they have exited.
+ */
+void shoal_close(struct shoal *cache);
+
+/* Remove a named segment's name; those attached keep using it. SHOAL_ERR_NOT_FOUND if there is none. */
+int shoal_unlink(const char *name);
+
+/* Recover what dead processes held now, instead of when someone meets it (for a master on SIGCHLD). Returns how many
+ * dead processes were found, or an error. */
+int shoal_reap(struct shoal *cache);
+
+/* ---- keyspaces --------------------------------------------------------------------------------------------- */
+
+#define SHOAL_NONE UINT32_MAX          /* in a millisecond or permille field: explicitly none (0 means the default) */
+#define SHOAL_FOREVER (UINT32_MAX - 1) /* no end */
+
+struct shoal_policy {
+	uint32_t fresh_ms;        /* how long a value is fresh; default 60 000 */
+	uint32_t stale_ms;        /* then: how long it may be served while one process refreshes it; default 0 = never */
+	uint32_t error_ms;        /* then: how long it may still be served when loading fails; default 0 = never */
+	uint32_t retry_ms;        /* after a failed load, no other try for this long; default 1 000 */
+	uint32_t wait_ms;         /* how long a caller waits for another process's load, or for a permit; default 5 000 */
+	uint32_t lease_ms;        /* how long one load may run before a waiter takes over from a live leader; default 30 000 */
+	uint32_t schema;          /* version of the value's encoding: an entry with another one is a miss, and counted */
+	uint32_t max_loads;       /* loaders of this keyspace at once on this machine; 0 = no bound of its own */
+	uint32_t jitter_permille; /* fresh_ms varies by up to this share; default 50 */
+	float early;              /* XFetch beta; default 1; negative = no early refresh */
+	unsigned flags;
+	uint32_t reserved[9];
+};
+
+/*
+ * Open a keyspace: a named, versioned family of keys with one policy and its own counters. (name, version) is the
+ * identity; versions of one keyspace live side by side. Names: 1-63 of [A-Za-z0-9._-]. Each open gives a handle of its
+ * own with its own policy (NULL = defaults), which decides for what is published through it. Closed with the cache.
+ * Errors: INVALID, LIMIT (config.max_keyspaces).
+ */
+int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version, const struct shoal_policy *policy,
+                        struct shoal_keyspace **keyspace);
+
+/* ---- values ------------------------------------------------------------------------------------------------ */
+
+struct shoal_slice {
+	const void *data;
+	size_t size;
+};
+
+enum shoal_freshness { SHOAL_FRESH, SHOAL_STALE };
+enum shoal_source { SHOAL_HIT, SHOAL_LOADED, SHOAL_COALESCED, SHOAL_MIGRATED };
+
+/*
+ * A value in hand. `data` lies in the segment (pinned: its extent is not reused meanwhile) or in a heap copy, is at
+ * least 8-byte aligned and stays valid until shoal_release(), also across shoal_close(). Not to be copied by struct
+ * assignment. Hold it briefly: a pin keeps one extent from being reused.
+ */
+struct shoal_value {
+	const void *data;
+	size_t size;
+	uint64_t generation; /* grows with each publication in this segment */
+	uint64_t age_ms;     /* since it was published */
+	enum shoal_freshness freshness;
+	enum shoal_source source;
+	int load_error;      /* with SHOAL_ERR_LOAD, or with a stale value served in its place */
+	int reserved;
+	void *private_fields[6];
+};
+
+/* Give a value back, from any thread of the process. Twice, or of a zeroed struct, is harmless. */
+void shoal_release(struct shoal_value *value);
+
+/*
+ * Look a key up; never loads, never waits. SHOAL_OK: *value is to be released, SHOAL_STALE if only within stale_ms.
+ * SHOAL_MISS: none, or only within error_ms. Keys are 1 to 65,535 bytes, any bytes.
+ * Errors: INVALID, LIMIT (thread or process slots of the segment).
+ */
+int shoal_get(struct shoal_keyspace *keyspace, const void *key, size_t key_size, struct shoal_value *value);
+
+/* The same, copied out: nothing to release. *size is the value's size; with SHOAL_ERR_TOO_BIG it did not fit `capacity`
+ * and the buffer's content is undefined. */
+int shoal_read(struct shoal_keyspace *keyspace, const void *key, size_t key_size, void *buffer, size_t capacity,
+               size_t *size);
+
+/*
+ * n gets with their cache misses overlapped. outcomes[i] is what shoal_get() would have returned for keys[i]; each
+ * values[i] with SHOAL_OK is to be released. Returns SHOAL_OK, or INVALID when the arrays are.
+ */
+int shoal_get_many(struct shoal_keyspace *keyspace, const struct shoal_slice *keys, size_t n,
+                   struct shoal_value *values, int *outcomes);
+
+/*
+ * Store a value under the keyspace's policy. It supersedes loads of the key that are under way. The data is copied;
+ * an empty value is a value. Errors: INVALID, TOO_BIG (key + value over max_entry), NO_SPACE, LIMIT; after an error
+ * the key has no value rather than an older one.
+ */
+int shoal_set(struct shoal_keyspace *keyspace, const void *key, size_t key_size, const void *data, size_t size);
+
+/* The same with these lives; 0 = the policy's, SHOAL_NONE and SHOAL_FOREVER as in the policy. */
+int shoal_set_ttl(struct shoal_keyspace *keyspace, const void *key, size_t key_size, const void *data, size_t size,
+                  uint32_t fresh_ms, uint32_t stale_ms);
+
+/*
+ * Stale from now on: stale_ms of the policy counts from now, and never prolongs the life the value had. In a keyspace
+ * without stale_ms this is a delete. A load that is under way can't bring the old value back. SHOAL_MISS: no value.
+ */
+int shoal_expire(struct shoal_keyspace *keyspace, const void *key, size_t key_size);
+
+/* Gone now; a load that is under way is superseded. SHOAL_MISS: there was no value (loads are superseded all the same). */
+int shoal_delete(struct shoal_keyspace *keyspace, const void *key, size_t key_size);
+
+struct shoal_entry {
+	const char *keyspace;
+	uint32_t version;
+	struct shoal_slice key;
+	size_t size;            /* of the value */
+	uint64_t age_ms;
+	int64_t fresh_left_ms;  /* negative: over; INT64_MAX: for ever */
+	int64_t stale_left_ms;
+	unsigned frequency;     /* 0-3 hits remembered */
+};
+typedef int shoal_visit(const struct shoal_entry *entry, void *arg); /* non-zero stops the scan and is returned */
+
+/*
+ * Visit what is readable now, of one keyspace name (all its versions) or NULL = all. Entries that come or go meanwhile
+ * may or may not be seen. Nothing is held between visits and `entry` is valid during its visit only; `visit` may call
+ * any function of this header. Returns SHOAL_OK, what visit returned, or an error.
+ */
+int shoal_scan(struct shoal *cache, const char *keyspace, shoal_visit *visit, void *arg);
+
+/* ---- load through the cache, blocking ---------------------------------------------------------------------- */
+
+/*
+ * Publishes with the calls below and returns 0, or returns its own non-zero error code. Runs in the calling thread;
+ * it may use the cache, also for other keys. One that returns 0 without publishing has failed (load_error 0). One
+ * that leaves by pthread_exit or cancellation ends its load as a failure; one that longjmps out holds it until its
+ * lease ends.
+ */
+typedef int shoal_loader(struct shoal_load *load, const void *key, size_t key_size, void *arg);
+
+/*
+ * The value of the key: fresh from the cache; stale while another process refreshes it; else loaded, by this caller or
+ * by another process for which this one waits (wait_ms at most). A caller whose load succeeds gets its value even when
+ * it can't be stored. On SHOAL_OK *value is to be released.
+ * Errors: INVALID, LOAD (value.load_error is the loader's code, also another process's), TIMEOUT, BUSY, DEADLOCK.
+ */
+int shoal_fetch(struct shoal_keyspace *keyspace, const void *key, size_t key_size, shoal_loader *loader, void *arg,
+                struct shoal_value *value);
+
+/* ---- the same in steps, for event loops and for loads that outlive a call ---------------------------------- */
+
+/*
+ * SHOAL_OK       *value holds a value to release (fresh, or stale while another refreshes); *load is NULL.
+ * SHOAL_REFRESH  *value holds a stale value to release, and *load is the caller's to load.
+ * SHOAL_LEAD     *load is the caller's to load.
+ * SHOAL_WAIT     *load is to be waited for.
+ * SHOAL_ERR_LOAD a load failed within retry_ms: value->load_error has its code; *load is NULL. Other errors likewise.
+ * A load ends, and its handle with it, by publish, commit, keep, fail or cancel whatever they return, and by a
+ * shoal_wait() that returns SHOAL_OK. It may be used by one thread at a time, any of the process.
+ */
+int shoal_begin(struct shoal_keyspace *keyspace, const void *key, size_t key_size, struct shoal_load **load,
+                struct shoal_value *value);
+
+/*
+ * Wait for a load that began as SHOAL_WAIT, up to timeout_ms (0 = only ask; SHOAL_FOREVER is bounded by wait_ms).
+ * SHOAL_OK: the value, and the handle has ended. SHOAL_LEAD: the leader died, gave up, or the key was deleted
+ * meanwhile: the load is now the caller's. Negative (LOAD, TIMEOUT, ...): the handle is left for another wait or
+ * shoal_load_cancel().
+ */
+int shoal_wait(struct shoal_load *load, uint32_t timeout_ms, struct shoal_value *value);
+
+/*
+ * Publish the value of a load one leads: it replaces older generations and wakes the waiters. SUPERSEDED, NO_SPACE,
+ * TOO_BIG: not stored (inside shoal_fetch these are 0 and counted: the caller has its value). INVALID: the load is not
+ * led by the caller, or has ended.
+ */
+int shoal_load_publish(struct shoal_load *load, const void *data, size_t size);
+
+/*
+ * Space for a value of up to `size` bytes, to be written in place and committed. A second reserve grows it and keeps
+ * what was written; the pointer may change. It is the segment's own memory where there is room, else heap. NULL
+ * (errno ENOMEM or EINVAL) when there is neither, or the load is not led by the caller. Cancelled with the load.
+ */
+void *shoal_load_reserve(struct shoal_load *load, size_t size);
+int shoal_load_commit(struct shoal_load *load, size_t size);
+/* Commit, and hand the value over, stored or not: on return *value is to be released if its data is not NULL. */
+int shoal_load_commit_value(struct shoal_load *load, size_t size, struct shoal_value *value);
+
+/* The stale generation that the load is to replace, or NULL; valid until the load ends. */
+const struct shoal_value *shoal_load_previous(struct shoal_load *load);
+
+/* Lives of this load's value alone; 0 = the policy's. */
+void shoal_load_ttl(struct shoal_load *load, uint32_t fresh_ms, uint32_t stale_ms);
+
+/* Another lease_ms from now. SUPERSEDED: no longer the leader, or overdue: a late publish may still be stored. */
+int shoal_load_renew(struct shoal_load *load);
+
+/* The load failed: its waiters get `code`, and so does who asks within retry_ms. */
+int shoal_load_fail(struct shoal_load *load, int code);
+
+/* Give up leading or waiting; one of the waiters takes over. NULL is harmless. */
+void shoal_load_cancel(struct shoal_load *load);
+
+/* ---- observation ------------------------------------------------------------------------------------------- */
+
+struct shoal_keyspace_stats {
+	uint64_t hits_fresh, hits_stale, misses, loads, load_errors, coalesced, takeovers, superseded, timeouts, busy,
+		uncached, early_refreshes, migrated, rejected, schema_mismatches, corrupt;
+	uint64_t load_ns_sum, wait_ns_sum;
+	double load_p50_ms, load_p95_ms, load_p99_ms, wait_p50_ms, wait_p99_ms;
+	double oldest_load_ms; /* of the loads that run now */
+	uint64_t reserved[32];
+};
+
+struct shoal_stats {
+	struct shoal_keyspace_stats total;
+	/* bytes_live + bytes_dead + bytes_free + bytes_overhead == size; live and dead count headers and keys */
+	uint64_t size, bytes_live, bytes_dead, bytes_free, bytes_overhead, entries;
+	uint64_t evicted_entries, evicted_extents, reappended_bytes;
+	uint32_t processes, threads, pins, flights, permits_used;
+	uint32_t reserved32;
+	uint64_t grace_blocked_ms;
+	uint64_t reserved[32];
+};
+
+int shoal_stats(struct shoal *cache, struct shoal_stats *stats);                               /* whole segment */
+int shoal_keyspace_stats(struct shoal_keyspace *keyspace, struct shoal_keyspace_stats *stats); /* all processes */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

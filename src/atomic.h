@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ordering words: every word that two processes share goes through these, and through nothing else, so that
+ * ThreadSanitizer sees them and a scheduler can be put in their place.
+ *
+ *   peek / poke    relaxed: nobody decides on it, or the decision is re-checked by a CAS or a fence that is named there
+ *   load / store   acquire / release: what was written before the store is seen after the load
+ *   cas, add       sequentially consistent. On x86 and on ARMv8.1 that costs what acquire-release does, and it
+ *                  shortens every proof of the kind "I changed mine, then looked at yours".
+ */
+#ifndef SHOAL_ATOMIC_H
+#define SHOAL_ATOMIC_H
+
+#include <stdatomic.h>
+
+#include "base.h"
+
+typedef _Atomic uint64_t word64;
+typedef _Atomic uint32_t word32;
+
+_Static_assert(sizeof(word64) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "64-bit words must be lock-free");
+_Static_assert(sizeof(word32) == 4 && ATOMIC_INT_LOCK_FREE == 2, "32-bit words must be lock-free");
+
+#define WORD_OPERATIONS(name, word, value)                                                                            \
+	static inline value name##_peek(const word *w)                                                                \
+	{                                                                                                             \
+		return atomic_load_explicit((word *)w, memory_order_relaxed);                                         \
+	}                                                                                                             \
+	static inline void name##_poke(word *w, value v)                                                              \
+	{                                                                                                             \
+		atomic_store_explicit(w, v, memory_order_relaxed);                                                    \
+	}                                                                                                             \
+	static inline value name##_load(const word *w)                                                                \
+	{                                                                                                             \
+		return atomic_load_explicit((word *)w, memory_order_acquire);                                         \
+	}                                                                                                             \
+	static inline void name##_store(word *w, value v)                                                             \
+	{                                                                                                             \
+		atomic_store_explicit(w, v, memory_order_release);                                                    \
+	}                                                                                                             \
+	static inline bool name##_cas(word *w, value from, value to)                                                  \
+	{                                                                                                             \
+		return atomic_compare_exchange_strong(w, &from, to);                                                  \
+	}                                                                                                             \
+	/* returns the value before */                                                                                \
+	static inline value name##_add(word *w, value n)                                                              \
+	{                                                                                                             \
+		return atomic_fetch_add(w, n);                                                                        \
+	}                                                                                                             \
+	static inline value name##_sub(word *w, value n)                                                              \
+	{                                                                                                             \
+		return atomic_fetch_sub(w, n);                                                                        \
+	}                                                                                                             \
+	/* a counter with one writer: exact without a locked instruction */                                           \
+	static inline void name##_bump(word *w, value n)                                                              \
+	{                                                                                                             \
+		name##_poke(w, name##_peek(w) + n);                                                                   \
+	}                                                                                                             \
+	static inline void name##_max(word *w, value v)                                                               \
+	{                                                                                                             \
+		value now = name##_peek(w);                                                                           \
+		while (now < v && !atomic_compare_exchange_weak(w, &now, v))                                          \
+			;                                                                                             \
+	}
+
+WORD_OPERATIONS(w64, word64, uint64_t)
+WORD_OPERATIONS(w32, word32, uint32_t)
+
+/* The reader's half of the asymmetric barrier: the reclaimer's half is membarrier() (rcu.c). */
+static inline void barrier_light(void)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void barrier_full(void)
+{
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+static inline void spin_hint(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#else
+	barrier_light();
+#endif
+}
+
+#endif

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The public verbs on values: look up, store, take away.
+ *
+ * C.1  A writer draws its generation, ends the loads that run for the key (BEFORE), changes the index, and ends those
+ *      that were being published over the entry it replaced (AFTER). A load that is claimed after BEFORE began later
+ *      than the writer and has a later generation.
+ * C.2  Of two writers the later generation stays; the earlier one has then happened just before.
+ *
+ * Killed at any point a writer leaves: dead bytes; loads that were ended for nothing and are begun anew; two slots of
+ * one key, of which every reader takes the newer. Never a half-written value: the index CAS comes last.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "load.h"
+#include "store.h"
+
+/* ---- handles ----------------------------------------------------------------------------------------------- */
+
+EXPORT int shoal_open(const char *name, const struct shoal_config *config, struct shoal **cache)
+{
+	struct shoal *c;
+	struct member *m;
+	int r;
+
+	if (!cache)
+		return SHOAL_ERR_INVALID;
+	c = calloc(1, sizeof(*c));
+	m = calloc(1, sizeof(*m));
+	if (!c || !m) {
+		r = SHOAL_ERR_SYSTEM;
+		goto failed;
+	}
+	r = segment_open(name, config, &m->segment);
+	if (r)
+		goto failed;
+	r = registry_open(m, load_thread_exit);
+	if (r) {
+		segment_unmap_alive(m->segment.alive, &m->segment.geometry);
+		segment_unmap(&m->segment);
+		close(m->segment.fd);
+		goto failed;
+	}
+	rcu_assign_pointer(c->member, m);
+	*cache = c;
+	return SHOAL_OK;
+failed:
+	free(c);
+	free(m);
+	return r;
+}
+
+EXPORT void shoal_close(struct shoal *cache)
+{
+	struct shoal_keyspace *k, *next;
+	struct member *m;
+
+	if (!cache)
+		return;
+	m = cache->member;
+	rcu_assign_pointer(cache->member, NULL);
+	urcu_bp_synchronize_rcu();
+	registry_close(m);
+	for (k = cache->keyspaces; k; k = next) {
+		next = k->next;
+		free(k);
+	}
+	free(cache);
+}
+
+EXPORT int shoal_unlink(const char *name)
+{
+	return segment_unlink(name);
+}
+
+EXPORT int shoal_reap(struct shoal *cache)
+{
+	struct seat *seat;
+	int r;
+
+	if (!cache)
+		return SHOAL_ERR_INVALID;
+	seat = handle_enter(cache, &r);
+	if (!seat)
+		return r;
+	r = recover_all(seat->member);
+	handle_leave();
+	return r;
+}
+
+/* ---- look up ----------------------------------------------------------------------------------------------- */
+
+static int count_lookup(struct seat *seat, const struct shoal_keyspace *k, enum age age)
+{
+	if (likely(age == AGE_FRESH))
+		handle_count_hot(seat, k->id, COUNTER_hits_fresh);
+	else
+		handle_count_hot(seat, k->id, age == AGE_STALE ? COUNTER_hits_stale : COUNTER_misses);
+	return age <= AGE_STALE ? SHOAL_OK : SHOAL_MISS;
+}
+
+static int get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value)
+{
+	enum age age = store_get(seat, k, key, value);
+
+	if (unlikely(age == AGE_ERROR))
+		shoal_release(value);
+	return count_lookup(seat, k, age);
+}
+
+EXPORT int shoal_get(struct shoal_keyspace *k, const void *data, size_t size, struct shoal_value *value)
+{
+	struct seat *seat;
+	struct key key;
+	int r;
+
+	if (unlikely(!k || !value))
+		return SHOAL_ERR_INVALID;
+	memset(value, 0, sizeof(*value));
+	seat = handle_enter(k->cache, &r);
+	if (unlikely(!seat))
+		return r;
+	r = store_key(k, &seat->member->segment, data, size, &key) ? get(seat, k, &key, value) : SHOAL_ERR_INVALID;
+	handle_leave();
+	return r;
+}
+
+static int read_value(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, void *buffer,
+                      size_t capacity, size_t *size)
+{
+	struct index_hit hit;
+	enum age age = store_find(seat, k, key, READING, &hit);
+	int r = count_lookup(seat, k, age);
+
+	if (age == AGE_DEAD)
+		return r;
+	if (likely(!r)) {
+		index_touch(&hit);
+		if (size)
+			*size = hit.e.value_size;
+		if (likely(hit.e.value_size <= capacity))
+			memcpy(buffer, hit.e.value, hit.e.value_size);
+		else
+			r = SHOAL_ERR_TOO_BIG;
+	}
+	rcu_clear(seat, READING);
+	return r;
+}
+
+EXPORT int shoal_read(struct shoal_keyspace *k, const void *data, size_t key_size, void *buffer, size_t capacity,
+                      size_t *size)
+{
+	struct seat *seat;
+	struct key key;
+	int r;
+
+	if (unlikely(!k || (!buffer && capacity)))
+		return SHOAL_ERR_INVALID;
+	seat = handle_enter(k->cache, &r);
+	if (unlikely(!seat))
+		return r;
+	r = store_key(k, &seat->member->segment, data, key_size, &key) ? read_value(seat, k, &key, buffer, capacity, size)
+								       : SHOAL_ERR_INVALID;
+	handle_leave();
+	return r;
+}
+
+/* The misses of a batch overlap: first all buckets are fetched, then all entries, then they are read. */
+#define BATCH 16u
+
+static void get_batch(struct seat *seat, const struct shoal_keyspace *k, const struct shoal_slice *slices, size_t n,
+                      struct shoal_value *values, int *outcomes)
+{
+	const struct segment *s = &seat->member->segment;
+	struct key keys[BATCH];
+	bool valid[BATCH];
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		valid[i] = store_key(k, s, slices[i].data, slices[i].size, &keys[i]);
+		if (valid[i])
+			index_prefetch(s, keys[i].hash);
+	}
+	for (i = 0; i < n; i++)
+		if (valid[i])
+			index_prefetch_entry(s, keys[i].hash);
+	for (i = 0; i < n; i++)
+		outcomes[i] = valid[i] ? get(seat, k, &keys[i], &values[i]) : SHOAL_ERR_INVALID;
+}
+
+EXPORT int shoal_get_many(struct shoal_keyspace *k, const struct shoal_slice *keys, size_t n,
+                          struct shoal_value *values, int *outcomes)
+{
+	struct seat *seat;
+	size_t i;
+	int r;
+
+	if (!k || (n && (!keys || !values || !outcomes)))
+		return SHOAL_ERR_INVALID;
+	memset(values, 0, n * sizeof(*values));
+	seat = handle_enter(k->cache, &r);
+	if (!seat)
+		return r;
+	for (i = 0; i < n; i += BATCH)
+		get_batch(seat, k, keys + i, min_u64(BATCH, n - i), values + i, outcomes + i);
+	handle_leave();
+	return SHOAL_OK;
+}
+
+EXPORT void shoal_release(struct shoal_value *value)
+{
+	struct hold *hold;
+
+	if (!value)
+		return;
+	hold = store_hold(value);
+	free(hold->heap);
+	/* Another epoch: a child's copy of a parent's value. The pin is the parent's. */
+	if (hold->seat && w64_peek(&hold->seat->member->wiped->epoch) == hold->epoch)
+		registry_settle(hold->seat, (unsigned)hold->pin);
+	memset(value, 0, sizeof(*value));
+}
+
+/* ---- store ------------------------------------------------------------------------------------------------- */
+
+/* Put a written entry into the index. INDEX_NEWER: the key has a newer generation. */
+static int put(struct seat *seat, const struct key *key, uint64_t offset, uint64_t generation, uint64_t until_ms)
+{
+	const struct segment *s = &seat->member->segment;
+	uint32_t length = w32_peek(&log_at(s, offset)->length);
+	struct index_target target;
+	bool done;
+	int r;
+
+	do {
+		r = index_place(seat, key, generation, READING, OTHER, &target);
+		if (r)
+			return r;
+		done = index_commit(s, &target, index_word(key, offset, target.own ? target.expected : 0), length, until_ms);
+		if (target.announced)
+			rcu_clear(seat, target.announced);
+	} while (!done);
+	index_settle(seat, key, READING, OTHER);
+	return SHOAL_OK;
+}
+
+static int remove_key(struct seat *seat, const struct key *key)
+{
+	const struct segment *s = &seat->member->segment;
+	struct flight_key fk = store_flight_key(s, key);
+	uint64_t generation = segment_draw(s);
+	bool left = store_supersede(seat, key, &fk, BEFORE, false);
+	unsigned removed = index_remove(seat, key, generation, READING, OTHER);
+
+	if (left)
+		store_supersede(seat, key, &fk, AFTER, false);
+	return removed ? SHOAL_OK : SHOAL_MISS;
+}
+
+static int set(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const void *data, size_t size,
+               uint32_t fresh_ms, uint32_t stale_ms)
+{
+	const struct segment *s = &seat->member->segment;
+	struct flight_key fk = store_flight_key(s, key);
+	uint64_t offset, generation, born;
+	struct lives lives;
+	bool left;
+	int r = store_reserve(seat, WRITING, key->size, size, &offset);
+
+	if (r) { /* the caller has a newer value than the one here: better none than the older */
+		remove_key(seat, key);
+		return r;
+	}
+	if (size)
+		memcpy(store_value_at(s, offset, key), data, size);
+	lives = store_lives(k, fresh_ms, stale_ms, key->hash ^ clock_coarse_ms(&s->clock));
+	born = clock_ms(&s->clock);
+	generation = segment_draw(s);
+	store_fill(s, offset, key, generation, born, &lives, size, k->policy.schema, 0);
+	left = store_supersede(seat, key, &fk, BEFORE, true);
+	put(seat, key, offset, generation, store_end(born, &lives)); /* a newer one is there: ours was just before it */
+	if (left)
+		store_supersede(seat, key, &fk, AFTER, true);
+	rcu_clear(seat, WRITING);
+	return SHOAL_OK;
+}
+
+EXPORT int shoal_set_ttl(struct shoal_keyspace *k, const void *data, size_t key_size, const void *value, size_t size,
+                         uint32_t fresh_ms, uint32_t stale_ms)
+{
+	struct seat *seat;
+	struct key key;
+	int r;
+
+	if (!k || (!value && size))
+		return SHOAL_ERR_INVALID;
+	seat = handle_enter(k->cache, &r);
+	if (!seat)
+		return r;
+	r = store_key(k, &seat->member->segment, data, key_size, &key)
+		    ? set(seat, k, &key, value, size, fresh_ms, stale_ms)
+		    : SHOAL_ERR_INVALID;
+	handle_leave();
+	return r;
+}
+
+EXPORT int shoal_set(struct shoal_keyspace *k, const void *key, size_t key_size, const void *data, size_t size)
+{
+	return shoal_set_ttl(k, key, key_size, data, size, 0, 0);
+}
+
+/* ---- take away --------------------------------------------------------------------------------------------- */
+
+EXPORT int shoal_delete(struct shoal_keyspace *k, const void *data, size_t size)
+{
+	struct seat *seat;
+	struct key key;
+	int r;
+
+	if (!k)
+		return SHOAL_ERR_INVALID;
+	seat = handle_enter(k->cache, &r);
+	if (!seat)
+		return r;
+	r = store_key(k, &seat->member->segment, data, size, &key) ? remove_key(seat, &key) : SHOAL_ERR_INVALID;
+	handle_leave();
+	return r;
+}
+
+static uint64_t end_of(uint64_t begin, uint32_t life)
+{
+	return begin == UINT64_MAX || life == SHOAL_FOREVER ? UINT64_MAX : begin + life;
+}
+
+static uint32_t life_until(uint64_t begin, uint64_t end)
+{
+	return end == UINT64_MAX ? SHOAL_FOREVER : end <= begin ? 0 : (uint32_t)min_u64(end - begin, SHOAL_FOREVER - 1);
+}
+
+/* Stale from now: the stale bound counts from now and never lies behind the old one; the error bound likewise. A value
+ * that is older than 49 days has its birth moved up, so that its age fits. */
+static struct lives expired_lives(const struct entry *e, const struct shoal_policy *p, uint64_t now, uint64_t *born)
+{
+	uint64_t fresh_end = end_of(e->born_ms, e->fresh_for), stale_end = end_of(fresh_end, e->stale_for);
+	uint64_t error_end = end_of(stale_end, e->error_for), begin = min_u64(now, fresh_end);
+
+	stale_end = min_u64(stale_end, end_of(now, p->stale_ms));
+	error_end = min_u64(error_end, end_of(stale_end, p->error_ms));
+	*born = max_u64(e->born_ms, begin > SHOAL_FOREVER - 1 ? begin - (SHOAL_FOREVER - 1) : 0);
+	return (struct lives){life_until(*born, begin), life_until(begin, stale_end), life_until(stale_end, error_end)};
+}
+
+/* Write the copy of an announced entry with new deadlines, and put it in that entry's very place. False: the place has
+ * changed. */
+static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t generation,
+                        const struct index_hit *hit, uint64_t offset)
+{
+	const struct segment *s = &seat->member->segment;
+	struct index_target target = {hit->slot, hit->word, true, hit->e.length, hit->announced};
+	const struct entry *old = hit->e.entry;
+	uint64_t born;
+	struct lives lives = expired_lives(old, &k->policy, clock_ms(&s->clock), &born);
+
+	memcpy(store_value_at(s, offset, key), hit->e.value, hit->e.value_size);
+	store_fill(s, offset, key, generation, born, &lives, hit->e.value_size, old->schema, old->cost_us);
+	return index_commit(s, &target, index_word(key, offset, hit->word), w32_peek(&log_at(s, offset)->length),
+			    store_end(born, &lives));
+}
+
+/*
+ * Entries are immutable: the value is copied with new deadlines, under a generation of its own. The copy replaces the
+ * entry it was made from and nothing else, or an older value could come back over a newer one. Its length is learnt
+ * first, so that nothing is announced while room is made.
+ */
+static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t generation)
+{
+	uint64_t offset = 0, reserved = 0;
+	struct index_hit hit;
+	bool done = false;
+	int r;
+
+	while (!done) {
+		if (store_find(seat, k, key, READING, &hit) == AGE_DEAD)
+			return SHOAL_MISS;
+		if (hit.e.entry->generation > generation) {
+			done = true; /* newer than this call */
+		} else if (offset && hit.e.value_size <= reserved) {
+			done = put_expired(seat, k, key, generation, &hit, offset);
+		} else {
+			reserved = hit.e.value_size;
+			rcu_clear(seat, READING);
+			r = store_reserve(seat, WRITING, key->size, reserved, &offset);
+			if (r)
+				return r;
+		}
+		rcu_clear(seat, READING);
+	}
+	return SHOAL_OK;
+}
+
+static int expire(struct seat *seat, const struct shoal_keyspace *k, const struct key *key)
+{
+	const struct segment *s = &seat->member->segment;
+	struct flight_key fk = store_flight_key(s, key);
+	uint64_t generation = segment_draw(s);
+	bool left = store_supersede(seat, key, &fk, BEFORE, false);
+	int r = copy_expired(seat, k, key, generation);
+
+	rcu_clear(seat, WRITING);
+	if (r) /* dead, or no room for the copy: then it goes */
+		index_remove(seat, key, generation, READING, OTHER);
+	else
+		index_settle(seat, key, READING, OTHER);
+	if (left)
+		store_supersede(seat, key, &fk, AFTER, false);
+	return r == SHOAL_MISS ? r : SHOAL_OK;
+}
+
+EXPORT int shoal_expire(struct shoal_keyspace *k, const void *data, size_t size)
+{
+	struct seat *seat;
+	struct key key;
+	int r;
+
+	if (!k)
+		return SHOAL_ERR_INVALID;
+	seat = handle_enter(k->cache, &r);
+	if (!seat)
+		return r;
+	if (!store_key(k, &seat->member->segment, data, size, &key))
+		r = SHOAL_ERR_INVALID;
+	else
+		r = k->policy.stale_ms ? expire(seat, k, &key) : remove_key(seat, &key);
+	handle_leave();
+	return r;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/* The life of an extent: see extents.h. */
+#include "extents.h"
+
+#define COLLECT_AT_ONCE 32u
+
+uint64_t extents_word(const struct segment *s, uint32_t x)
+{
+	return w64_load(&s->extents[x].word);
+}
+
+bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_state to)
+{
+	uint64_t word = (uint64_t)to << 60 | (uint64_t)seat->index << 44 | (seat->tag >> 32 & 0xffff) << 28 |
+			((from + 1) & 0xfffffffu);
+
+	return w64_cas(&seat->member->segment.extents[x].word, from, word);
+}
+
+/* By the opener, which is its only user until it is made a head: a late collector must have nothing to write here. */
+static void reset(struct extent *e)
+{
+	w32_poke(&e->tail, 0);
+	w32_poke(&e->entries, 0);
+	w64_poke(&e->live, 0);
+	w64_poke(&e->until_ms, 0);
+}
+
+int64_t extents_open(struct seat *seat)
+{
+	const struct segment *s = &seat->member->segment;
+	uint32_t n = s->geometry.extents, i, x, hint = w32_peek(&s->header->free_hint);
+	uint64_t word;
+
+	for (i = 0; i < n; i++) {
+		x = (hint + i) % n;
+		word = extents_word(s, x);
+		if (EXTENT_STATE(word) != EXTENT_FREE)
+			continue;
+		if (!extents_move(seat, x, word, EXTENT_OPEN))
+			continue;
+		w32_poke(&s->header->free_hint, x + 1);
+		reset(&s->extents[x]);
+		return x;
+	}
+	return -1;
+}
+
+bool extents_seal(struct seat *seat, uint32_t x, uint64_t from)
+{
+	struct extent *e = &seat->member->segment.extents[x];
+
+	/* Before the word: the policy looks at stamps of SEALED extents only. */
+	w64_poke(&e->stamp, w64_add(&seat->member->segment.header->stamp, 1) + 1);
+	return extents_move(seat, x, from, EXTENT_SEALED);
+}
+
+bool extents_claim(struct seat *seat, uint32_t x)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t word = extents_word(s, x);
+	bool held;
+
+	if (EXTENT_STATE(word) != EXTENT_SEALED)
+		return false;
+	rcu_announce(seat, WALKING, x);
+	if (!extents_move(seat, x, word, EXTENT_EVICTING)) {
+		rcu_clear(seat, WALKING);
+		return false;
+	}
+	/* E.1: partner of log.c's announcement and second look at the word. */
+	rcu_announced(s, seat, WRITING, &x, 1, &held);
+	if (!held)
+		return true;
+	extents_move(seat, x, extents_word(s, x), EXTENT_SEALED);
+	rcu_clear(seat, WALKING);
+	return false;
+}
+
+void extents_retire(struct seat *seat, uint32_t x)
+{
+	extents_move(seat, x, extents_word(&seat->member->segment, x), EXTENT_RETIRED);
+	rcu_clear(seat, WALKING);
+}
+
+unsigned extents_collect(struct seat *seat)
+{
+	const struct segment *s = &seat->member->segment;
+	uint32_t x, n = 0, candidates[COLLECT_AT_ONCE];
+	uint64_t words[COLLECT_AT_ONCE];
+	bool held[COLLECT_AT_ONCE];
+	unsigned i, freed = 0;
+
+	for (x = 0; x < s->geometry.extents && n < COLLECT_AT_ONCE; x++) {
+		words[n] = extents_word(s, x);
+		if (EXTENT_STATE(words[n]) == EXTENT_RETIRED)
+			candidates[n++] = x;
+	}
+	if (!n || rcu_announced(s, seat, READING, candidates, n, held))
+		return 0;
+	for (i = 0; i < n; i++)
+		freed += !held[i] && extents_move(seat, candidates[i], words[i], EXTENT_FREE);
+	return freed;
+}
+
+unsigned extents_count(const struct segment *s, enum extent_state state)
+{
+	uint32_t x;
+	unsigned n = 0;
+
+	for (x = 0; x < s->geometry.extents; x++)
+		n += EXTENT_STATE(extents_word(s, x)) == state;
+	return n;
+}
+
+void extents_add(const struct segment *s, uint32_t x, uint32_t length, uint64_t until_ms)
+{
+	w64_add(&s->extents[x].live, length);
+	w32_add(&s->extents[x].entries, 1);
+	w64_max(&s->extents[x].until_ms, until_ms);
+}
+
+void extents_drop(const struct segment *s, uint32_t x, uint32_t length)
+{
+	w64_sub(&s->extents[x].live, length);
+	w32_sub(&s->extents[x].entries, 1);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Extents: fixed-size pieces of the log, the unit of eviction and reclamation.
+ *
+ *   FREE --open--> OPEN --seal--> SEALED --claim--> EVICTING --retire--> RETIRED --free--> FREE
+ *                                    ^------back-------'
+ *
+ * Each arrow is one CAS of extent.word, which carries the state, a sequence that grows with each arrow, and the reader
+ * who did it (its owner while OPEN and not yet a head, and while EVICTING).
+ *
+ * E.1  A writer announces X (WRITING, or a pin) before it looks at X's word, and goes on only if that is OPEN with the
+ *      sequence of the head. It keeps the announcement past its index CAS. An evictor sets EVICTING first and scans
+ *      for such announcements before it walks. So nobody writes into, or publishes from, an extent being walked.
+ * E.2  An extent is RETIRED only when no index slot points into it, and FREE only after a grace period (rcu.h).
+ * E.3  A live owner's EVICTING is left alone. A dead one's is taken over by a CAS that changes the word.
+ *
+ *   operation         may run beside    another process is killed
+ *   extents_open      everything        OPEN and no head: recovery seals it
+ *   extents_seal      everything        no effect
+ *   extents_claim     everything        EVICTING: recovery claims it and goes on
+ *   extents_collect   everything        no effect
+ */
+#ifndef SHOAL_EXTENTS_H
+#define SHOAL_EXTENTS_H
+
+#include "rcu.h"
+
+#define EXTENT_STATE(word) ((enum extent_state)((word) >> 60))
+#define EXTENT_SEQUENCE(word) ((uint32_t)(word) & 0xfffffffu)
+#define EXTENT_OWNER(word) ((uint32_t)((word) >> 44 & 0xffff))
+#define EXTENT_OWNER_INCARNATION(word) ((uint32_t)((word) >> 28 & 0xffff))
+
+static inline char *extent_bytes(const struct segment *s, uint32_t x)
+{
+	return s->log + (uint64_t)x * s->geometry.extent_size;
+}
+
+/* Of an offset from the segment's begin, which must lie in the log. */
+static inline uint32_t extent_of(const struct segment *s, uint64_t offset)
+{
+	return (uint32_t)((offset - s->geometry.log_at) / s->geometry.extent_size);
+}
+
+/* One CAS to another state, owned by `seat`; false if the word was not `from` any more. */
+bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_state to);
+uint64_t extents_word(const struct segment *s, uint32_t x);
+
+/* Make a free extent OPEN and empty; -1: none is free. */
+int64_t extents_open(struct seat *seat);
+/* OPEN -> SEALED, if it is still as `from`. */
+bool extents_seal(struct seat *seat, uint32_t x, uint64_t from);
+/* Take a SEALED extent for eviction: EVICTING, announced in WALKING, no writer and no pin in it; else false, and it is
+ * as before. */
+bool extents_claim(struct seat *seat, uint32_t x);
+/* EVICTING -> RETIRED: no index slot points into it any more. Ends the announcement. */
+void extents_retire(struct seat *seat, uint32_t x);
+/* Free the RETIRED extents whose grace period is over; returns how many. */
+unsigned extents_collect(struct seat *seat);
+unsigned extents_count(const struct segment *s, enum extent_state state);
+
+/* The index has changed: an entry of `length` bytes that lives until `until_ms` came, or went. */
+void extents_add(const struct segment *s, uint32_t x, uint32_t length, uint64_t until_ms);
+void extents_drop(const struct segment *s, uint32_t x, uint32_t length);
+
+#endif

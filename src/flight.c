@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Flights. A key may use the WINDOW slots from its own position on, in that order (the probe order).
+ *
+ * Who may do which arrow, all by CAS of the whole word:
+ *   FREE -> CLAIMING                any claimant
+ *   CLAIMING -> COMPUTING           its claimant, after it has looked at the whole window once more
+ *   CLAIMING -> FREE                its claimant (gives way), or any other claimant of the same fingerprint (aborts it)
+ *   COMPUTING -> OVERDUE            any claimant that finds its lease over
+ *   -> PUBLISHING, -> FAILED ...    its leader (token)
+ *   -> COMPUTING (heir)             any claimant, from ORPHAN or from a dead leader
+ *   -> FREE                         who supersedes the load; the leader at the end
+ *
+ * F.1  At most one COMPUTING per key among live leaders within their lease: both of two racing claimants look at the
+ *      window after their CLAIMING is visible, so at least one sees the other; and who is seen CLAIMING is aborted or
+ *      given way to.
+ * F.2  A leader's every step is a CAS from a word of its own leadership (token), so one that was superseded, overdue or
+ *      taken over can't publish.
+ * F.3  PUBLISHING names the index slot and the word it expects there (reader.target, reader.expected: a thread publishes
+ *      one load at a time). Who supersedes kills that target first and frees the flight after: so no late index CAS
+ *      succeeds, and whoever supersedes next sees PUBLISHING until the target is dead.
+ * F.4  A dead leader is replaced, whatever its state; a live one never, but its lease may end: OVERDUE, and PUBLISHING
+ *      past its lease, are passed by. The overdue leader may still publish, if nothing newer happened.
+ * F.5  No waiter waits on a stranger: a sleeper compares the flight's word, which carries the leader, and the leader's
+ *      alive word, which registry_life found to be that leader's. It sleeps 250 ms at most, then looks again.
+ * F.6  The words beside flight.word only rise (raise()); a lease is written before the CAS that begins its leadership.
+ *      So a reader that finds the word unchanged has read the present leadership's lease or a longer one.
+ *
+ * What is left at a kill: CLAIMING, aborted by the next claimant that needs it; COMPUTING, PUBLISHING, OVERDUE of a dead
+ * leader, taken over by a waiter, by the next claimant of the key, or made an ORPHAN by recovery, which keeps it for the
+ * waiters. An ORPHAN that nobody wants is used again when its window is full.
+ *
+ * Progress: claims of different keys never wait for each other. Of racing claimants of one key, the one behind is aborted
+ * by the one ahead, and after a few turns the one ahead by the one behind, so a stopped claimant holds nobody up.
+ */
+#include <limits.h>
+#include <string.h>
+
+#include "flight.h"
+#include "futex.h"
+
+#define WINDOW 16u
+#define SEQUENCE_BITS 28
+#define SEQUENCE_MASK ((1u << SEQUENCE_BITS) - 1)
+#define PAYLOAD_BITS 36
+#define PAYLOAD_MASK (((uint64_t)1 << PAYLOAD_BITS) - 1)
+#define FINGERPRINT(word) ((word) >> 48)
+#define SEQUENCE(word) ((uint32_t)((word) >> 4) & SEQUENCE_MASK)
+#define TAG(value) ((uint32_t)((value) >> PAYLOAD_BITS))
+#define RELAY 4
+#define PATIENCE 4 /* turns in which a claimant ahead is given way to */
+
+static uint64_t make_word(const struct flight_key *k, uint32_t leader, uint32_t sequence, enum flight_state state)
+{
+	return (k->hash & 0xffff) << 48 | (uint64_t)leader << 32 | (uint64_t)(sequence & SEQUENCE_MASK) << 4 | state;
+}
+
+/* The next word of a slot: another state and leader, one sequence on. FREE keeps nothing else. */
+static uint64_t step(uint64_t word, uint32_t leader, enum flight_state state)
+{
+	uint64_t next = (uint64_t)((SEQUENCE(word) + 1) & SEQUENCE_MASK) << 4 | state;
+
+	return state == FLIGHT_FREE ? next : next | FINGERPRINT(word) << 48 | (uint64_t)leader << 32;
+}
+
+static bool newer(uint32_t a, uint32_t b)
+{
+	return (int32_t)((a - b) << (32 - SEQUENCE_BITS)) > 0;
+}
+
+/* F.6: to a later sequence, or to more within the same one. */
+static void raise(word64 *w, uint32_t sequence, uint64_t payload)
+{
+	uint64_t value = (uint64_t)sequence << PAYLOAD_BITS | (payload & PAYLOAD_MASK), now = w64_load(w);
+
+	while (newer(sequence, TAG(now)) || (sequence == TAG(now) && value > now)) {
+		if (w64_cas(w, now, value))
+			return;
+		now = w64_load(w);
+	}
+}
+
+static uint64_t to_ticks(uint64_t ms)
+{
+	return (ms + 3) / 4;
+}
+
+static bool is_over(const word64 *w, uint64_t now_ms)
+{
+	return (w64_load(w) & PAYLOAD_MASK) * 4 <= now_ms;
+}
+
+static struct flight *flight_at(const struct segment *s, uint32_t slot)
+{
+	return &s->flights[slot < s->geometry.flights ? slot : 0];
+}
+
+static uint32_t window(const struct segment *s)
+{
+	return (uint32_t)min_u64(WINDOW, s->geometry.flights);
+}
+
+static uint32_t probe(const struct segment *s, const struct flight_key *k, uint32_t i)
+{
+	return (uint32_t)(((k->hash >> 20) + i) % s->geometry.flights);
+}
+
+static uint64_t identity_of(const struct flight_key *k, unsigned i)
+{
+	return (i ? k->second : k->hash >> 16) & PAYLOAD_MASK;
+}
+
+static bool is_of_key(const struct flight *f, const struct flight_key *k)
+{
+	return (w64_load(&f->identity[0]) & PAYLOAD_MASK) == identity_of(k, 0) &&
+	       (w64_load(&f->identity[1]) & PAYLOAD_MASK) == identity_of(k, 1);
+}
+
+static void wake(struct flight *f, int n)
+{
+	futex_wake((word32 *)(void *)&f->word, n);
+}
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the futex is the low half of the flight's word");
+
+static bool leader_is_dead(const struct seat *seat, uint64_t word)
+{
+	const word32 *alive;
+	uint32_t seen;
+	uint64_t ref = registry_ref(seat->member, FLIGHT_LEADER(word));
+
+	return !ref || registry_life(seat->member, ref, &alive, &seen) >= LIFE_THREAD_DEAD;
+}
+
+/* ---- claim ------------------------------------------------------------------------------------------------- */
+
+struct claim {
+	struct seat *seat;
+	const struct flight_key *key;
+	uint64_t now_ms;
+	uint32_t lease_ms;
+	struct ticket *ticket;
+	int *error;
+};
+
+enum { LOOK_ON = 0, LOOK_AGAIN = -1, TAKE_OVER = -2 }; /* besides enum flight_outcome */
+
+static enum flight_outcome lead(const struct claim *c, struct flight *f, uint32_t slot, uint32_t sequence,
+                                enum flight_outcome outcome)
+{
+	raise(&f->started, sequence, to_ticks(c->now_ms));
+	*c->ticket = (struct ticket){.slot = slot, .token = sequence};
+	return outcome;
+}
+
+/* The lease first (F.6): of several heirs the longest counts, and only one CAS succeeds. */
+static bool take_over(const struct claim *c, struct flight *f, uint64_t word)
+{
+	uint32_t sequence = (SEQUENCE(word) + 1) & SEQUENCE_MASK;
+
+	raise(&f->lease, sequence, to_ticks(c->now_ms + c->lease_ms));
+	return w64_cas(&f->word, word, step(word, c->seat->index, FLIGHT_COMPUTING));
+}
+
+/* What does a slot of my key mean to a claimant? */
+static int judge(const struct claim *c, struct flight *f, uint32_t slot, uint64_t word)
+{
+	enum flight_state state = FLIGHT_STATE(word);
+
+	switch (state) {
+	case FLIGHT_COMPUTING:
+	case FLIGHT_PUBLISHING:
+		if (leader_is_dead(c->seat, word))
+			return TAKE_OVER;
+		if (!is_over(&f->lease, c->now_ms)) {
+			*c->ticket = (struct ticket){slot, TAG(w64_load(&f->identity[0])), word};
+			return w64_load(&f->word) == word ? OUTCOME_JOIN : LOOK_AGAIN;
+		}
+		if (state == FLIGHT_PUBLISHING)
+			return LOOK_ON; /* F.4 */
+		w64_cas(&f->word, word, step(word, FLIGHT_LEADER(word), FLIGHT_OVERDUE));
+		return LOOK_AGAIN;
+	case FLIGHT_ORPHAN:
+		return TAKE_OVER;
+	case FLIGHT_OVERDUE:
+		if (!leader_is_dead(c->seat, word))
+			return LOOK_ON;
+		w64_cas(&f->word, word, step(word, 0, FLIGHT_FREE));
+		return LOOK_AGAIN;
+	case FLIGHT_FAILED:
+	case FLIGHT_UNCACHEABLE:
+		if (is_over(&f->until, c->now_ms)) {
+			w64_cas(&f->word, word, step(word, 0, FLIGHT_FREE));
+			return LOOK_AGAIN;
+		}
+		*c->error = (int)(uint32_t)w64_load(&f->error);
+		if (w64_load(&f->word) != word)
+			return LOOK_AGAIN;
+		return state == FLIGHT_FAILED ? OUTCOME_FAILED : OUTCOME_UNCACHEABLE;
+	default:
+		return LOOK_ON;
+	}
+}
+
+/* Judge a slot if it holds my key. *word is what was judged. */
+static int judge_slot(const struct claim *c, uint32_t slot, uint64_t *word)
+{
+	struct flight *f = flight_at(&c->seat->member->segment, slot);
+	int r;
+
+	do {
+		*word = w64_load(&f->word);
+		if (FLIGHT_STATE(*word) <= FLIGHT_CLAIMING || FINGERPRINT(*word) != (c->key->hash & 0xffff) ||
+		    !is_of_key(f, c->key))
+			return LOOK_ON;
+		r = judge(c, f, slot, *word);
+	} while (r == LOOK_AGAIN);
+	return r;
+}
+
+/* A full window: what is only remembered goes, the one that would be forgotten first before the others. */
+static bool forget_one(const struct claim *c)
+{
+	const struct segment *s = &c->seat->member->segment;
+	uint64_t word, oldest_word = 0, oldest = UINT64_MAX, until;
+	struct flight *f, *found = NULL;
+	uint32_t i;
+
+	for (i = 0; i < window(s); i++) {
+		f = flight_at(s, probe(s, c->key, i));
+		word = w64_load(&f->word);
+		if (FLIGHT_STATE(word) < FLIGHT_ORPHAN || FLIGHT_STATE(word) > FLIGHT_UNCACHEABLE)
+			continue;
+		until = FLIGHT_STATE(word) == FLIGHT_ORPHAN ? w64_load(&f->lease) : w64_load(&f->until);
+		until &= PAYLOAD_MASK;
+		if (until < oldest) {
+			oldest = until;
+			oldest_word = word;
+			found = f;
+		}
+	}
+	return found && w64_cas(&found->word, oldest_word, step(oldest_word, 0, FLIGHT_FREE));
+}
+
+/* First look: what is there of my key, and where is room? *slot: the first FREE one, UINT32_MAX if none. */
+static int look_for_room(const struct claim *c, uint32_t *slot)
+{
+	const struct segment *s = &c->seat->member->segment;
+	uint32_t i, at;
+	uint64_t word;
+	int r;
+
+	*slot = UINT32_MAX;
+	for (i = 0; i < window(s); i++) {
+		at = probe(s, c->key, i);
+		r = judge_slot(c, at, &word);
+		if (r == TAKE_OVER) {
+			struct flight *f = flight_at(s, at);
+
+			if (take_over(c, f, word))
+				return lead(c, f, at, (SEQUENCE(word) + 1) & SEQUENCE_MASK, OUTCOME_TAKEOVER);
+			i--; /* somebody else was first */
+		} else if (r != LOOK_ON) {
+			return r;
+		}
+		if (FLIGHT_STATE(word) == FLIGHT_FREE && *slot == UINT32_MAX)
+			*slot = at;
+	}
+	return LOOK_ON;
+}
+
+/* Second look, with my CLAIMING visible. LOOK_ON: the key is mine. */
+static int look_for_rivals(const struct claim *c, uint32_t mine, unsigned turn)
+{
+	const struct segment *s = &c->seat->member->segment;
+	bool ahead = true;
+	uint32_t i, at;
+	uint64_t word;
+	int r;
+
+	for (i = 0; i < window(s); i++) {
+		at = probe(s, c->key, i);
+		if (at == mine) {
+			ahead = false;
+			continue;
+		}
+		r = judge_slot(c, at, &word);
+		if (r != LOOK_ON)
+			return r;
+		/* A claimant's key may not be written yet: its fingerprint counts. A stranger with the same one is
+		 * aborted for nothing, and claims again. */
+		if (FLIGHT_STATE(word) != FLIGHT_CLAIMING || FINGERPRINT(word) != (c->key->hash & 0xffff))
+			continue;
+		if (ahead && turn < PATIENCE)
+			return LOOK_AGAIN;
+		w64_cas(&flight_at(s, at)->word, word, step(word, 0, FLIGHT_FREE));
+		i--; /* whatever came of it, look again */
+	}
+	return LOOK_ON;
+}
+
+static void describe(const struct claim *c, struct flight *f, uint32_t sequence)
+{
+	const struct flight_key *k = c->key;
+	uint64_t part;
+	uint32_t i;
+
+	raise(&f->identity[0], sequence, identity_of(k, 0));
+	raise(&f->identity[1], sequence, identity_of(k, 1));
+	raise(&f->lease, (sequence + 1) & SEQUENCE_MASK, to_ticks(c->now_ms + c->lease_ms));
+	w32_store(&f->waiters, 0);
+	w32_store(&f->keyspace, k->keyspace);
+	w32_store(&f->key_size, k->size);
+	for (i = 0; i < FLIGHT_KEY / 8; i++) {
+		part = 0;
+		if (i * 8 < k->size)
+			memcpy(&part, (const char *)k->data + i * 8, min_u64(8, k->size - i * 8));
+		w64_poke(&f->key[i], part);
+	}
+}
+
+static int claim_once(const struct claim *c, unsigned turn)
+{
+	const struct segment *s = &c->seat->member->segment;
+	uint64_t free_word, word;
+	uint32_t slot, sequence;
+	struct flight *f;
+	int r = look_for_room(c, &slot);
+
+	if (r != LOOK_ON)
+		return r;
+	if (slot == UINT32_MAX)
+		return forget_one(c) ? LOOK_AGAIN : OUTCOME_FULL;
+	f = flight_at(s, slot);
+	free_word = w64_load(&f->word);
+	sequence = (SEQUENCE(free_word) + 1) & SEQUENCE_MASK;
+	word = make_word(c->key, c->seat->index, sequence, FLIGHT_CLAIMING);
+	if (FLIGHT_STATE(free_word) != FLIGHT_FREE || !w64_cas(&f->word, free_word, word))
+		return LOOK_AGAIN;
+	barrier_full(); /* F.1: mine is visible before I look at theirs; partner: the same line of a rival */
+	describe(c, f, sequence);
+	r = look_for_rivals(c, slot, turn);
+	if (r == LOOK_ON && w64_cas(&f->word, word, step(word, c->seat->index, FLIGHT_COMPUTING)))
+		return lead(c, f, slot, (sequence + 1) & SEQUENCE_MASK, OUTCOME_LEAD);
+	w64_cas(&f->word, word, step(word, 0, FLIGHT_FREE));
+	return r == LOOK_ON || r == TAKE_OVER ? LOOK_AGAIN : r;
+}
+
+enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key, uint64_t now_ms, uint32_t lease_ms,
+                                 struct ticket *ticket, int *error)
+{
+	struct claim c = {seat, key, now_ms, lease_ms, ticket, error};
+	unsigned turn;
+	int r;
+
+	w32_add(&seat->loads, 1); /* before a flight may name this seat */
+	for (turn = 0;; turn++) {
+		r = claim_once(&c, turn);
+		if (r != LOOK_AGAIN)
+			break;
+		spin_hint();
+	}
+	if (r != OUTCOME_LEAD && r != OUTCOME_TAKEOVER)
+		w32_sub(&seat->loads, 1);
+	return (enum flight_outcome)r;
+}
+
+/* ---- the leader -------------------------------------------------------------------------------------------- */
+
+/* Move a flight that this leadership still holds (F.2); `from` is a mask of states. The word is read before the lease,
+ * whose tag tells whose it is (F.6). */
+static bool move(const struct segment *s, const struct ticket *t, unsigned from, enum flight_state to, int64_t leader)
+{
+	struct flight *f = flight_at(s, t->slot);
+	uint64_t word;
+
+	for (;;) {
+		word = w64_load(&f->word);
+		if (!(1u << FLIGHT_STATE(word) & from) || TAG(w64_load(&f->lease)) != t->token)
+			return false;
+		if (w64_cas(&f->word, word, step(word, leader < 0 ? FLIGHT_LEADER(word) : (uint32_t)leader, to)))
+			return true;
+	}
+}
+
+#define IN(state) (1u << FLIGHT_##state)
+
+void flight_drew(struct seat *seat, const struct ticket *t, uint64_t generation)
+{
+	raise(&flight_at(&seat->member->segment, t->slot)->generation, t->token, generation);
+}
+
+bool flight_publishing(struct seat *seat, const struct ticket *t)
+{
+	return move(&seat->member->segment, t, IN(COMPUTING) | IN(OVERDUE), FLIGHT_PUBLISHING, seat->index);
+}
+
+bool flight_unpublish(struct seat *seat, const struct ticket *t)
+{
+	return move(&seat->member->segment, t, IN(PUBLISHING), FLIGHT_COMPUTING, -1);
+}
+
+bool flight_end(struct seat *seat, const struct ticket *t, enum flight_state to)
+{
+	const struct segment *s = &seat->member->segment;
+	struct flight *f = flight_at(s, t->slot);
+
+	if (to == FLIGHT_ORPHAN && !w32_load(&f->waiters))
+		to = FLIGHT_FREE;
+	if (!move(s, t, IN(COMPUTING) | IN(OVERDUE) | IN(PUBLISHING), to, -1))
+		return false;
+	wake(f, RELAY);
+	return true;
+}
+
+bool flight_remember(struct seat *seat, const struct ticket *t, enum flight_state to, int code, uint64_t until_ms)
+{
+	struct flight *f = flight_at(&seat->member->segment, t->slot);
+
+	if (to == FLIGHT_FAILED)
+		raise(&f->error, t->token, (uint32_t)code);
+	raise(&f->until, t->token, to_ticks(until_ms));
+	return flight_end(seat, t, to);
+}
+
+/* The lease, then the word: who marks it OVERDUE has read the lease after the word, so one of the two CASes fails. */
+bool flight_renew(struct seat *seat, const struct ticket *t, uint64_t now_ms, uint32_t lease_ms)
+{
+	raise(&flight_at(&seat->member->segment, t->slot)->lease, t->token, to_ticks(now_ms + lease_ms));
+	return move(&seat->member->segment, t, IN(COMPUTING), FLIGHT_COMPUTING, -1);
+}
+
+/* ---- waiters ----------------------------------------------------------------------------------------------- */
+
+void flight_join(const struct segment *s, const struct ticket *t, int waiters)
+{
+	w32_add(&flight_at(s, t->slot)->waiters, (uint32_t)waiters);
+}
+
+/* The slot is still the claim's that was joined, or nobody has claimed it since. */
+bool flight_error(const struct segment *s, const struct ticket *t, int *error)
+{
+	struct flight *f = flight_at(s, t->slot);
+	uint64_t word = w64_load(&f->word), value = w64_load(&f->error);
+
+	if (FLIGHT_STATE(word) != FLIGHT_FAILED && FLIGHT_STATE(word) != FLIGHT_FREE)
+		return false;
+	if (!newer(TAG(value), t->token) || TAG(w64_load(&f->identity[0])) != t->token)
+		return false;
+	*error = (int)(uint32_t)value;
+	return true;
+}
+
+void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_ns)
+{
+	struct flight *f = flight_at(&seat->member->segment, t->slot);
+	uint64_t ref = registry_ref(seat->member, FLIGHT_LEADER(t->word)), slice = clock_system_ns(CLOCK_MONOTONIC);
+	const word32 *word = (const word32 *)(const void *)&f->word, *alive = NULL;
+	enum registry_life life;
+	uint32_t seen = 0;
+
+	if (!ref || w64_load(&f->word) != t->word)
+		return;
+	life = registry_life(seat->member, ref, &alive, &seen);
+	if (life >= LIFE_THREAD_DEAD)
+		return;
+	slice += life == LIFE_ARMED ? 250000000u : 10000000u;
+	futex_wait(word, (uint32_t)t->word, life == LIFE_ARMED ? alive : NULL, seen, min_u64(deadline_ns, slice));
+}
+
+void flight_relay(const struct segment *s, const struct ticket *t)
+{
+	struct flight *f = flight_at(s, t->slot);
+
+	if ((uint32_t)w64_load(&f->word) != (uint32_t)t->word)
+		wake(f, RELAY);
+}
+
+/* ---- who supersedes ---------------------------------------------------------------------------------------- */
+
+bool flight_next(struct seat *seat, const struct flight_key *key, bool remembered, uint32_t *cursor,
+                 struct flight_seen *seen)
+{
+	const struct segment *s = &seat->member->segment;
+	unsigned wanted = IN(COMPUTING) | IN(PUBLISHING) | IN(OVERDUE) | IN(ORPHAN);
+	struct flight *f;
+	uint32_t leader;
+
+	if (remembered)
+		wanted |= IN(FAILED) | IN(UNCACHEABLE);
+	while (*cursor < window(s)) {
+		seen->slot = probe(s, key, *cursor);
+		f = flight_at(s, seen->slot);
+		seen->word = w64_load(&f->word);
+		if (!(1u << FLIGHT_STATE(seen->word) & wanted) || FINGERPRINT(seen->word) != (key->hash & 0xffff) ||
+		    !is_of_key(f, key)) {
+			++*cursor;
+			continue;
+		}
+		seen->generation = w64_load(&f->generation);
+		if (!newer(TAG(seen->generation), TAG(w64_load(&f->identity[0]))))
+			seen->generation = 0;
+		seen->generation &= PAYLOAD_MASK;
+		leader = (uint32_t)min_u64(FLIGHT_LEADER(seen->word), s->geometry.readers - 1);
+		seen->target = w64_load(&s->readers[leader].target);
+		seen->expected = w64_load(&s->readers[leader].expected);
+		if (w64_load(&f->word) != seen->word)
+			continue;
+		++*cursor;
+		return true;
+	}
+	return false;
+}
+
+bool flight_detach(const struct segment *s, const struct flight_seen *seen)
+{
+	struct flight *f = flight_at(s, seen->slot);
+
+	if (!w64_cas(&f->word, seen->word, step(seen->word, 0, FLIGHT_FREE)))
+		return false;
+	wake(f, INT_MAX);
+	return true;
+}
+
+void flight_nudge(const struct segment *s, const struct flight_seen *seen)
+{
+	wake(flight_at(s, seen->slot), INT_MAX);
+}
+
+bool flight_is_older(uint64_t seen, uint64_t generation)
+{
+	return seen && (int64_t)((seen - generation) << (64 - PAYLOAD_BITS)) < 0;
+}
+
+/* Late is harmless: the word is read before the incarnation is asked for, and changed by CAS. */
+void flight_recover(struct seat *seat, uint64_t ref)
+{
+	const struct segment *s = &seat->member->segment;
+	enum flight_state state;
+	struct flight *f;
+	uint64_t word;
+	uint32_t i;
+
+	for (i = 0; i < s->geometry.flights; i++) {
+		f = flight_at(s, i);
+		word = w64_load(&f->word);
+		state = FLIGHT_STATE(word);
+		if (state == FLIGHT_FREE || state >= FLIGHT_ORPHAN || FLIGHT_LEADER(word) != REF_READER(ref) ||
+		    registry_ref(seat->member, REF_READER(ref)) != ref)
+			continue;
+		state = state == FLIGHT_CLAIMING || state == FLIGHT_OVERDUE || !w32_load(&f->waiters) ? FLIGHT_FREE : FLIGHT_ORPHAN;
+		if (w64_cas(&f->word, word, step(word, 0, state)))
+			wake(f, RELAY);
+	}
+}
+
+uint32_t flight_running(const struct segment *s, uint32_t keyspace, uint64_t now_ms, uint64_t *oldest_ms)
+{
+	uint32_t i, n = 0;
+	uint64_t word, began;
+
+	*oldest_ms = 0;
+	for (i = 0; i < s->geometry.flights; i++) {
+		word = w64_load(&s->flights[i].word);
+		if (FLIGHT_STATE(word) < FLIGHT_COMPUTING || FLIGHT_STATE(word) > FLIGHT_OVERDUE ||
+		    (keyspace != UINT32_MAX && w32_load(&s->flights[i].keyspace) != keyspace))
+			continue;
+		n++;
+		began = (w64_load(&s->flights[i].started) & PAYLOAD_MASK) * 4;
+		*oldest_ms = max_u64(*oldest_ms, now_ms > began ? now_ms - began : 0);
+	}
+	return n;
+}

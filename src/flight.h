@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Flights: at most one load per key at a time, on the whole machine.
+ *
+ *   FREE -> CLAIMING -> COMPUTING -> PUBLISHING -> FREE
+ *   COMPUTING | OVERDUE -> FAILED | UNCACHEABLE            remembered until a time, then FREE
+ *   COMPUTING -> OVERDUE                                    its lease is over: an heir claims another slot of the key
+ *   COMPUTING | OVERDUE -> ORPHAN                           its leader gave up, or died and was recovered
+ *   COMPUTING | PUBLISHING (dead leader) | ORPHAN -> COMPUTING (heir)
+ *   PUBLISHING -> COMPUTING                                 the index slot had changed: the publisher places again
+ *   any of a key -> FREE                                    superseded by set, delete, expire, or an heir's value
+ *
+ * Each arrow is one CAS of flight.word and adds 1 to its sequence. See flight.c for who may do what, and for what is
+ * left when a process dies; tests/spin/ has the model.
+ *
+ *   operation          may run beside    another process is killed
+ *   flight_claim       everything        CLAIMING: aborted by the next claimant of the key
+ *   flight_sleep       everything        its leader: wakes at once if armed, else after a slice
+ *   flight_publishing  everything        PUBLISHING: taken over; the heir looks the key up first
+ *   flight_detach      everything        no effect
+ */
+#ifndef SHOAL_FLIGHT_H
+#define SHOAL_FLIGHT_H
+
+#include "registry.h"
+
+enum flight_state {
+	FLIGHT_FREE,
+	FLIGHT_CLAIMING,
+	FLIGHT_COMPUTING,
+	FLIGHT_PUBLISHING,
+	FLIGHT_OVERDUE,
+	FLIGHT_ORPHAN,
+	FLIGHT_FAILED,
+	FLIGHT_UNCACHEABLE,
+};
+#define FLIGHT_STATE(word) ((enum flight_state)((word) & 15))
+#define FLIGHT_LEADER(word) ((uint32_t)((word) >> 32 & 0xffff))
+
+/* A key as flights know it. */
+struct flight_key {
+	uint64_t hash, second; /* of two seeds */
+	uint32_t keyspace, size;
+	const void *data;
+};
+
+/* A flight that one leads or waits for. */
+struct ticket {
+	uint32_t slot;
+	uint32_t token; /* leading: the sequence at which this leadership began; waiting: of the claim that was joined */
+	uint64_t word;  /* waiting: what it held */
+};
+
+enum flight_outcome {
+	OUTCOME_LEAD = 1,    /* claimed */
+	OUTCOME_TAKEOVER,    /* claimed from a leader that died or gave up */
+	OUTCOME_JOIN,        /* another leads */
+	OUTCOME_FAILED,      /* a load failed a short while ago; *error */
+	OUTCOME_UNCACHEABLE, /* load for yourself */
+	OUTCOME_FULL,        /* no slot: load uncoalesced */
+};
+
+enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key, uint64_t now_ms, uint32_t lease_ms,
+                                 struct ticket *ticket, int *error);
+
+/* ---- the leader -------------------------------------------------------------------------------------------- */
+
+void flight_drew(struct seat *seat, const struct ticket *t, uint64_t generation);
+/* True: the flight is PUBLISHING by `seat`, whose target and expected words are set. False: superseded. */
+bool flight_publishing(struct seat *seat, const struct ticket *t);
+/* Back to COMPUTING: the index CAS failed. False: superseded. */
+bool flight_unpublish(struct seat *seat, const struct ticket *t);
+/* The end of a leadership: to FREE, FAILED, UNCACHEABLE or ORPHAN; wakes. False: superseded. */
+bool flight_end(struct seat *seat, const struct ticket *t, enum flight_state to);
+/* To FAILED (with its code) or UNCACHEABLE, until then. */
+bool flight_remember(struct seat *seat, const struct ticket *t, enum flight_state to, int code, uint64_t until_ms);
+/* False: superseded or overdue. */
+bool flight_renew(struct seat *seat, const struct ticket *t, uint64_t now_ms, uint32_t lease_ms);
+
+/* ---- waiters ----------------------------------------------------------------------------------------------- */
+
+void flight_join(const struct segment *s, const struct ticket *t, int waiters); /* +1, -1 */
+/* Has the joined flight failed, though its slot may be free again? */
+bool flight_error(const struct segment *s, const struct ticket *t, int *error);
+/* Sleep until the flight moves, its leader dies, or the deadline. */
+void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_ns);
+/* A woken waiter wakes some of the others. */
+void flight_relay(const struct segment *s, const struct ticket *t);
+
+/* ---- who supersedes ---------------------------------------------------------------------------------------- */
+
+struct flight_seen {
+	uint32_t slot;
+	uint64_t word;
+	uint64_t generation;       /* low 36 bits; 0 = not drawn yet */
+	uint64_t target, expected; /* if PUBLISHING */
+};
+/* The next slot of the key from *cursor on that holds a running load (COMPUTING, PUBLISHING, OVERDUE, ORPHAN) or, if
+ * `remembered`, a FAILED or UNCACHEABLE. */
+bool flight_next(struct seat *seat, const struct flight_key *key, bool remembered, uint32_t *cursor,
+                 struct flight_seen *seen);
+/* To FREE, if it is still as seen; wakes all. */
+bool flight_detach(const struct segment *s, const struct flight_seen *seen);
+/* Without a change: let its waiters look the key up. */
+void flight_nudge(const struct segment *s, const struct flight_seen *seen);
+bool flight_is_older(uint64_t generation_seen, uint64_t generation);
+
+/* A dead reader's flights become ORPHANs or FREE. */
+void flight_recover(struct seat *seat, uint64_t ref);
+
+/* Flights that are being computed now; *oldest_ms: age of the oldest, of a keyspace or all (UINT32_MAX). */
+uint32_t flight_running(const struct segment *s, uint32_t keyspace, uint64_t now_ms, uint64_t *oldest_ms);
+
+#endif

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The index: see index.h. Where a key lies follows from its hash:
+ *
+ *   63              32 31    28 27        12 11        6 5         0
+ *   +-----------------+--------+------------+-----------+-----------+
+ *   | group (by range)|        |    tag     | distance  |  bucket   |
+ *   +-----------------+--------+------------+-----------+-----------+
+ *
+ * A group is a page of 64 buckets; the second candidate lies `distance` buckets on, in the same group.
+ */
+#include <string.h>
+
+#include "hash.h"
+#include "index.h"
+
+#define GROUP 64u
+
+struct candidates {
+	struct bucket *bucket[2];
+	uint64_t tag; /* with SLOT_USED, shifted down */
+};
+
+static inline struct candidates candidates_of(const struct segment *s, uint64_t hash)
+{
+	uint64_t groups = s->geometry.buckets / GROUP, group = (hash >> 32) * groups >> 32;
+	uint32_t first = hash & 63, second = (first + 1 + (hash >> 6 & 63) % 63) & 63;
+	struct bucket *base = s->index + group * GROUP;
+
+	return (struct candidates){{base + first, base + second}, (uint64_t)1 << 16 | (hash >> 12 & 0xffff)};
+}
+
+/* Relaxed: a match is loaded again after its announcement, and that is what is decided on. */
+static inline unsigned match(const struct bucket *b, uint64_t tag)
+{
+	unsigned i, found = 0;
+
+	for (i = 0; i < BUCKET_SLOTS; i++)
+		found |= (unsigned)(w64_peek(&b->slots[i]) >> SLOT_TAG_SHIFT == tag) << i;
+	return found;
+}
+
+void index_hash(const struct segment *s, struct key *k)
+{
+	k->hash = hash_bytes(k->data, k->size, s->geometry.seed + k->keyspace);
+}
+
+void index_prefetch(const struct segment *s, uint64_t hash)
+{
+	struct candidates c = candidates_of(s, hash);
+
+	__builtin_prefetch(c.bucket[0]);
+	__builtin_prefetch(c.bucket[1]);
+}
+
+void index_prefetch_entry(const struct segment *s, uint64_t hash)
+{
+	struct candidates c = candidates_of(s, hash);
+	unsigned b, found;
+
+	for (b = 0; b < 2; b++)
+		for (found = match(c.bucket[b], c.tag); found; found &= found - 1)
+			__builtin_prefetch(s->base + (SLOT_BYTES(w64_peek(&c.bucket[b]->slots[__builtin_ctz(found)])) %
+						      s->geometry.size));
+}
+
+/* ---- look-up ----------------------------------------------------------------------------------------------- */
+
+enum { NOT_OURS, OURS, CHANGED };
+
+static uint64_t empty_word(const struct segment *s)
+{
+	return segment_draw(s) & ~SLOT_USED;
+}
+
+/* Protect and read what a slot points to. The second load is acquire: the entry's bytes were written before it. */
+static inline int protect(struct seat *seat, word64 *slot, uint64_t word, unsigned announce, struct index_hit *hit)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t offset = SLOT_BYTES(word), again;
+
+	if (unlikely(offset < s->geometry.log_at || offset >= s->geometry.size ||
+		     extent_of(s, offset) >= s->geometry.extents))
+		return NOT_OURS;
+	rcu_announce(seat, announce, extent_of(s, offset));
+	again = w64_load(slot); /* I.4 */
+	if (unlikely(!SLOT_SAME(again, word)))
+		return CHANGED;
+	hit->slot = slot;
+	hit->word = again;
+	hit->announced = announce;
+	return log_read(s, offset, &hit->e) ? OURS : NOT_OURS;
+}
+
+static inline bool same_key(const struct log_entry *e, const struct key *k)
+{
+	return e->key_size == k->size && e->keyspace == k->keyspace && !memcmp(e->key, k->data, k->size);
+}
+
+bool index_is(const struct index_hit *hit, const struct key *k)
+{
+	return same_key(&hit->e, k);
+}
+
+/* A slot that points to no entry (a scribble) is removed, so that it is met once. */
+static void remove_bad(const struct segment *s, word64 *slot, uint64_t word, struct index_hit *best)
+{
+	best->bad += w64_cas(slot, word, empty_word(s));
+}
+
+static int look(struct seat *seat, const struct key *k, word64 *slot, enum index_want want, unsigned a, unsigned b,
+                struct index_hit *best, unsigned count)
+{
+	unsigned announce = count && best->announced == a ? b : a;
+	uint64_t word = w64_peek(slot);
+	struct index_hit hit;
+	bool better;
+	int r = protect(seat, slot, word, announce, &hit);
+
+	if (unlikely(r == NOT_OURS))
+		remove_bad(&seat->member->segment, slot, word, best);
+	if (unlikely(r != OURS))
+		return r;
+	if (!same_key(&hit.e, k))
+		return NOT_OURS;
+	better = !count || (hit.e.entry->generation > best->e.entry->generation) == (want == WANT_NEWEST);
+	if (better) {
+		hit.bad = best->bad;
+		*best = hit;
+	}
+	return OURS;
+}
+
+unsigned index_find(struct seat *seat, const struct key *k, enum index_want want, unsigned a, unsigned b,
+                    struct index_hit *hit)
+{
+	struct candidates c = candidates_of(&seat->member->segment, k->hash);
+	unsigned count, side, found;
+	int r;
+
+	__builtin_prefetch(c.bucket[1]);
+	hit->bad = 0;
+again:
+	count = 0;
+	for (side = 0; side < 2; side++) {
+		for (found = match(c.bucket[side], c.tag); found; found &= found - 1) {
+			word64 *slot = &c.bucket[side]->slots[__builtin_ctz(found)];
+
+			if (unlikely(w64_peek(slot) >> SLOT_TAG_SHIFT != c.tag))
+				goto again;
+			r = look(seat, k, slot, want, a, b, hit, count);
+			if (unlikely(r == CHANGED))
+				goto again;
+			count += r == OURS;
+		}
+	}
+	if (unlikely(count != 1)) /* the other one may be announced, too */
+		rcu_clear(seat, count && hit->announced == a ? b : a);
+	if (unlikely(!count))
+		rcu_clear(seat, b);
+	return count;
+}
+
+/* ---- change ------------------------------------------------------------------------------------------------ */
+
+uint64_t index_word(const struct key *k, uint64_t offset, uint64_t old)
+{
+	return SLOT_USED | (k->hash >> 12 & 0xffff) << SLOT_TAG_SHIFT | offset / 8 |
+	       (SLOT_IS_USED(old) ? old & SLOT_FREQUENCY : 0);
+}
+
+static unsigned count_empty(const struct bucket *b)
+{
+	unsigned i, n = 0;
+
+	for (i = 0; i < BUCKET_SLOTS; i++)
+		n += !SLOT_IS_USED(w64_peek(&b->slots[i]));
+	return n;
+}
+
+static bool place_in_empty(struct bucket *b, struct index_target *target)
+{
+	unsigned i;
+
+	for (i = 0; i < BUCKET_SLOTS; i++) {
+		target->slot = &b->slots[i];
+		target->expected = w64_load(target->slot);
+		if (!SLOT_IS_USED(target->expected))
+			return true;
+	}
+	return false;
+}
+
+/* I.5. Among equally cold ones the hash picks, so that no position is always the victim. */
+static bool place_in_coldest(struct seat *seat, const struct candidates *c, uint64_t hash, unsigned a,
+                             struct index_target *target)
+{
+	unsigned i, at, coldest = 4;
+	struct index_hit hit;
+
+	for (i = 0; i < 2 * BUCKET_SLOTS; i++) {
+		at = (i + (hash >> 28)) % (2 * BUCKET_SLOTS);
+		word64 *slot = &c->bucket[at / BUCKET_SLOTS]->slots[at % BUCKET_SLOTS];
+		uint64_t word = w64_load(slot);
+
+		if (!SLOT_IS_USED(word) || SLOT_FREQUENCY_OF(word) >= coldest)
+			continue;
+		coldest = SLOT_FREQUENCY_OF(word);
+		target->slot = slot;
+		target->expected = word;
+	}
+	if (coldest == 4)
+		return false;
+	switch (protect(seat, target->slot, target->expected, a, &hit)) {
+	case CHANGED:
+		rcu_clear(seat, a);
+		return false;
+	case OURS:
+		target->old_length = hit.e.length;
+		target->expected = hit.word;
+	}
+	target->announced = a;
+	return true;
+}
+
+int index_place(struct seat *seat, const struct key *k, uint64_t generation, unsigned a, unsigned b,
+                struct index_target *target)
+{
+	struct candidates c = candidates_of(&seat->member->segment, k->hash);
+	struct index_hit hit;
+
+	for (;;) {
+		*target = (struct index_target){0};
+		if (index_find(seat, k, WANT_NEWEST, a, b, &hit)) {
+			if (hit.e.entry->generation > generation) {
+				rcu_clear(seat, hit.announced);
+				return INDEX_NEWER;
+			}
+			*target = (struct index_target){hit.slot, hit.word, true, hit.e.length, hit.announced};
+			return SHOAL_OK;
+		}
+		if (place_in_empty(c.bucket[count_empty(c.bucket[0]) < count_empty(c.bucket[1])], target) ||
+		    place_in_coldest(seat, &c, k->hash, a, target))
+			return SHOAL_OK;
+	}
+}
+
+/* The word that publishes an entry: all its bytes were written before (the CAS releases; partner: protect()'s load).
+ * A reader that counted a hit meanwhile changed the frequency only: then the CAS is tried again. */
+bool index_commit(const struct segment *s, const struct index_target *t, uint64_t word, uint32_t length,
+                  uint64_t until_ms)
+{
+	uint64_t now = t->expected;
+
+	while (!w64_cas(t->slot, now, word)) {
+		now = w64_load(t->slot);
+		if (!SLOT_IS_USED(t->expected) || !SLOT_SAME(now, t->expected))
+			return false;
+	}
+	extents_add(s, extent_of(s, SLOT_BYTES(word)), length, until_ms);
+	if (t->old_length)
+		extents_drop(s, extent_of(s, SLOT_BYTES(t->expected)), t->old_length);
+	return true;
+}
+
+bool index_drop(const struct segment *s, const struct index_hit *hit)
+{
+	uint64_t now = hit->word, empty = empty_word(s);
+
+	while (SLOT_SAME(now, hit->word)) {
+		if (w64_cas(hit->slot, now, empty)) {
+			extents_drop(s, extent_of(s, SLOT_BYTES(now)), hit->e.length);
+			return true;
+		}
+		now = w64_load(hit->slot);
+	}
+	return false;
+}
+
+unsigned index_remove(struct seat *seat, const struct key *k, uint64_t below, unsigned a, unsigned b)
+{
+	struct index_hit hit;
+	unsigned removed = 0;
+	bool older;
+
+	while (index_find(seat, k, WANT_OLDEST, a, b, &hit)) {
+		older = hit.e.entry->generation < below;
+		removed += older && index_drop(&seat->member->segment, &hit);
+		rcu_clear(seat, hit.announced);
+		if (!older)
+			break;
+	}
+	return removed;
+}
+
+void index_settle(struct seat *seat, const struct key *k, unsigned a, unsigned b)
+{
+	struct index_hit hit;
+	unsigned n;
+
+	do {
+		n = index_find(seat, k, WANT_OLDEST, a, b, &hit);
+		if (n > 1)
+			index_drop(&seat->member->segment, &hit);
+		if (n)
+			rcu_clear(seat, hit.announced);
+	} while (n > 1);
+}
+
+uint64_t index_slots(const struct segment *s)
+{
+	return (uint64_t)s->geometry.buckets * BUCKET_SLOTS;
+}
+
+uint64_t index_number(const struct segment *s, const word64 *slot)
+{
+	return (uint64_t)(slot - s->index[0].slots);
+}
+
+void index_kill(struct seat *seat, uint64_t number, uint64_t expected, unsigned announce)
+{
+	const struct segment *s = &seat->member->segment;
+	struct index_hit hit;
+	word64 *slot;
+
+	if (number >= index_slots(s))
+		return;
+	slot = &s->index[number / BUCKET_SLOTS].slots[number % BUCKET_SLOTS];
+	if (!SLOT_IS_USED(expected)) {
+		w64_cas(slot, expected, empty_word(s));
+		return;
+	}
+	switch (protect(seat, slot, expected, announce, &hit)) {
+	case OURS:
+		index_drop(s, &hit);
+		break;
+	case NOT_OURS:
+		w64_cas(slot, expected, empty_word(s));
+	}
+	rcu_clear(seat, announce);
+}
+
+/* ---- walks ------------------------------------------------------------------------------------------------- */
+
+bool index_points_to(const struct segment *s, const struct key *k, uint64_t offset)
+{
+	struct candidates c = candidates_of(s, k->hash);
+	unsigned side, found;
+
+	for (side = 0; side < 2; side++)
+		for (found = match(c.bucket[side], c.tag); found; found &= found - 1)
+			if (SLOT_BYTES(w64_load(&c.bucket[side]->slots[__builtin_ctz(found)])) == offset)
+				return true;
+	return false;
+}
+
+bool index_at(struct seat *seat, uint64_t number, unsigned announce, struct index_hit *hit)
+{
+	word64 *slot = &seat->member->segment.index[number / BUCKET_SLOTS].slots[number % BUCKET_SLOTS];
+	uint64_t word = w64_load(slot);
+
+	if (!SLOT_IS_USED(word))
+		return false;
+	if (protect(seat, slot, word, announce, hit) == OURS)
+		return true;
+	rcu_clear(seat, announce);
+	return false;
+}

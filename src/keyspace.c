@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Keyspaces. A record is claimed by one CAS of its identity, a hash of name and version, and never given back; the name
+ * is written after it by whoever meets it without one, always the same bytes. So there is no half-made record and no
+ * lock: of two racing creators of one keyspace both end with the same record, as both look from the first one on.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hash.h"
+#include "handle.h"
+
+static bool name_is_valid(const char *name)
+{
+	size_t i, n = strnlen(name, NAME_SIZE);
+
+	for (i = 0; i < n; i++)
+		if (!isalnum((unsigned char)name[i]) && !strchr("._-", name[i]))
+			return false;
+	return n >= 1 && n < NAME_SIZE;
+}
+
+static void write_name(struct keyspace *record, const char name[NAME_SIZE], uint32_t version)
+{
+	uint64_t part;
+	unsigned i;
+
+	w64_store(&record->version, version);
+	for (i = 0; i < NAME_SIZE / 8; i++) {
+		memcpy(&part, name + i * 8, 8);
+		w64_store(&record->name[i], part);
+	}
+}
+
+/* The record's number, or an error. */
+static int64_t find_or_make(const struct segment *s, const char name[NAME_SIZE], uint32_t version, bool make)
+{
+	uint64_t identity = hash_bytes(name, NAME_SIZE, s->geometry.seed ^ version) | 1, now;
+	uint32_t i;
+
+	for (i = 0; i < s->geometry.keyspaces; i++) {
+		now = w64_load(&s->keyspaces[i].identity);
+		if (!now && !make)
+			return SHOAL_ERR_NOT_FOUND;
+		if (!now && w64_cas(&s->keyspaces[i].identity, 0, identity))
+			now = identity;
+		if (!now)
+			now = w64_load(&s->keyspaces[i].identity);
+		if (now != identity)
+			continue;
+		if (!s->read_only)
+			write_name(&s->keyspaces[i], name, version);
+		return i;
+	}
+	return make ? SHOAL_ERR_LIMIT : SHOAL_ERR_NOT_FOUND;
+}
+
+static uint32_t or_default(uint32_t value, uint32_t otherwise)
+{
+	return value == SHOAL_NONE ? 0 : value ? value : otherwise;
+}
+
+static struct shoal_policy resolve(const struct shoal_policy *given)
+{
+	struct shoal_policy p = {0};
+
+	if (given)
+		p = *given;
+	p.fresh_ms = or_default(p.fresh_ms, 60000);
+	p.stale_ms = or_default(p.stale_ms, 0);
+	p.error_ms = or_default(p.error_ms, 0);
+	p.retry_ms = or_default(p.retry_ms, 1000);
+	p.wait_ms = or_default(p.wait_ms, 5000);
+	p.lease_ms = or_default(p.lease_ms, 30000);
+	p.jitter_permille = (uint32_t)min_u64(or_default(p.jitter_permille, 50), 1000);
+	if (!(p.early > 0 || p.early < 0))
+		p.early = 1;
+	return p;
+}
+
+EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version, const struct shoal_policy *policy,
+                               struct shoal_keyspace **keyspace)
+{
+	char padded[NAME_SIZE] = {0};
+	struct shoal_keyspace *k;
+	const struct segment *s;
+	int64_t id;
+
+	if (!cache || !name || !keyspace || !name_is_valid(name))
+		return SHOAL_ERR_INVALID;
+	k = calloc(1, sizeof(*k));
+	if (!k)
+		return SHOAL_ERR_SYSTEM;
+	memcpy(padded, name, strlen(name));
+	urcu_bp_read_lock();
+	s = &rcu_dereference(cache->member)->segment;
+	id = find_or_make(s, padded, version, !s->read_only);
+	urcu_bp_read_unlock();
+	if (id < 0) {
+		free(k);
+		return (int)id;
+	}
+	k->cache = cache;
+	k->id = (uint32_t)id;
+	k->policy = resolve(policy);
+	k->next = cache->keyspaces;
+	while (!atomic_compare_exchange_weak(&cache->keyspaces, &k->next, k))
+		;
+	*keyspace = k;
+	return SHOAL_OK;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every struct that lies in the segment, drawn. The segment is one file, mapped at a different address in each
+ * process: all references are indices or offsets. Order of the areas, each beginning on a page:
+ *
+ *   header | alive words | processes | readers | flights | keyspaces | counter lines | extents | index | log
+ *
+ * The alive words are mapped a second time on their own (registry.c says why). Change anything here and
+ * LAYOUT_VERSION, which is part of the file's name, has to go up.
+ */
+#ifndef SHOAL_LAYOUT_H
+#define SHOAL_LAYOUT_H
+
+#include <pthread.h>
+
+#include "atomic.h"
+#include "counters.h"
+
+#define LAYOUT_VERSION 1
+#define LAYOUT_MAGIC 0x314c414f48530a1au /* not text, and a line end that a text-mode copy would change */
+
+#define SIZE_MIN ((uint64_t)1 << 20)
+#define SIZE_MAX_SEGMENT ((uint64_t)1 << 47)
+#define KEY_MAX 65535u
+#define READERS_MAX 65535u   /* a reader is named by 16 bits */
+#define PROCESSES_MAX 65535u
+#define HEADS_MAX 4u
+#define NAME_SIZE 64u        /* of a keyspace, with its 0 */
+
+/* ---- header ------------------------------------------------------------------------------------------------ */
+
+/* The part that is fixed at creation; `checksum` covers what is above it. */
+struct geometry {
+	uint64_t magic;
+	uint32_t layout;
+	uint32_t flags;         /* SHOAL_CHECKSUM, SEGMENT_FENCE */
+	uint64_t size;          /* of the file */
+	uint64_t boot_id;
+	uint64_t seed;          /* of the hash */
+	uint32_t mode;          /* permission bits of the file */
+	uint32_t processes, readers, flights, keyspaces, lines, heads;
+	uint32_t extents, extent_size, max_entry, max_loads;
+	uint32_t buckets;
+	uint32_t reserved;
+	uint64_t alive_at, processes_at, readers_at, flights_at, keyspaces_at, lines_at, extents_at, index_at, log_at;
+	uint64_t checksum;
+};
+
+#define SEGMENT_FENCE (1u << 31) /* made where membarrier is refused: readers use a full fence instead */
+
+struct header {
+	union {
+		struct geometry geometry;
+		char page[1024];
+	};
+	_Alignas(CACHE_LINE) word64 generation; /* drawn by add: sets, claims, EMPTY versions of the index */
+	_Alignas(CACHE_LINE) word64 stamp;      /* drawn by add: order of sealing */
+	word32 free_hint;                       /* where the last free extent was found */
+	word32 lines_used;                      /* counter lines handed out, never given back */
+	word64 evicted_entries, evicted_extents, reappended_bytes, grace_blocked_ms;
+	_Alignas(CACHE_LINE) word64 heads[HEADS_MAX]; /* {extent's sequence:32 | extent + 1:32}, 0 = none; extents.c */
+};
+_Static_assert(sizeof(struct header) <= PAGE, "the header is one page");
+
+/* ---- who --------------------------------------------------------------------------------------------------- */
+
+/* One per thread that holds a robust mutex for its life: the kernel marks and wakes `mutex`'s first word when the
+ * thread dies, however it dies. Written by the holder alone. */
+struct alive {
+	_Alignas(CACHE_LINE) pthread_mutex_t mutex; /* glibc: the futex word is its first 32 bits */
+	word64 holder;                              /* READER_REF of the reader slot this thread has */
+};
+_Static_assert(sizeof(struct alive) == CACHE_LINE, "one line per alive word");
+
+/* A registered process. `owner` (proc.h's identity) is claimed and freed by CAS; `incarnation` is bumped before it is
+ * freed, so that a word which names {slot, incarnation} can be told from one of a later owner. */
+struct process {
+	word64 owner;
+	word32 incarnation;
+	uint32_t reserved[5];
+};
+
+/*
+ * A thread's announcements. Each is {incarnation of the reader:32 | extent + 1:32}, 0 = none:
+ *
+ *   words[READING]  the entry being looked at        words[PINS ...] extents of values in hand, of reservations
+ *   words[OTHER]    a second candidate of one look-up                and of scans
+ *   words[WRITING]  the extent a set writes into
+ *   words[WALKING]  the extent being evicted
+ *
+ * Written by the owning thread; pins are cleared by any thread of its process; all of them by a recoverer, by CAS.
+ */
+enum { READING, OTHER, WRITING, WALKING, PINS, READER_WORDS = 24 };
+
+struct reader {
+	_Alignas(CACHE_LINE) word64 owner; /* {incarnation:32 | process slot + 1:16 | process incarnation:16}; low half 0 = free */
+	word32 alive;                      /* its alive word's index + 1; 0: none, ask for the process */
+	word32 first_line;                 /* head of its counter lines, index + 1; kept for the slot's next owner */
+	word64 target, expected;           /* while a flight names this reader as PUBLISHING: index slot, and what it holds */
+	_Alignas(CACHE_LINE) word64 words[READER_WORDS];
+};
+_Static_assert(sizeof(struct reader) == 4 * CACHE_LINE, "identity, and three lines of announcements");
+
+#define READER_REF(incarnation, reader) ((uint64_t)(incarnation) << 32 | ((uint32_t)(reader) + 1))
+#define REF_READER(ref) ((uint32_t)(ref) - 1)
+#define REF_INCARNATION(ref) ((uint32_t)((ref) >> 32))
+
+/* Counters of one keyspace that one reader slot has counted; belongs to that pair for the segment's life. */
+struct line {
+	_Alignas(CACHE_LINE) word32 keyspace; /* index + 1, written last by who took the line */
+	word32 next;                          /* the next line of this reader slot, index + 1 */
+	word64 counters[COUNTERS_HOT];        /* written by the slot's owner alone */
+};
+_Static_assert(sizeof(struct line) == CACHE_LINE, "one line per line");
+
+/* ---- where ------------------------------------------------------------------------------------------------- */
+
+/*
+ * extent.word   63    60 59            44 43            28 27                 0
+ *               +-------+----------------+----------------+--------------------+
+ *               | state | owner's reader | its incarnation|      sequence      |
+ *               +-------+----------------+----------------+--------------------+
+ */
+enum extent_state { EXTENT_FREE, EXTENT_OPEN, EXTENT_SEALED, EXTENT_EVICTING, EXTENT_RETIRED };
+
+struct extent {
+	_Alignas(CACHE_LINE) word64 word;
+	word64 lock;      /* head lock: READER_REF of who writes a length and moves the tail; 0 = free */
+	word32 tail;      /* bytes used; moved under the lock */
+	word32 entries;   /* published in it and not yet replaced or removed; counted by who changes the index */
+	word64 live;      /* their bytes */
+	word64 stamp;     /* order of sealing */
+	word64 until_ms;  /* latest end of life of its entries, UINT64_MAX = for ever */
+};
+_Static_assert(sizeof(struct extent) == CACHE_LINE, "one line per extent");
+
+/*
+ * An entry: one generation of a key, in an extent, 8-byte aligned. Immutable once the index points to it.
+ *
+ *   | struct entry | key, padded to 8 | value, padded to 8 | checksum (8, with SHOAL_CHECKSUM) |
+ *
+ * `length` alone is trusted by a walk of an extent: it is written under the head lock, before the tail moves.
+ */
+struct entry {
+	word32 length;       /* of all of it, reserved; a multiple of 8 */
+	uint32_t value_size;
+	uint64_t generation;
+	uint64_t born_ms;    /* CLOCK_MONOTONIC */
+	uint32_t fresh_for;  /* ms from born; SHOAL_FOREVER */
+	uint32_t stale_for;  /* ms from the end of fresh */
+	uint32_t error_for;  /* ms from the end of stale */
+	uint32_t cost_us;    /* of its load, for early refresh */
+	uint32_t schema;
+	uint16_t keyspace;
+	uint16_t key_size;
+	unsigned char key[];
+};
+_Static_assert(sizeof(struct entry) == 48, "48 bytes in front of the key");
+
+/* ---- what -------------------------------------------------------------------------------------------------- */
+
+/*
+ * index slot    63  62          47 46  45 44                    0
+ *   occupied    +---+-------------+------+----------------------+
+ *               | 1 |     tag     | freq | offset / 8           |
+ *               +---+-------------+------+----------------------+
+ *   EMPTY       | 0 |  version: a number drawn from header.generation |
+ */
+#define BUCKET_SLOTS 8u
+struct bucket {
+	_Alignas(CACHE_LINE) word64 slots[BUCKET_SLOTS];
+};
+
+/*
+ * flight.word   63         48 47           32 31                4 3     0
+ *               +------------+---------------+-------------------+-------+
+ *               | fingerprint| leader reader |     sequence      | state |
+ *               +------------+---------------+-------------------+-------+
+ * The low half is the futex: it changes on every transition. FREE keeps the sequence.
+ *
+ * The other words are {sequence:28 | payload:36}, written by raising only (flight.c, raise): who lost the slot and wakes
+ * up late has an older sequence and writes nothing.
+ */
+#define FLIGHT_KEY 48u
+struct flight {
+	_Alignas(CACHE_LINE) word64 word;
+	word64 lease;         /* of the leadership that began at that sequence: its end, in 4 ms */
+	word64 until;         /* FAILED, UNCACHEABLE: remembered till then, in 4 ms */
+	word64 error;         /* the code that leadership failed with */
+	word64 generation;    /* low bits of the one it drew */
+	word64 identity[2];   /* of the key: 72 bits of two hashes; sequence of the claim */
+	word32 waiters;       /* a hint */
+	word32 keyspace;      /* a hint, for statistics */
+	_Alignas(CACHE_LINE) word64 started; /* in 4 ms */
+	word32 key_size;                     /* hints, for display */
+	word32 reserved;
+	word64 key[FLIGHT_KEY / 8];
+};
+_Static_assert(sizeof(struct flight) == 2 * CACHE_LINE, "two lines per flight, one of them probed");
+
+#define HISTOGRAM_BUCKETS 128u
+struct keyspace {
+	_Alignas(CACHE_LINE) word64 identity; /* hash of name and version, low bit 1; claimed by CAS, never given back */
+	word64 version;
+	word64 name[NAME_SIZE / 8];
+	_Alignas(CACHE_LINE) word64 counters[COUNTER_COUNT];
+	_Alignas(CACHE_LINE) word64 load_histogram[HISTOGRAM_BUCKETS];
+	word64 wait_histogram[HISTOGRAM_BUCKETS];
+};
+
+#endif

@@ -1,0 +1,819 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Loads: begin, wait, publish, and fetch, which is the three of them around a loader.
+ *
+ *   begin    look up -- fresh -----------------------------------------------> OK
+ *                 \---- claim -- joined: stale ? OK : WAIT
+ *                            \-- mine: look up once more (someone may have published since the first look)
+ *                                     -- fresh: end the flight -------------> OK
+ *                                     -- draw the generation ---------------> LEAD, REFRESH
+ *   publish  place -> PUBLISHING -> index CAS -> settle duplicates, end older flights -> FREE, wake
+ *
+ * P.1  The generation is drawn after the flight is COMPUTING: a set or delete that passed the flight by while it was
+ *      CLAIMING has an older number, so what it stores or removes never loses to an older load.
+ * P.2  The index CAS happens while the flight is PUBLISHING with that very target on record (flight.c, F.3). If it fails,
+ *      the flight goes back to COMPUTING, unless someone has ended it.
+ * P.3  A load that has no flight (no slot, not cacheable) is never stored: nobody could tell it of a delete.
+ *
+ * Killed while it leads: the heir looks the key up first, so a value that made it into the index is used. The half of a
+ * value that was written is dead bytes.
+ *
+ * The stepping functions may be called by another thread than the one that began: the publisher's own seat goes into the
+ * flight while it publishes.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "histogram.h"
+#include "load.h"
+#include "store.h"
+
+enum load_state { LEADING, WAITING, ENDED };
+
+struct shoal_load {
+	struct shoal_keyspace *k;
+	enum load_state state;
+	bool fetch;           /* inside shoal_fetch: the value is kept for the caller, the handle is fetch's */
+	bool coalesced;       /* it has a flight */
+	bool published;       /* fetch: `result` has the value */
+	uint64_t epoch;       /* of the process that began it */
+	struct seat *seat;    /* whom the flight names, or who waits */
+	struct ticket ticket;
+	uint64_t generation;
+	uint32_t fresh_ms, stale_ms;
+	uint64_t began_ns;
+	struct key key;
+	struct flight_key fk;
+	struct seat *space_seat; /* reserved space: in the log, pinned ... */
+	unsigned pin;
+	uint64_t offset;
+	void *heap;              /* ... or here */
+	size_t capacity;
+	struct shoal_value previous, result;
+	struct shoal_load *outer; /* of the same thread: the loader that this one runs inside */
+	unsigned char bytes[];    /* of the key */
+};
+
+static const struct segment *segment_of(const struct shoal_load *l)
+{
+	return &l->seat->member->segment;
+}
+
+static void count(const struct shoal_load *l, enum counter c)
+{
+	handle_count(segment_of(l), l->k->id, c, 1);
+}
+
+/* ---- begin and end of a handle ----------------------------------------------------------------------------- */
+
+static struct shoal_load *new_load(struct shoal_keyspace *k, struct seat *seat, const struct key *key,
+                                   const struct flight_key *fk, bool fetch)
+{
+	struct shoal_load *l = calloc(1, sizeof(*l) + key->size);
+
+	if (!l)
+		return NULL;
+	memcpy(l->bytes, key->data, key->size);
+	l->k = k;
+	l->seat = seat;
+	l->epoch = seat ? seat->epoch : 0;
+	l->fetch = fetch;
+	l->key = *key;
+	l->fk = *fk;
+	l->key.data = l->fk.data = l->bytes;
+	l->began_ns = clock_system_ns(CLOCK_MONOTONIC);
+	return l;
+}
+
+static bool is_ours(const struct shoal_load *l)
+{
+	return !l->seat || w64_peek(&l->seat->member->wiped->epoch) == l->epoch;
+}
+
+static void drop_space(struct shoal_load *l)
+{
+	free(l->heap);
+	l->heap = NULL;
+	if (l->pin && is_ours(l))
+		registry_settle(l->space_seat, l->pin);
+	l->pin = 0;
+	l->capacity = 0;
+}
+
+static void free_load(struct shoal_load *l)
+{
+	drop_space(l);
+	shoal_release(&l->previous);
+	free(l);
+}
+
+/* Its leadership or its waiting is over. Outside a read-side section. */
+static void end_load(struct shoal_load *l)
+{
+	struct seat *seat = l->seat;
+
+	if (l->state == LEADING && l->coalesced && is_ours(l)) {
+		w32_sub(&seat->loads, 1);
+		registry_settle(seat, 0);
+	}
+	l->state = ENDED;
+	drop_space(l);
+	if (!l->fetch)
+		free_load(l);
+}
+
+/* Loading is over, one way or the other. */
+static void count_time(struct shoal_load *l, bool failed)
+{
+	uint64_t ns = clock_system_ns(CLOCK_MONOTONIC) - l->began_ns;
+	struct keyspace *record = &segment_of(l)->keyspaces[l->k->id];
+
+	histogram_add(record->load_histogram, ns);
+	w64_add(&record->counters[COUNTER_load_ns_sum], ns);
+	if (failed)
+		count(l, COUNTER_load_errors);
+}
+
+/* ---- begin ------------------------------------------------------------------------------------------------- */
+
+static uint64_t now_ms(const struct segment *s)
+{
+	return clock_ms(&s->clock);
+}
+
+static void lead(struct shoal_load *l, bool coalesced, bool takeover)
+{
+	l->state = LEADING;
+	l->coalesced = coalesced;
+	l->began_ns = clock_system_ns(CLOCK_MONOTONIC);
+	count(l, COUNTER_loads);
+	if (takeover)
+		count(l, COUNTER_takeovers);
+	if (!coalesced) {
+		count(l, COUNTER_uncached);
+		return;
+	}
+	l->generation = segment_draw(segment_of(l)); /* P.1 */
+	flight_drew(l->seat, &l->ticket, l->generation);
+	store_get(l->seat, l->k, &l->key, &l->previous);
+}
+
+/* A stale value in place of what can't be had. */
+static int serve_stale(struct seat *seat, const struct shoal_keyspace *k, struct shoal_value *value, int error)
+{
+	value->load_error = error;
+	handle_count_hot(seat, k->id, COUNTER_hits_stale);
+	return SHOAL_OK;
+}
+
+static int give_error(struct shoal_value *value, int error, int result)
+{
+	shoal_release(value);
+	value->load_error = error;
+	return result;
+}
+
+static bool is_loading_here(const struct seat *seat, const struct ticket *t)
+{
+	const struct shoal_load *l;
+
+	for (l = seat->loading; l; l = l->outer)
+		if (l->coalesced && l->state == LEADING && l->ticket.slot == t->slot)
+			return true;
+	return false;
+}
+
+struct attempt {
+	struct shoal_keyspace *k;
+	struct seat *seat;
+	struct key key;
+	struct flight_key fk;
+	struct ticket ticket;
+	enum age age; /* of *value */
+	struct shoal_value *value;
+	bool fetch;
+};
+
+static int become_leader(struct attempt *a, bool coalesced, bool takeover, struct shoal_load **load)
+{
+	struct shoal_load *l = new_load(a->k, a->seat, &a->key, &a->fk, a->fetch);
+
+	if (!l) {
+		if (coalesced) {
+			flight_end(a->seat, &a->ticket, FLIGHT_ORPHAN);
+			w32_sub(&a->seat->loads, 1);
+		}
+		return give_error(a->value, 0, SHOAL_ERR_SYSTEM);
+	}
+	l->ticket = a->ticket;
+	lead(l, coalesced, takeover);
+	*load = l;
+	if (a->age == AGE_STALE) {
+		serve_stale(a->seat, a->k, a->value, 0);
+		return SHOAL_REFRESH;
+	}
+	handle_count_hot(a->seat, a->k->id, COUNTER_misses);
+	return give_error(a->value, 0, SHOAL_LEAD);
+}
+
+/* The flight is mine. Someone may have published between my first look and my claim. */
+static int claimed(struct attempt *a, bool takeover, struct shoal_load **load)
+{
+	shoal_release(a->value);
+	a->age = store_get(a->seat, a->k, &a->key, a->value);
+	if (a->age != AGE_FRESH)
+		return become_leader(a, true, takeover, load);
+	flight_end(a->seat, &a->ticket, FLIGHT_FREE);
+	w32_sub(&a->seat->loads, 1);
+	handle_count_hot(a->seat, a->k->id, COUNTER_hits_fresh);
+	return SHOAL_OK;
+}
+
+static int joined(struct attempt *a, struct shoal_load **load)
+{
+	struct shoal_load *l;
+
+	if (a->age == AGE_STALE)
+		return serve_stale(a->seat, a->k, a->value, 0);
+	handle_count_hot(a->seat, a->k->id, COUNTER_misses);
+	if (is_loading_here(a->seat, &a->ticket))
+		return give_error(a->value, 0, SHOAL_ERR_DEADLOCK);
+	l = new_load(a->k, a->seat, &a->key, &a->fk, a->fetch);
+	if (!l)
+		return give_error(a->value, 0, SHOAL_ERR_SYSTEM);
+	l->state = WAITING;
+	l->ticket = a->ticket;
+	flight_join(&a->seat->member->segment, &l->ticket, 1);
+	*load = l;
+	return give_error(a->value, 0, SHOAL_WAIT);
+}
+
+static int failed_before(struct attempt *a, int error)
+{
+	if (a->age <= AGE_ERROR)
+		return serve_stale(a->seat, a->k, a->value, error);
+	handle_count_hot(a->seat, a->k->id, COUNTER_misses);
+	return give_error(a->value, error, SHOAL_ERR_LOAD);
+}
+
+static int begin(struct attempt *a, struct shoal_load **load)
+{
+	const struct segment *s = &a->seat->member->segment;
+	enum flight_outcome outcome;
+	int error = 0;
+
+	a->age = store_get(a->seat, a->k, &a->key, a->value);
+	if (likely(a->age == AGE_FRESH)) {
+		handle_count_hot(a->seat, a->k->id, COUNTER_hits_fresh);
+		return SHOAL_OK;
+	}
+	a->fk = store_flight_key(s, &a->key);
+	outcome = flight_claim(a->seat, &a->fk, now_ms(s), a->k->policy.lease_ms, &a->ticket, &error);
+	switch (outcome) {
+	case OUTCOME_LEAD:
+	case OUTCOME_TAKEOVER:
+		return claimed(a, outcome == OUTCOME_TAKEOVER, load);
+	case OUTCOME_JOIN:
+		return joined(a, load);
+	case OUTCOME_FAILED:
+		return failed_before(a, error);
+	default: /* UNCACHEABLE, FULL */
+		if (outcome == OUTCOME_FULL && a->age == AGE_STALE)
+			return serve_stale(a->seat, a->k, a->value, 0);
+		return become_leader(a, false, false, load);
+	}
+}
+
+static int enter_and_begin(struct attempt *a, const void *data, size_t size, struct shoal_load **load)
+{
+	int r;
+
+	memset(a->value, 0, sizeof(*a->value));
+	*load = NULL;
+	a->seat = handle_enter(a->k->cache, &r);
+	if (!a->seat)
+		return r;
+	r = store_key(a->k, &a->seat->member->segment, data, size, &a->key) ? begin(a, load) : SHOAL_ERR_INVALID;
+	handle_leave();
+	return r;
+}
+
+EXPORT int shoal_begin(struct shoal_keyspace *k, const void *key, size_t key_size, struct shoal_load **load,
+                       struct shoal_value *value)
+{
+	struct attempt a = {.k = k, .value = value};
+
+	if (!k || !load || !value)
+		return SHOAL_ERR_INVALID;
+	return enter_and_begin(&a, key, key_size, load);
+}
+
+/* ---- wait -------------------------------------------------------------------------------------------------- */
+
+static int got_value(struct shoal_load *l, struct shoal_value *value)
+{
+	flight_join(segment_of(l), &l->ticket, -1);
+	value->source = SHOAL_COALESCED;
+	count(l, COUNTER_coalesced);
+	return SHOAL_OK;
+}
+
+static int now_leading(struct shoal_load *l, struct seat *seat, struct shoal_value *value, const struct ticket *t,
+                       enum flight_outcome outcome)
+{
+	bool coalesced = outcome == OUTCOME_LEAD || outcome == OUTCOME_TAKEOVER;
+
+	flight_join(segment_of(l), &l->ticket, -1);
+	l->ticket = *t;
+	l->seat = seat;
+	if (coalesced && store_get(seat, l->k, &l->key, value) == AGE_FRESH) {
+		flight_end(seat, &l->ticket, FLIGHT_FREE);
+		w32_sub(&seat->loads, 1);
+		value->source = SHOAL_COALESCED;
+		count(l, COUNTER_coalesced);
+		return SHOAL_OK;
+	}
+	shoal_release(value);
+	lead(l, coalesced, outcome == OUTCOME_TAKEOVER);
+	return SHOAL_LEAD;
+}
+
+/* One look at the words: OK, LEAD, an error, or SHOAL_WAIT. */
+static int look(struct shoal_load *l, struct seat *seat, struct shoal_value *value)
+{
+	const struct segment *s = &seat->member->segment;
+	enum age age = store_get(seat, l->k, &l->key, value);
+	enum flight_outcome outcome = OUTCOME_FAILED;
+	struct ticket t;
+	int error = 0;
+
+	if (age <= AGE_STALE)
+		return got_value(l, value);
+	if (!flight_error(s, &l->ticket, &error))
+		outcome = flight_claim(seat, &l->fk, now_ms(s), l->k->policy.lease_ms, &t, &error);
+	if (outcome == OUTCOME_FAILED && age == AGE_ERROR) {
+		value->load_error = error;
+		return got_value(l, value);
+	}
+	shoal_release(value);
+	if (outcome == OUTCOME_FAILED)
+		return give_error(value, error, SHOAL_ERR_LOAD);
+	if (outcome != OUTCOME_JOIN)
+		return now_leading(l, seat, value, &t, outcome);
+	flight_join(s, &l->ticket, -1);
+	flight_join(s, &t, 1);
+	l->ticket = t;
+	return SHOAL_WAIT;
+}
+
+/* The wait loop: look, sleep, wake some others, look. What is published at the very deadline is still returned. */
+static int wait_for(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *value)
+{
+	uint64_t begin_ns = clock_system_ns(CLOCK_MONOTONIC), deadline = begin_ns + (uint64_t)timeout_ms * 1000000;
+	struct keyspace *record = &segment_of(l)->keyspaces[l->k->id];
+	struct seat *seat;
+	bool late;
+	int r;
+
+	for (;;) {
+		late = clock_system_ns(CLOCK_MONOTONIC) >= deadline;
+		seat = handle_enter(l->k->cache, &r);
+		if (!seat)
+			return r;
+		r = look(l, seat, value);
+		handle_leave();
+		if (r != SHOAL_WAIT || late)
+			break;
+		flight_sleep(seat, &l->ticket, deadline);
+		flight_relay(segment_of(l), &l->ticket);
+	}
+	if (timeout_ms) {
+		histogram_add(record->wait_histogram, clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
+		w64_add(&record->counters[COUNTER_wait_ns_sum], clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
+	}
+	if (r != SHOAL_WAIT)
+		return r;
+	if (timeout_ms)
+		count(l, COUNTER_timeouts);
+	return SHOAL_ERR_TIMEOUT;
+}
+
+EXPORT int shoal_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *value)
+{
+	int r;
+
+	if (!l || !value)
+		return SHOAL_ERR_INVALID;
+	memset(value, 0, sizeof(*value));
+	if (l->state != WAITING)
+		return SHOAL_ERR_INVALID;
+	if (!is_ours(l))
+		return SHOAL_ERR_SUPERSEDED;
+	r = wait_for(l, timeout_ms == SHOAL_FOREVER ? l->k->policy.wait_ms : timeout_ms, value);
+	if (r == SHOAL_OK)
+		end_load(l);
+	return r;
+}
+
+/* ---- space for the value ----------------------------------------------------------------------------------- */
+
+static bool leads(const struct shoal_load *l)
+{
+	return l && l->state == LEADING && is_ours(l);
+}
+
+/* In the log, behind a pin of this thread. False: no room, no pin, too big, not to be stored. */
+static bool reserve_in_log(struct shoal_load *l, struct seat *seat, size_t size, uint64_t *offset, unsigned *pin)
+{
+	*pin = rcu_free_pin(seat);
+	return l->coalesced && *pin && !store_reserve(seat, *pin, l->key.size, size, offset);
+}
+
+static void *space_at(const struct shoal_load *l)
+{
+	return l->pin ? store_value_at(&l->space_seat->member->segment, l->offset, &l->key) : l->heap;
+}
+
+static void *reserve(struct shoal_load *l, size_t size)
+{
+	struct seat *seat = l->seat ? handle_enter(l->k->cache, &(int){0}) : NULL;
+	uint64_t offset;
+	unsigned pin = 0;
+	void *space;
+
+	if (!seat || !reserve_in_log(l, seat, size, &offset, &pin))
+		pin = 0;
+	space = pin ? store_value_at(&seat->member->segment, offset, &l->key) : malloc(size ? size : 1);
+	if (space && l->capacity)
+		memcpy(space, space_at(l), min_u64(l->capacity, size));
+	if (seat)
+		handle_leave();
+	if (!space)
+		return NULL;
+	drop_space(l);
+	l->space_seat = seat;
+	l->pin = pin;
+	l->offset = offset;
+	l->heap = pin ? NULL : space;
+	l->capacity = size;
+	return space;
+}
+
+EXPORT void *shoal_load_reserve(struct shoal_load *l, size_t size)
+{
+	if (!leads(l) || l->published) {
+		errno = EINVAL;
+		return NULL;
+	}
+	if (l->capacity && size <= l->capacity)
+		return space_at(l);
+	return reserve(l, size);
+}
+
+/* ---- publish ----------------------------------------------------------------------------------------------- */
+
+/* Ends the loads of the key that are older than mine; those that wait for a younger one look the key up. */
+static void end_older(struct shoal_load *l, struct seat *seat)
+{
+	const struct segment *s = &seat->member->segment;
+	struct flight_seen seen;
+	uint32_t cursor = 0;
+
+	while (flight_next(seat, &l->fk, false, &cursor, &seen)) {
+		if (seen.slot == l->ticket.slot)
+			continue;
+		if (!flight_is_older(seen.generation, l->generation)) {
+			flight_nudge(s, &seen);
+			continue;
+		}
+		if (FLIGHT_STATE(seen.word) == FLIGHT_PUBLISHING)
+			index_kill(seat, seen.target, seen.expected, READING);
+		if (!flight_detach(s, &seen))
+			cursor--;
+	}
+}
+
+static void name_target(struct seat *seat, const struct index_target *target)
+{
+	w64_store(&seat->reader->target, index_number(&seat->member->segment, target->slot));
+	w64_store(&seat->reader->expected, target->expected);
+}
+
+/* P.2 */
+static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offset, uint64_t until_ms)
+{
+	const struct segment *s = &seat->member->segment;
+	uint32_t length = w32_peek(&log_at(s, offset)->length);
+	struct index_target target;
+	bool done = false, mine;
+	uint64_t word;
+
+	while (!done) {
+		if (index_place(seat, &l->key, l->generation, READING, OTHER, &target)) {
+			flight_end(seat, &l->ticket, FLIGHT_FREE);
+			return SHOAL_ERR_SUPERSEDED;
+		}
+		name_target(seat, &target);
+		mine = flight_publishing(seat, &l->ticket);
+		word = index_word(&l->key, offset, target.own ? target.expected : 0);
+		done = mine && index_commit(s, &target, word, length, until_ms);
+		if (target.announced)
+			rcu_clear(seat, target.announced);
+		if (!mine || (!done && !flight_unpublish(seat, &l->ticket)))
+			return SHOAL_ERR_SUPERSEDED;
+	}
+	index_settle(seat, &l->key, READING, OTHER);
+	end_older(l, seat);
+	return flight_end(seat, &l->ticket, FLIGHT_FREE) ? SHOAL_OK : SHOAL_ERR_SUPERSEDED;
+}
+
+/* Write the entry around the value and publish it. */
+static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t offset = l->offset, born = now_ms(s), cost_us;
+	struct lives lives = store_lives(l->k, l->fresh_ms, l->stale_ms, l->generation);
+	int r = SHOAL_OK;
+
+	if (!l->pin) {
+		r = store_reserve(seat, WRITING, l->key.size, size, &offset);
+		if (r)
+			return r;
+		memcpy(store_value_at(s, offset, &l->key), l->heap, size);
+	}
+	cost_us = (clock_system_ns(CLOCK_MONOTONIC) - l->began_ns) / 1000;
+	store_fill(s, offset, &l->key, l->generation, born, &lives, size, l->k->policy.schema, cost_us);
+	r = publish_entry(l, seat, offset, store_end(born, &lives));
+	rcu_clear(seat, WRITING);
+	return r;
+}
+
+/* What can't be stored must not make its waiters load one after the other: they are told to load for themselves. */
+static void refuse(struct shoal_load *l, struct seat *seat, int error)
+{
+	uint64_t now = now_ms(&seat->member->segment);
+
+	if (error == SHOAL_ERR_SUPERSEDED) {
+		count(l, COUNTER_superseded);
+		return;
+	}
+	count(l, COUNTER_uncached);
+	flight_remember(seat, &l->ticket, FLIGHT_UNCACHEABLE, 0,
+			now + (error == SHOAL_ERR_TOO_BIG ? l->k->policy.fresh_ms : l->k->policy.retry_ms));
+}
+
+/* The publisher's seat takes the flight over from the one that began it, so that the record of F.3 is its own. */
+static int publish(struct shoal_load *l, size_t size)
+{
+	struct seat *seat;
+	int r;
+
+	if (!l->coalesced) {
+		if (l->seat)
+			count_time(l, false);
+		return SHOAL_ERR_LIMIT; /* P.3 */
+	}
+	seat = handle_enter(l->k->cache, &r);
+	if (!seat) {
+		flight_end(l->seat, &l->ticket, FLIGHT_ORPHAN);
+		return r;
+	}
+	w32_add(&seat->loads, 1);
+	r = store_value(l, seat, size);
+	count_time(l, false);
+	if (r)
+		refuse(l, seat, r);
+	w32_sub(&seat->loads, 1);
+	handle_leave();
+	return r;
+}
+
+/* The value itself, stored or not, out of the reserved space. */
+static void take_value(struct shoal_load *l, size_t size, struct shoal_value *value)
+{
+	*value = (struct shoal_value){
+		.data = space_at(l),
+		.size = size,
+		.generation = l->generation,
+		.freshness = SHOAL_FRESH,
+		.source = SHOAL_LOADED,
+	};
+	*store_hold(value) = (struct hold){l->pin ? l->space_seat : NULL, l->epoch, l->pin, l->heap};
+	l->pin = 0;
+	l->heap = NULL;
+}
+
+static int commit(struct shoal_load *l, size_t size, struct shoal_value *value)
+{
+	int r = publish(l, size);
+
+	if (l->fetch) {
+		take_value(l, size, &l->result);
+		l->published = true;
+		r = SHOAL_OK;
+	} else if (value) {
+		take_value(l, size, value);
+	}
+	end_load(l);
+	return r;
+}
+
+/* By one who doesn't lead, or in a child of fork: the handle ends all the same. */
+static int not_leading(struct shoal_load *l)
+{
+	int r = l && !is_ours(l) ? SHOAL_ERR_SUPERSEDED : SHOAL_ERR_INVALID;
+
+	shoal_load_cancel(l);
+	return r;
+}
+
+EXPORT int shoal_load_commit_value(struct shoal_load *l, size_t size, struct shoal_value *value)
+{
+	if (value)
+		memset(value, 0, sizeof(*value));
+	if (!leads(l))
+		return not_leading(l);
+	if (l->published)
+		return SHOAL_ERR_INVALID;
+	if (size > l->capacity || !space_at(l)) {
+		shoal_load_cancel(l);
+		return SHOAL_ERR_INVALID;
+	}
+	return commit(l, size, value);
+}
+
+EXPORT int shoal_load_commit(struct shoal_load *l, size_t size)
+{
+	return shoal_load_commit_value(l, size, NULL);
+}
+
+EXPORT int shoal_load_publish(struct shoal_load *l, const void *data, size_t size)
+{
+	void *space;
+
+	if (!leads(l))
+		return not_leading(l);
+	if (l->published || (!data && size))
+		return SHOAL_ERR_INVALID;
+	space = shoal_load_reserve(l, size);
+	if (!space) {
+		shoal_load_cancel(l);
+		return SHOAL_ERR_SYSTEM;
+	}
+	if (size)
+		memcpy(space, data, size);
+	return commit(l, size, NULL);
+}
+
+/* ---- other ends, and the rest of a leader's calls ---------------------------------------------------------- */
+
+EXPORT int shoal_load_fail(struct shoal_load *l, int code)
+{
+	bool mine = true;
+
+	if (!leads(l))
+		return not_leading(l);
+	if (l->published)
+		return SHOAL_ERR_INVALID;
+	if (l->coalesced)
+		mine = flight_remember(l->seat, &l->ticket, FLIGHT_FAILED, code,
+				       now_ms(segment_of(l)) + l->k->policy.retry_ms);
+	if (l->seat)
+		count_time(l, true);
+	end_load(l);
+	return mine ? SHOAL_OK : SHOAL_ERR_SUPERSEDED;
+}
+
+EXPORT void shoal_load_cancel(struct shoal_load *l)
+{
+	if (!l || l->state == ENDED)
+		return;
+	if (is_ours(l) && l->state == LEADING && l->coalesced)
+		flight_end(l->seat, &l->ticket, FLIGHT_ORPHAN);
+	if (is_ours(l) && l->state == WAITING)
+		flight_join(segment_of(l), &l->ticket, -1);
+	end_load(l);
+}
+
+EXPORT int shoal_load_renew(struct shoal_load *l)
+{
+	if (!leads(l) || !l->coalesced)
+		return l && !is_ours(l) ? SHOAL_ERR_SUPERSEDED : SHOAL_ERR_INVALID;
+	return flight_renew(l->seat, &l->ticket, now_ms(segment_of(l)), l->k->policy.lease_ms) ? SHOAL_OK
+											       : SHOAL_ERR_SUPERSEDED;
+}
+
+EXPORT void shoal_load_ttl(struct shoal_load *l, uint32_t fresh_ms, uint32_t stale_ms)
+{
+	if (!l)
+		return;
+	l->fresh_ms = fresh_ms;
+	l->stale_ms = stale_ms;
+}
+
+EXPORT const struct shoal_value *shoal_load_previous(struct shoal_load *l)
+{
+	return l && l->previous.data ? &l->previous : NULL;
+}
+
+/* ---- fetch ------------------------------------------------------------------------------------------------- */
+
+/* The loader has returned; the handle and the stale value in *value are ours. */
+static int after_loader(struct shoal_load *l, int code, struct shoal_value *value)
+{
+	if (l->state == LEADING)
+		shoal_load_fail(l, code);
+	if (l->published) {
+		shoal_release(value);
+		*value = l->result;
+		return SHOAL_OK;
+	}
+	if (!value->data && l->previous.data) { /* within error_ms */
+		*value = l->previous;
+		memset(&l->previous, 0, sizeof(l->previous));
+	}
+	value->load_error = code;
+	return value->data ? SHOAL_OK : SHOAL_ERR_LOAD;
+}
+
+static int run_loader(struct shoal_load *l, shoal_loader *loader, void *arg, struct shoal_value *value)
+{
+	struct seat *seat = l->seat;
+	int code, r;
+
+	if (seat) {
+		l->outer = seat->loading;
+		seat->loading = l;
+	}
+	code = loader(l, l->key.data, l->key.size, arg);
+	if (seat)
+		seat->loading = l->outer;
+	r = after_loader(l, code, value);
+	free_load(l);
+	return r;
+}
+
+static void count_alone(const struct shoal_keyspace *k)
+{
+	const struct segment *s;
+
+	urcu_bp_read_lock();
+	s = &rcu_dereference(k->cache->member)->segment;
+	handle_count(s, k->id, COUNTER_loads, 1);
+	handle_count(s, k->id, COUNTER_uncached, 1);
+	urcu_bp_read_unlock();
+}
+
+/* No place in the segment for this process or thread: the caller's loader still gives it its value. */
+static int load_alone(struct attempt *a, const void *data, size_t size, struct shoal_load **load)
+{
+	a->key = (struct key){.data = data, .size = (uint32_t)size, .keyspace = a->k->id};
+	a->seat = NULL;
+	*load = new_load(a->k, NULL, &a->key, &a->fk, true);
+	if (!*load)
+		return SHOAL_ERR_SYSTEM;
+	(*load)->state = LEADING;
+	count_alone(a->k);
+	return SHOAL_LEAD;
+}
+
+EXPORT int shoal_fetch(struct shoal_keyspace *k, const void *key, size_t key_size, shoal_loader *loader, void *arg,
+                       struct shoal_value *value)
+{
+	struct attempt a = {.k = k, .value = value, .fetch = true};
+	struct shoal_load *l;
+	int r;
+
+	if (!k || !loader || !value || !key || key_size < 1 || key_size > KEY_MAX)
+		return SHOAL_ERR_INVALID;
+	r = enter_and_begin(&a, key, key_size, &l);
+	if (r == SHOAL_ERR_LIMIT)
+		r = load_alone(&a, key, key_size, &l);
+	if (r == SHOAL_WAIT) {
+		r = wait_for(l, k->policy.wait_ms, value);
+		if (r != SHOAL_LEAD) {
+			if (r)
+				shoal_load_cancel(l);
+			free_load(l);
+		}
+	}
+	return r == SHOAL_LEAD || r == SHOAL_REFRESH ? run_loader(l, loader, arg, value) : r;
+}
+
+/* ---- thread exit ------------------------------------------------------------------------------------------- */
+
+void load_thread_exit(void *arg)
+{
+	struct seat *seat = arg;
+	struct shoal_load *l;
+
+	while (seat->epoch == w64_peek(&seat->member->wiped->epoch) && (l = seat->loading)) {
+		seat->loading = l->outer;
+		if (l->state == LEADING)
+			shoal_load_fail(l, 0);
+		shoal_release(&l->result);
+		free_load(l);
+	}
+	registry_leave(seat);
+}

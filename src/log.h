@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The log: entries appended to a few OPEN extents (heads), and walked extent by extent.
+ *
+ * L.1  A head's lock is held only to write the new entry's length and to move the tail. After a kill at any
+ *      instruction the tail is consistent: the length counts only once the tail has passed it. So a dead owner's lock
+ *      is taken over as it is.
+ * L.2  A busy head is passed by for another. One that stays busy because its owner is stopped is replaced by a new
+ *      extent, never stolen; who unlocks an extent that is no head any more seals it.
+ * L.3  The payload is copied after the lock is released; nothing refers to the entry before the index CAS. A crash while
+ *      writing costs its bytes until the extent is evicted.
+ *
+ *   operation      may run beside             another process is killed
+ *   log_append     everything                 its lock is taken over; LOG_FULL is never due to a lock
+ *   log_next       writers of other extents   no effect
+ */
+#ifndef SHOAL_LOG_H
+#define SHOAL_LOG_H
+
+#include "extents.h"
+
+enum { LOG_FULL = 1 };
+
+/* The parts of an entry that was read once and checked to lie in one extent: safe to use whatever the bytes say. */
+struct log_entry {
+	const struct entry *entry;
+	const unsigned char *key, *value;
+	uint32_t length, value_size;
+	uint16_t key_size, keyspace;
+};
+
+uint64_t log_length(const struct segment *s, size_t key_size, size_t value_size);
+
+/*
+ * Reserve `length` bytes. SHOAL_OK: *offset is where, its extent is announced in `word`, and its length is written.
+ * LOG_FULL: no free extent; make room and call again. *opened: a free extent was used up.
+ */
+int log_append(struct seat *seat, unsigned word, uint32_t length, uint64_t *offset, bool *opened);
+
+/* The entry at an offset that an index slot or a walk gave; false if the bytes are none. */
+bool log_read(const struct segment *s, uint64_t offset, struct log_entry *e);
+
+/* Walk an extent that is EVICTING by the caller: begin with *at = 0. */
+bool log_next(const struct segment *s, uint32_t x, uint32_t *at, uint64_t *offset);
+
+static inline struct entry *log_at(const struct segment *s, uint64_t offset)
+{
+	return (struct entry *)(s->base + offset);
+}
+
+/* The checksum of a whole entry, which follows its value (SHOAL_CHECKSUM). */
+uint64_t log_checksum(const struct log_entry *e);
+uint64_t *log_checksum_at(const struct log_entry *e);
+
+/* Give back the locks of a dead reader. */
+void log_recover(const struct segment *s, uint64_t ref);
+/* Seal OPEN extents that are neither locked nor heads: a writer died between two steps. */
+void log_sweep(struct seat *seat);
+
+#endif

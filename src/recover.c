@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Recovery, by kill point of the dead one:
+ *
+ *   inside a head lock       the lock is given back; the tail is consistent (log.h, L.1)
+ *   OPEN extent, no head     sealed by the next who is short of room (log_sweep)
+ *   EVICTING                 back to SEALED: what it had removed is removed, the rest is evicted at its turn
+ *   CLAIMING ... OVERDUE     the flight goes to its waiters as an ORPHAN, or to FREE
+ *   announcements, pins      cleared, then the reader slot is freed, then the process slot
+ *
+ *
+ * A thread that dies in a process that lives (it left by a raw exit, past its destructors) loses all but its pins: values
+ * in hand belong to the process, any thread of which may release them.
+ */
+#include "flight.h"
+#include "log.h"
+#include "recover.h"
+
+/* EVICTING of the dead reader: no one else may claim it while its owner lives, so the word tells. */
+static void recover_extents(struct seat *nobody, uint64_t ref)
+{
+	const struct segment *s = &nobody->member->segment;
+	uint32_t x;
+	uint64_t word;
+
+	for (x = 0; x < s->geometry.extents; x++) {
+		word = extents_word(s, x);
+		if (EXTENT_STATE(word) == EXTENT_EVICTING && EXTENT_OWNER(word) == REF_READER(ref) &&
+		    EXTENT_OWNER_INCARNATION(word) == (REF_INCARNATION(ref) & 0xffff))
+			extents_move(nobody, x, word, EXTENT_SEALED);
+	}
+}
+
+/* Recovery needs no seat of its own: it may be what makes room for one. */
+static void recover_held(struct member *m, uint64_t ref)
+{
+	struct seat nobody = {.member = m};
+
+	log_recover(&m->segment, ref);
+	recover_extents(&nobody, ref);
+	flight_recover(&nobody, ref);
+}
+
+int recover_all(struct member *m)
+{
+	uint32_t cursor = 0, reader;
+	struct corpse corpse;
+	uint64_t ref;
+	int found = 0;
+
+	while (registry_next_corpse(m, &cursor, &corpse)) {
+		reader = 0;
+		while (registry_next_reader(m, &corpse, &reader, &ref)) {
+			recover_held(m, ref);
+			registry_free_reader(m, ref, READER_WORDS);
+		}
+		registry_free_process(m, &corpse);
+		found++;
+	}
+	return found;
+}
+
+struct seat *recover_enter(struct member **member, int *error)
+{
+	struct member *m = rcu_dereference(*member);
+	struct seat *seat;
+	uint64_t dead;
+	int tries, r = SHOAL_ERR_LIMIT;
+
+	for (tries = 0; tries < 100; tries++) {
+		if (m->segment.read_only) {
+			r = SHOAL_ERR_PERMISSION;
+			break;
+		}
+		r = registry_join(m, &seat, &dead);
+		if (r == SHOAL_OK)
+			return seat;
+		if (r == REGISTRY_CORPSE && dead) {
+			recover_held(m, dead);
+			registry_free_reader(m, dead, PINS);
+		} else if (r != SHOAL_ERR_LIMIT || !recover_all(m)) {
+			break;
+		}
+	}
+	urcu_bp_read_unlock();
+	*error = r < 0 ? r : SHOAL_ERR_LIMIT;
+	return NULL;
+}

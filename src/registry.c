@@ -1,0 +1,649 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Processes and threads.
+ *
+ *   process slot   owner = 0 --CAS--> identity --CAS--> 0      (incarnation + 1 before the last step)
+ *   reader slot    owner = {inc, 0} --CAS--> {inc + 1, process} --CAS--> {inc + 1, 0}
+ *   alive word     a robust, process-shared mutex that a thread locks at its first operation and unlocks at its exit
+ *
+ * R.1  A slot is claimed by one CAS that carries the owner's identity: a claimant that dies at any step is found by it.
+ * R.2  Owner words and announcements carry incarnations and are cleared by CAS from the dead one's own value, the
+ *      owner word last. So a recoverer may die half-way, and one that wakes up late changes nothing of a new owner's.
+ * R.3  The alive word proves a thread's death: the kernel walks the thread's robust list, sets FUTEX_OWNER_DIED and
+ *      wakes a sleeper. FUTEX_WAITERS is set once, so that it always does. `holder` tells whose word it is now; a
+ *      reader whose alive word has another holder is judged by its process.
+ * R.4  A dead thread's alive word is taken by the next thread that joins, but only after what the thread held is
+ *      recovered (REGISTRY_CORPSE): else its waiters would sleep on a stranger's life.
+ * R.5  Alive words lie in a mapping of their own that stays until the last thread that holds one has exited:
+ *      munmap before exit would leave the kernel a list into nowhere and never fire the word. glibc keeps the list's
+ *      pointers inside the mutexes, so bytes of this area are exempt from the promise that a bad byte crashes no-one.
+ * R.6  All that a child of fork must not inherit lies on a MADV_WIPEONFORK page: the child, also one of raw clone,
+ *      reads epoch 0 there and joins anew. A raw clone without glibc has no robust list: it holds no alive word, and
+ *      its death is found by its process.
+ *
+ * What is left at a kill: a locked byte (the kernel drops it), a process slot, reader slots with announcements, alive
+ * words marked by the kernel: all found by registry_next_corpse and registry_next_reader.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "futex.h"
+#include "mapping.h"
+#include "proc.h"
+#include "registry.h"
+
+_Thread_local struct registry_here registry_here_cache;
+
+#define OWNER_PROCESS(owner) ((uint32_t)((owner) >> 16 & 0xffff))
+#define OWNER_WORD(incarnation, process, process_incarnation)                                                         \
+	((uint64_t)(incarnation) << 32 | (uint64_t)((process) + 1) << 16 | ((process_incarnation) & 0xffff))
+
+static word32 *futex_word(const struct alive *a)
+{
+	return (word32 *)(void *)&a->mutex;
+}
+
+/* ---- processes --------------------------------------------------------------------------------------------- */
+
+static bool lock_byte(int fd, const struct geometry *g, uint32_t process)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(g->size + process), .l_len = 1};
+
+	return !fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+static void unlock_byte(int fd, const struct geometry *g, uint32_t process)
+{
+	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)(g->size + process), .l_len = 1};
+
+	fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+static bool byte_is_locked(int fd, const struct geometry *g, uint32_t process)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(g->size + process), .l_len = 1};
+
+	return fcntl(fd, F_OFD_GETLK, &lock) || lock.l_type != F_UNLCK;
+}
+
+/* The byte is locked before the slot is claimed: a judge that sees our identity must find it locked. */
+static int claim_process(struct member *m, struct wiped *w)
+{
+	const struct geometry *g = &m->segment.geometry;
+	int fd = mapping_reopen(m->segment.fd);
+	uint32_t i;
+
+	w->identity = proc_self();
+	if (fd < 0 && w->identity >> PROC_NS_SHIFT)
+		w->identity |= (uint64_t)PROC_NS_UNLOCKED << PROC_NS_SHIFT;
+	for (i = 0; i < g->processes; i++) {
+		struct process *p = &m->segment.processes[i];
+
+		if (w64_peek(&p->owner) || (fd >= 0 && !lock_byte(fd, g, i)))
+			continue;
+		if (w64_cas(&p->owner, 0, w->identity)) {
+			w->process = i;
+			w->incarnation = w32_load(&p->incarnation);
+			w->lock_fd = fd + 1;
+			return SHOAL_OK;
+		}
+		if (fd >= 0)
+			unlock_byte(fd, g, i);
+	}
+	if (fd >= 0)
+		close(fd);
+	return SHOAL_ERR_LIMIT;
+}
+
+/* urcu-bp keeps the parent's threads in the child's copy of its registry, and a grace period would wait for them. */
+static void forget_parent_threads(void)
+{
+	urcu_bp_before_fork();
+	urcu_bp_after_fork_child();
+}
+
+static int join_process(struct member *m)
+{
+	struct wiped *w = m->wiped;
+	uint64_t epoch;
+	int r;
+
+	if (w64_peek(&w->epoch))
+		return SHOAL_OK;
+	if (!m->segment.fence && syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0))
+		return SHOAL_ERR_SYSTEM;
+	if (getrandom(&epoch, sizeof(epoch), 0) != sizeof(epoch))
+		return SHOAL_ERR_SYSTEM;
+	r = claim_process(m, w);
+	if (r)
+		return r;
+	forget_parent_threads();
+	w32_store(&m->users, 1); /* threads of a parent are not ours */
+	w64_store(&w->epoch, epoch | 1);
+	return SHOAL_OK;
+}
+
+static bool process_is_dead(const struct member *m, uint32_t i, uint64_t owner)
+{
+	const struct wiped *w = m->wiped;
+
+	switch (proc_is_dead(owner, w->identity)) {
+	case PROC_DEAD:
+		return true;
+	case PROC_FOREIGN:
+		return w->lock_fd && owner >> PROC_NS_SHIFT != PROC_NS_UNLOCKED &&
+		       !byte_is_locked(w->lock_fd - 1, &m->segment.geometry, i) &&
+		       w64_load(&m->segment.processes[i].owner) == owner;
+	}
+	return false;
+}
+
+/* ---- threads ----------------------------------------------------------------------------------------------- */
+
+static bool has_robust_list(void)
+{
+	void *head = NULL;
+	size_t size;
+
+	return !syscall(SYS_get_robust_list, 0, &head, &size) && head;
+}
+
+/* Lock an alive word. *corpse: it was a dead thread's, and this reader is to be recovered first; it is ours already. */
+static int64_t take_alive(struct member *m, uint64_t *corpse)
+{
+	uint32_t i, n = m->segment.geometry.readers;
+	int r;
+
+	*corpse = 0;
+	if (!has_robust_list())
+		return -1;
+	for (i = 0; i < n; i++) {
+		struct alive *a = &m->segment.alive[i];
+
+		if (w32_peek(futex_word(a)) & ~FUTEX_OWNER_DIED & ~FUTEX_WAITERS)
+			continue;
+		r = pthread_mutex_trylock(&a->mutex);
+		if (r == EOWNERDEAD) {
+			pthread_mutex_consistent(&a->mutex);
+			*corpse = w64_load(&a->holder);
+			w64_store(&a->holder, 0); /* the dead one is judged by its process from here on */
+		}
+		if (r == 0 || r == EOWNERDEAD) {
+			if ((w32_peek(futex_word(a)) & FUTEX_TID_MASK) == (uint32_t)syscall(SYS_gettid))
+				return i;
+			pthread_mutex_unlock(&a->mutex);
+			return -1; /* glibc's idea of our thread id is not the kernel's */
+		}
+	}
+	return -1;
+}
+
+static int claim_reader(struct member *m, struct seat *seat)
+{
+	const struct wiped *w = m->wiped;
+	uint32_t i;
+
+	for (i = 0; i < m->segment.geometry.readers; i++) {
+		struct reader *r = &m->segment.readers[i];
+		uint64_t owner = w64_peek(&r->owner);
+		uint32_t incarnation = (uint32_t)(owner >> 32) + 1;
+
+		if ((uint32_t)owner || !w64_cas(&r->owner, owner, OWNER_WORD(incarnation, w->process, w->incarnation)))
+			continue;
+		seat->reader = r;
+		seat->index = i;
+		seat->tag = (uint64_t)incarnation << 32;
+		return SHOAL_OK;
+	}
+	return SHOAL_ERR_LIMIT;
+}
+
+static void arm(struct seat *seat)
+{
+	struct alive *a;
+
+	if (seat->alive < 0) {
+		w32_store(&seat->reader->alive, 0);
+		return;
+	}
+	a = &seat->member->segment.alive[seat->alive];
+	w64_store(&a->holder, seat->tag | (seat->index + 1));
+	atomic_fetch_or(futex_word(a), FUTEX_WAITERS);
+	w32_store(&seat->reader->alive, (uint32_t)seat->alive + 1);
+}
+
+/* By the thread itself: nobody else can unlock its mutex. */
+static void disarm(struct seat *seat)
+{
+	if (seat->alive < 0)
+		return;
+	pthread_mutex_unlock(&seat->member->segment.alive[seat->alive].mutex);
+	seat->alive = -1;
+}
+
+static struct seat *new_seat(struct member *m)
+{
+	size_t size = sizeof(struct seat) + m->segment.geometry.keyspaces * sizeof(struct line *);
+	struct seat *seat = m->graves;
+
+	if (seat)
+		m->graves = seat->next;
+	else
+		seat = calloc(1, size);
+	if (!seat)
+		return NULL;
+	seat->epoch = w64_peek(&m->wiped->epoch);
+	seat->member = m;
+	seat->reader = NULL;
+	seat->loading = NULL;
+	seat->next = NULL;
+	seat->alive = -1;
+	seat->listed = false;
+	seat->threaded = true;
+	w32_store(&seat->abandoned, 0);
+	memset(seat->lines, 0, size - sizeof(struct seat));
+	return seat;
+}
+
+static void bury(struct member *m, struct seat *seat)
+{
+	seat->next = m->graves;
+	m->graves = seat;
+}
+
+static void unlist(struct wiped *w, struct seat *seat)
+{
+	struct seat **at = &w->seats;
+
+	while (*at != seat)
+		at = &(*at)->next;
+	*at = seat->next;
+	seat->listed = false;
+}
+
+static int begin_seat(struct member *m, struct seat **out, uint64_t *dead)
+{
+	struct seat *seat = new_seat(m);
+
+	if (!seat || pthread_setspecific(m->key, seat)) {
+		if (seat)
+			bury(m, seat);
+		return SHOAL_ERR_SYSTEM;
+	}
+	w32_add(&m->users, 1);
+	seat->alive = take_alive(m, dead);
+	*out = seat;
+	return *dead ? REGISTRY_CORPSE : SHOAL_OK;
+}
+
+/* The thread's seat is kept between the two calls of a REGISTRY_CORPSE: it holds the alive word already. */
+static int join_thread(struct member *m, struct seat **out, uint64_t *dead)
+{
+	struct seat *seat = pthread_getspecific(m->key);
+	int r;
+
+	if (!seat && (r = begin_seat(m, &seat, dead)))
+		return r;
+	r = claim_reader(m, seat);
+	if (r) {
+		disarm(seat);
+		pthread_setspecific(m->key, NULL);
+		w32_sub(&m->users, 1);
+		bury(m, seat);
+		return r;
+	}
+	arm(seat);
+	seat->next = m->wiped->seats;
+	m->wiped->seats = seat;
+	seat->listed = true;
+	registry_here_cache = (struct registry_here){seat->epoch, seat};
+	*out = seat;
+	return SHOAL_OK;
+}
+
+int registry_join(struct member *m, struct seat **seat, uint64_t *dead)
+{
+	int r;
+
+	*dead = 0;
+	pthread_mutex_lock(&m->wiped->lock);
+	r = join_process(m);
+	if (!r)
+		r = join_thread(m, seat, dead);
+	pthread_mutex_unlock(&m->wiped->lock);
+	return r;
+}
+
+/* A seat of the parent's, found in a child of fork, is memory to be used again and nothing else. */
+struct seat *registry_find(struct member *m)
+{
+	struct seat *seat = pthread_getspecific(m->key);
+
+	if (!seat)
+		return NULL;
+	if (seat->epoch != w64_peek(&m->wiped->epoch)) {
+		pthread_setspecific(m->key, NULL);
+		return NULL;
+	}
+	if (!seat->reader)
+		return NULL;
+	registry_here_cache = (struct registry_here){seat->epoch, seat};
+	return seat;
+}
+
+static bool holds_something(const struct seat *seat)
+{
+	unsigned i;
+
+	for (i = PINS; i < READER_WORDS; i++)
+		if (w64_load(&seat->reader->words[i]) >> 32 == seat->tag >> 32)
+			return true;
+	return w32_load(&seat->loads) != 0;
+}
+
+/* Closed, and no value or load in hand: the mapping and the process slot go. */
+static void end_mapping(struct member *m)
+{
+	struct wiped *w = m->wiped;
+
+	if (!m->closed || w->seats || !m->segment.base)
+		return;
+	if (w64_peek(&w->epoch))
+		registry_free_process(m, &(struct corpse){w->process, w->incarnation, w->identity});
+	if (w->lock_fd)
+		close(w->lock_fd - 1);
+	w->lock_fd = 0;
+	segment_unmap(&m->segment);
+	close(m->segment.fd);
+}
+
+/* Under the lock, so that one of several does it. Returns whether this was the end of the mapping. */
+static bool settle(struct member *m, struct seat *seat)
+{
+	if (!w32_peek(&seat->abandoned) || !seat->listed || holds_something(seat))
+		return false;
+	unlist(m->wiped, seat);
+	registry_free_reader(m, seat->tag | (seat->index + 1), PINS);
+	if (!seat->threaded)
+		bury(m, seat);
+	end_mapping(m);
+	return !m->segment.base;
+}
+
+static void end_member(struct member *m)
+{
+	struct seat *seat;
+
+	urcu_bp_synchronize_rcu(); /* those who are in registry_settle */
+	while ((seat = m->graves)) {
+		m->graves = seat->next;
+		free(seat);
+	}
+	segment_unmap_alive(m->segment.alive, &m->segment.geometry);
+	pthread_key_delete(m->key);
+	munmap(m->wiped, PAGE);
+	free(m);
+}
+
+/* The pin first, then the look at `abandoned`: who abandons sets it, then looks at the pins under the lock; a pin that
+ * is cleared after that look is cleared before our own. */
+void registry_settle(struct seat *seat, unsigned pin)
+{
+	struct member *m;
+	bool last = false;
+
+	urcu_bp_read_lock();
+	if (pin)
+		w64_store(&seat->reader->words[pin], 0);
+	if (unlikely(w32_load(&seat->abandoned))) {
+		m = seat->member;
+		pthread_mutex_lock(&m->wiped->lock);
+		last = settle(m, seat) && !w32_peek(&m->users);
+		pthread_mutex_unlock(&m->wiped->lock);
+	}
+	urcu_bp_read_unlock();
+	if (unlikely(last))
+		end_member(m);
+}
+
+static void leave(struct member *m, struct seat *seat)
+{
+	if (registry_here_cache.seat == seat)
+		registry_here_cache = (struct registry_here){0, NULL};
+	disarm(seat);
+	seat->threaded = false;
+	w32_store(&seat->abandoned, 1);
+	if (seat->listed)
+		settle(m, seat);
+	else
+		bury(m, seat); /* its handle was closed before */
+	w32_sub(&m->users, 1);
+}
+
+void registry_leave(struct seat *seat)
+{
+	struct member *m = seat->member;
+	bool last;
+
+	if (seat->epoch != w64_peek(&m->wiped->epoch))
+		return; /* the parent's, in a child */
+	pthread_mutex_lock(&m->wiped->lock);
+	leave(m, seat);
+	last = !w32_peek(&m->users) && !m->segment.base;
+	pthread_mutex_unlock(&m->wiped->lock);
+	if (last)
+		end_member(m);
+}
+
+int registry_open(struct member *m, void (*at_exit)(void *seat))
+{
+	m->wiped = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (m->wiped == MAP_FAILED)
+		return SHOAL_ERR_SYSTEM;
+	if (madvise(m->wiped, PAGE, MADV_WIPEONFORK) || (errno = pthread_key_create(&m->key, at_exit))) {
+		munmap(m->wiped, PAGE);
+		return SHOAL_ERR_SYSTEM;
+	}
+	w32_store(&m->users, 1);
+	return SHOAL_OK;
+}
+
+void registry_close(struct member *m)
+{
+	struct seat *own = pthread_getspecific(m->key), *seat, *next;
+	bool last;
+
+	pthread_mutex_lock(&m->wiped->lock);
+	m->closed = true;
+	if (!w64_peek(&m->wiped->epoch))
+		w32_store(&m->users, 1); /* a child that never joined: the other users are the parent's */
+	else if (own && own->epoch == w64_peek(&m->wiped->epoch)) {
+		pthread_setspecific(m->key, NULL);
+		leave(m, own);
+	}
+	for (seat = m->wiped->seats; seat; seat = next) {
+		next = seat->next;
+		w32_store(&seat->abandoned, 1);
+		settle(m, seat);
+	}
+	end_mapping(m);
+	last = w32_sub(&m->users, 1) == 1 && !m->segment.base;
+	pthread_mutex_unlock(&m->wiped->lock);
+	if (last)
+		end_member(m);
+}
+
+/* ---- life and death ---------------------------------------------------------------------------------------- */
+
+uint64_t registry_ref(const struct member *m, uint32_t reader)
+{
+	uint64_t owner;
+
+	if (reader >= m->segment.geometry.readers)
+		return 0;
+	owner = w64_load(&m->segment.readers[reader].owner);
+	return (uint32_t)owner ? READER_REF(owner >> 32, reader) : 0;
+}
+
+static enum registry_life life_of_process(const struct member *m, uint64_t owner)
+{
+	uint32_t i = OWNER_PROCESS(owner) - 1;
+	uint64_t identity;
+
+	if (i >= m->segment.geometry.processes)
+		return LIFE_GONE;
+	identity = w64_load(&m->segment.processes[i].owner);
+	if (!identity || (w32_load(&m->segment.processes[i].incarnation) & 0xffff) != (owner & 0xffff))
+		return LIFE_PROCESS_DEAD; /* and its slot freed already, before this reader was: a recoverer died between */
+	return process_is_dead(m, i, identity) ? LIFE_PROCESS_DEAD : LIFE_UNARMED;
+}
+
+enum registry_life registry_life(const struct member *m, uint64_t ref, const word32 **word, uint32_t *seen)
+{
+	uint32_t i = REF_READER(ref), alive;
+	enum registry_life life;
+	uint64_t owner;
+	struct alive *a;
+
+	if (registry_ref(m, i) != ref)
+		return LIFE_GONE;
+	owner = w64_load(&m->segment.readers[i].owner);
+	alive = w32_load(&m->segment.readers[i].alive);
+	if (alive && alive <= m->segment.geometry.readers) {
+		a = &m->segment.alive[alive - 1];
+		*seen = w32_load(futex_word(a));
+		*word = futex_word(a);
+		if (w64_load(&a->holder) == ref && *seen & FUTEX_TID_MASK && !(*seen & FUTEX_OWNER_DIED))
+			return LIFE_ARMED;
+		if (w64_load(&a->holder) == ref && *seen & FUTEX_OWNER_DIED) {
+			futex_wake(futex_word(a), INT_MAX); /* the kernel wakes one; that one wakes the rest */
+			life = life_of_process(m, owner);
+			return life == LIFE_UNARMED ? LIFE_THREAD_DEAD : life;
+		}
+	}
+	return life_of_process(m, owner);
+}
+
+bool registry_next_corpse(const struct member *m, uint32_t *cursor, struct corpse *corpse)
+{
+	for (; *cursor < m->segment.geometry.processes; ++*cursor) {
+		struct process *p = &m->segment.processes[*cursor];
+		uint32_t incarnation = w32_load(&p->incarnation);
+		uint64_t owner = w64_load(&p->owner);
+
+		if (!owner || owner == m->wiped->identity || !process_is_dead(m, *cursor, owner))
+			continue;
+		*corpse = (struct corpse){*cursor, incarnation, owner};
+		++*cursor;
+		return true;
+	}
+	return false;
+}
+
+bool registry_next_reader(const struct member *m, const struct corpse *c, uint32_t *cursor, uint64_t *ref)
+{
+	for (; *cursor < m->segment.geometry.readers; ++*cursor) {
+		uint64_t owner = w64_load(&m->segment.readers[*cursor].owner);
+
+		if (OWNER_PROCESS(owner) != c->process + 1 || (owner & 0xffff) != (c->incarnation & 0xffff))
+			continue;
+		*ref = READER_REF(owner >> 32, *cursor);
+		++*cursor;
+		return true;
+	}
+	return false;
+}
+
+void registry_free_reader(const struct member *m, uint64_t ref, unsigned words)
+{
+	struct reader *r = &m->segment.readers[REF_READER(ref)];
+	uint64_t owner = w64_load(&r->owner), word;
+	bool held = false;
+	unsigned i;
+
+	if (owner >> 32 != REF_INCARNATION(ref) || !(uint32_t)owner)
+		return;
+	for (i = 0; i < READER_WORDS; i++) {
+		word = w64_load(&r->words[i]);
+		if (!word || word >> 32 != REF_INCARNATION(ref))
+			continue;
+		if (i < words)
+			w64_cas(&r->words[i], word, 0);
+		else
+			held = true;
+	}
+	if (!held)
+		w64_cas(&r->owner, owner, owner >> 32 << 32);
+}
+
+void registry_free_process(const struct member *m, const struct corpse *c)
+{
+	struct process *p = &m->segment.processes[c->process];
+
+	w32_cas(&p->incarnation, c->incarnation, c->incarnation + 1);
+	w64_cas(&p->owner, c->owner, 0);
+}
+
+/* ---- counters ---------------------------------------------------------------------------------------------- */
+
+static struct line *line_at(const struct segment *s, uint32_t number)
+{
+	return number && number <= s->geometry.lines ? &s->lines[number - 1] : NULL;
+}
+
+/* The slot's owner alone adds to its list. A kill between the draw and the link loses one line and no count. */
+static struct line *new_line(struct seat *seat, uint32_t keyspace)
+{
+	const struct segment *s = &seat->member->segment;
+	struct line *line;
+	uint32_t number;
+
+	if (w32_peek(&s->header->lines_used) >= s->geometry.lines)
+		return NULL;
+	number = w32_add(&s->header->lines_used, 1) + 1;
+	line = line_at(s, number);
+	if (!line)
+		return NULL;
+	w32_poke(&line->next, w32_peek(&seat->reader->first_line));
+	w32_store(&line->keyspace, keyspace + 1);
+	w32_store(&seat->reader->first_line, number);
+	return line;
+}
+
+struct line *registry_line(struct seat *seat, uint32_t keyspace)
+{
+	const struct segment *s = &seat->member->segment;
+	uint32_t steps;
+	struct line *line;
+
+	if (keyspace >= s->geometry.keyspaces)
+		return NULL;
+	if (seat->lines[keyspace])
+		return seat->lines[keyspace];
+	line = line_at(s, w32_load(&seat->reader->first_line));
+	for (steps = 0; line && steps < s->geometry.keyspaces; steps++) {
+		if (w32_load(&line->keyspace) == keyspace + 1)
+			return seat->lines[keyspace] = line;
+		line = line_at(s, w32_load(&line->next));
+	}
+	return seat->lines[keyspace] = new_line(seat, keyspace);
+}
+
+void registry_counts(const struct segment *s, uint32_t keyspace, uint64_t counts[COUNTERS_HOT])
+{
+	uint32_t i, c, n = (uint32_t)min_u64(w32_load(&s->header->lines_used), s->geometry.lines);
+
+	for (i = 0; i < n; i++)
+		if (w32_load(&s->lines[i].keyspace) == keyspace + 1)
+			for (c = 0; c < COUNTERS_HOT; c++)
+				counts[c] += w64_peek(&s->lines[i].counters[c]);
+}

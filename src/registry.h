@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who is here: processes and threads of a segment. A process takes a process slot and a thread a reader slot, lazily
+ * at the first operation, also after fork. What a thread knows of its place is its `seat`, private to the process.
+ *
+ *   operation            may run beside          another process is killed
+ *   registry_here        everything              no effect
+ *   registry_join        everything              no effect; its half-made claims carry its identity
+ *   registry_leave       all but use of the seat no effect
+ *   registry_is_alive    everything              says so
+ *   registry_free_*      everything, also itself no effect: each step is a CAS from the dead one's own word
+ */
+#ifndef SHOAL_REGISTRY_H
+#define SHOAL_REGISTRY_H
+
+#include <urcu/urcu-bp.h>
+
+#include "segment.h"
+
+struct shoal_load;
+
+/* Process-private state that a child of fork must not inherit: it lies on a page that the kernel wipes in the child. */
+struct wiped {
+	word64 epoch;         /* random, never 0 in a registered process */
+	pthread_mutex_t lock; /* all zero is an unlocked mutex; guards the rest */
+	uint64_t identity;    /* proc_self() */
+	uint32_t process;     /* our slot */
+	uint32_t incarnation; /* of it */
+	int lock_fd;          /* + 1; holds byte `process` of the file for judges in other pid namespaces */
+	struct seat *seats;
+};
+
+/*
+ * One attached segment of this process. The mapping goes when the handle is closed and no value is in hand; the rest
+ * when the last thread that has a seat has exited.
+ */
+struct member {
+	struct segment segment;
+	struct wiped *wiped;
+	pthread_key_t key;   /* thread -> seat */
+	word32 users;        /* the handle, and each thread that has a seat */
+	bool closed;         /* under the lock, like what follows */
+	struct seat *graves; /* seats to be used again: type-stable, so a late look at one is harmless */
+};
+
+struct seat {
+	uint64_t epoch;        /* the member's, when it was taken */
+	struct member *member;
+	struct reader *reader;
+	uint64_t tag;          /* incarnation << 32: the high half of our announcements */
+	uint32_t index;
+	int64_t alive;         /* the alive word that this thread holds; -1: none */
+	word32 loads;          /* flights that name this seat as leader */
+	word32 abandoned;      /* its thread is gone, or its handle; freed after its last pin and load */
+	bool listed;           /* it has its reader slot; both under the lock */
+	bool threaded;         /* a thread points to it */
+	struct shoal_load *loading; /* innermost loader that runs on this thread; load.c's */
+	struct seat *next;
+	struct line *lines[];  /* by keyspace; NULL until counted */
+};
+
+struct registry_here {
+	uint64_t epoch;
+	struct seat *seat;
+};
+/* One entry of cache in front of pthread_getspecific. Epochs are random per process and handle, so that one compare
+ * notices another handle, a closed one and a fork. */
+extern _Thread_local struct registry_here registry_here_cache;
+
+/* at_exit gets the seat of a thread that exits; it ends with registry_leave(). */
+int registry_open(struct member *m, void (*at_exit)(void *seat));
+/* The handle's end: every seat is abandoned. May free `m`. No read-side section may be open. */
+void registry_close(struct member *m);
+
+struct seat *registry_find(struct member *m);
+
+/* The calling thread's seat, or NULL: registry_join makes one. */
+static inline struct seat *registry_here(struct member *m)
+{
+	if (likely(registry_here_cache.epoch == w64_peek(&m->wiped->epoch)))
+		return registry_here_cache.seat;
+	return registry_find(m);
+}
+
+/* SHOAL_OK; SHOAL_ERR_LIMIT, SYSTEM; or REGISTRY_CORPSE: *dead is a reader whose thread died; recover it, call again. */
+enum { REGISTRY_CORPSE = 1 };
+int registry_join(struct member *m, struct seat **seat, uint64_t *dead);
+
+/* The calling thread is done with its seat: freed now, or with its last pin and load. */
+void registry_leave(struct seat *seat);
+/* Clear a pin (0: none; a load has ended) of a seat that may be abandoned, from any thread of the process. Outside any
+ * read-side section. */
+void registry_settle(struct seat *seat, unsigned pin);
+
+/* ---- life and death ---------------------------------------------------------------------------------------- */
+
+enum registry_life {
+	LIFE_ARMED,        /* alive, and its alive word tells at once when it dies */
+	LIFE_UNARMED,      /* its process is alive; ask again in a while */
+	LIFE_THREAD_DEAD,  /* died inside a call, in a process that lives */
+	LIFE_PROCESS_DEAD,
+	LIFE_GONE,         /* the slot has another owner, or none */
+};
+
+/* How is the reader that `ref` names? LIFE_ARMED: *word is what to sleep on and *seen what it held. */
+enum registry_life registry_life(const struct member *m, uint64_t ref, const word32 **word, uint32_t *seen);
+/* The ref of a reader slot's present owner; 0 if free. */
+uint64_t registry_ref(const struct member *m, uint32_t reader);
+
+struct corpse {
+	uint32_t process, incarnation;
+	uint64_t owner;
+};
+/* The next process slot from *cursor on whose process is dead. */
+bool registry_next_corpse(const struct member *m, uint32_t *cursor, struct corpse *corpse);
+/* The next reader slot from *cursor on that the corpse holds. */
+bool registry_next_reader(const struct member *m, const struct corpse *corpse, uint32_t *cursor, uint64_t *ref);
+
+/* Clear its announcements below `words`; then, if none is left, free the slot. */
+void registry_free_reader(const struct member *m, uint64_t ref, unsigned words);
+void registry_free_process(const struct member *m, const struct corpse *corpse);
+
+/* ---- counters ---------------------------------------------------------------------------------------------- */
+
+/* This seat's counters of a keyspace; NULL if the segment has no line left (count in the record then). */
+struct line *registry_line(struct seat *seat, uint32_t keyspace);
+void registry_counts(const struct segment *s, uint32_t keyspace, uint64_t counts[COUNTERS_HOT]);
+
+#endif

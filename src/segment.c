@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Creation and attach.
+ *
+ *   unnamed file, memory allocated -> geometry and tables written -> linkat: visible -> others attach
+ *
+ * S.1  A half-made segment is never visible: the file has no name before its last word is written. A creator that dies
+ *      at any step leaves nothing behind; the kernel frees an unnamed file.
+ * S.2  Of several creators exactly one gives its file the name; the others attach to that one.
+ * S.3  Nothing is read from a file before the attach has found it regular, ours (or root's, or the configured owner's),
+ *      not writable by others, of our layout, of the size it says, with a header whose checksum holds. The geometry is
+ *      copied out once and every area is checked to lie inside the file.
+ * S.4  Deadlines are of CLOCK_MONOTONIC, so a file from an earlier boot is worth nothing: it is removed under flock, by
+ *      one of those who meet it, and made anew.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "hash.h"
+#include "mapping.h"
+#include "proc.h"
+#include "segment.h"
+
+#define EXTENTS_MIN 64u
+#define EXTENT_MAX ((uint64_t)1 << 20)
+#define INDEX_GROUP 64u /* buckets in a page; index.c keeps both candidates of a key in one group */
+
+/* ---- names ------------------------------------------------------------------------------------------------- */
+
+static bool name_is_valid(const char *name)
+{
+	size_t n = strlen(name);
+
+	if (n < 1 || n > 63 || name[0] == '.')
+		return false;
+	for (; *name; name++)
+		if (!isalnum((unsigned char)*name) && !strchr("._-", *name))
+			return false;
+	return true;
+}
+
+static int name_to_path(const char *name, char *path, size_t capacity)
+{
+	if (strchr(name, '/')) {
+		if ((size_t)snprintf(path, capacity, "%s", name) >= capacity)
+			return SHOAL_ERR_INVALID;
+		return SHOAL_OK;
+	}
+	if (!name_is_valid(name))
+		return SHOAL_ERR_INVALID;
+	snprintf(path, capacity, "/dev/shm/shoal.%s.v%d", name, LAYOUT_VERSION);
+	return SHOAL_OK;
+}
+
+/* ---- geometry ---------------------------------------------------------------------------------------------- */
+
+static uint32_t limit_of(unsigned configured, uint64_t size, uint64_t bytes_per_unit, uint32_t least, uint32_t most)
+{
+	return configured ? configured : (uint32_t)max_u64(least, min_u64(most, size / bytes_per_unit));
+}
+
+static uint64_t take(uint64_t *at, uint64_t bytes)
+{
+	uint64_t begin = *at;
+
+	*at = align_up(begin + bytes, PAGE);
+	return begin;
+}
+
+static uint32_t buckets_for(uint64_t log_bytes, uint64_t mean_entry)
+{
+	uint64_t entries = log_bytes / (mean_entry + sizeof(struct entry) + 8);
+	uint64_t buckets = align_up(entries * 3 / 2 / BUCKET_SLOTS + 1, INDEX_GROUP);
+
+	return buckets > UINT32_MAX / 2 ? UINT32_MAX / 2 / INDEX_GROUP * INDEX_GROUP : (uint32_t)buckets;
+}
+
+/* Where the areas lie follows from the counts alone, so an attacher can recompute and compare it. Returns the first
+ * byte behind the index. */
+static uint64_t place_areas(struct geometry *g)
+{
+	uint64_t at = PAGE;
+
+	g->alive_at = take(&at, (uint64_t)g->readers * sizeof(struct alive));
+	g->processes_at = take(&at, (uint64_t)g->processes * sizeof(struct process));
+	g->readers_at = take(&at, (uint64_t)g->readers * sizeof(struct reader));
+	g->flights_at = take(&at, (uint64_t)g->flights * sizeof(struct flight));
+	g->keyspaces_at = take(&at, (uint64_t)g->keyspaces * sizeof(struct keyspace));
+	g->lines_at = take(&at, (uint64_t)g->lines * sizeof(struct line));
+	g->extents_at = take(&at, (uint64_t)g->extents * sizeof(struct extent));
+	g->index_at = take(&at, (uint64_t)g->buckets * sizeof(struct bucket));
+	g->log_at = at;
+	return at;
+}
+
+static uint64_t footprint_max(const struct geometry *g)
+{
+	return align_up(sizeof(struct entry) + (uint64_t)g->max_entry + 3 * 8, CACHE_LINE);
+}
+
+/* Extents take what the tables leave; the tables of extents and index depend on it in turn, so they are sized for a
+ * log of the whole segment. */
+static int geometry_from(const struct shoal_config *c, bool fence, struct geometry *g)
+{
+	uint64_t size = align_up(c->size ? c->size : (size_t)64 << 20, PAGE);
+	uint64_t log, count;
+
+	if (size < SIZE_MIN || size > SIZE_MAX_SEGMENT || c->max_entry > size / 64 || c->max_processes > PROCESSES_MAX ||
+	    c->max_threads > READERS_MAX || (c->mode & ~0777u))
+		return SHOAL_ERR_INVALID;
+	*g = (struct geometry){
+		.magic = LAYOUT_MAGIC,
+		.layout = LAYOUT_VERSION,
+		.flags = (c->flags & SHOAL_CHECKSUM) | (fence ? SEGMENT_FENCE : 0),
+		.size = size,
+		.boot_id = proc_boot_id(),
+		.mode = c->mode ? c->mode : 0600,
+		.max_loads = c->max_loads,
+		.processes = limit_of(c->max_processes, size, 32 << 10, 32, 256),
+		.readers = limit_of(c->max_threads, size, 16 << 10, 64, 1024),
+		.flights = limit_of(c->max_flights, size, 8 << 10, 128, 4096),
+		.keyspaces = limit_of(c->max_keyspaces, size, 128 << 10, 8, 64),
+		.heads = HEADS_MAX,
+		.max_entry = (uint32_t)(c->max_entry ? c->max_entry : min_u64(size / 256, EXTENT_MAX)),
+	};
+	g->lines = g->readers * 2;
+	g->extent_size = (uint32_t)max_u64(min_u64(EXTENT_MAX, size / EXTENTS_MIN / CACHE_LINE * CACHE_LINE),
+	                                   footprint_max(g));
+	g->extents = (uint32_t)(size / g->extent_size) + EXTENTS_MIN;
+	g->buckets = buckets_for(size, c->mean_entry ? c->mean_entry : 512);
+	if (place_areas(g) > size / 2)
+		return SHOAL_ERR_INVALID;
+	log = size - g->log_at;
+	count = max_u64(log / max_u64(footprint_max(g), min_u64(EXTENT_MAX, log / EXTENTS_MIN)), 1);
+	g->extent_size = (uint32_t)(log / count / CACHE_LINE * CACHE_LINE);
+	g->extents = (uint32_t)count;
+	place_areas(g);
+	if (getrandom(&g->seed, sizeof(g->seed), 0) != sizeof(g->seed))
+		return SHOAL_ERR_SYSTEM;
+	g->checksum = hash_bytes(g, offsetof(struct geometry, checksum), 0);
+	return SHOAL_OK;
+}
+
+static int geometry_check(const struct geometry *g, uint64_t file_size)
+{
+	struct geometry again = *g;
+
+	if (g->magic != LAYOUT_MAGIC || g->layout != LAYOUT_VERSION)
+		return SHOAL_ERR_LAYOUT;
+	if (g->checksum != hash_bytes(g, offsetof(struct geometry, checksum), 0) || g->size != file_size)
+		return SHOAL_ERR_CORRUPT;
+	/* The checksum is no signature: a hostile header may carry a right one. */
+	if (!g->processes || g->processes > PROCESSES_MAX || !g->readers || g->readers > READERS_MAX || !g->flights ||
+	    !g->keyspaces || g->heads < 1 || g->heads > HEADS_MAX || !g->extents || !g->buckets ||
+	    g->buckets % INDEX_GROUP || g->extent_size % CACHE_LINE || g->extent_size < footprint_max(g))
+		return SHOAL_ERR_CORRUPT;
+	if (place_areas(&again) > file_size || memcmp(&again, g, sizeof(again)) ||
+	    (file_size - g->log_at) / g->extent_size < g->extents)
+		return SHOAL_ERR_CORRUPT;
+	return SHOAL_OK;
+}
+
+/* ---- mapping ----------------------------------------------------------------------------------------------- */
+
+static int map_areas(int fd, const struct geometry *g, bool read_only, struct segment *s)
+{
+	char *base = mapping_map(fd, 0, g->size, !read_only);
+
+	if (!base)
+		return SHOAL_ERR_SYSTEM;
+	*s = (struct segment){
+		.base = base,
+		.geometry = *g,
+		.header = (struct header *)base,
+		.processes = (struct process *)(base + g->processes_at),
+		.readers = (struct reader *)(base + g->readers_at),
+		.flights = (struct flight *)(base + g->flights_at),
+		.keyspaces = (struct keyspace *)(base + g->keyspaces_at),
+		.lines = (struct line *)(base + g->lines_at),
+		.extents = (struct extent *)(base + g->extents_at),
+		.index = (struct bucket *)(base + g->index_at),
+		.log = base + g->log_at,
+		.fence = g->flags & SEGMENT_FENCE,
+		.read_only = read_only,
+		.fd = fd,
+	};
+	if (read_only)
+		return SHOAL_OK;
+	s->alive = mapping_map(fd, g->alive_at, g->processes_at - g->alive_at, true);
+	if (s->alive)
+		return SHOAL_OK;
+	segment_unmap(s);
+	return SHOAL_ERR_SYSTEM;
+}
+
+void segment_unmap(struct segment *s)
+{
+	int kept = errno;
+
+	mapping_unmap(s->base, s->geometry.size);
+	s->base = NULL;
+	errno = kept;
+}
+
+void segment_unmap_alive(struct alive *alive, const struct geometry *g)
+{
+	mapping_unmap(alive, g->processes_at - g->alive_at);
+}
+
+/* ---- create ------------------------------------------------------------------------------------------------ */
+
+static bool membarrier_refused(void)
+{
+	return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) ||
+	       syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+}
+
+static int init_alive(struct alive *alive, uint32_t n)
+{
+	pthread_mutexattr_t attributes;
+	uint32_t i;
+	int r = pthread_mutexattr_init(&attributes);
+
+	if (r)
+		return SHOAL_ERR_SYSTEM;
+	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+	for (i = 0; i < n && !r; i++)
+		r = pthread_mutex_init(&alive[i].mutex, &attributes);
+	pthread_mutexattr_destroy(&attributes);
+	return r ? SHOAL_ERR_SYSTEM : SHOAL_OK;
+}
+
+/* The file is all zero, which is the initial state of every table but two: the alive words and the geometry. */
+static int fill(int fd, const struct geometry *g, struct segment *s)
+{
+	int r = map_areas(fd, g, false, s);
+
+	if (r)
+		return r;
+	r = init_alive(s->alive, g->readers);
+	if (r) {
+		segment_unmap_alive(s->alive, g);
+		segment_unmap(s);
+		return r;
+	}
+	s->header->geometry = *g;
+	return SHOAL_OK;
+}
+
+static int create(const char *path, const struct shoal_config *c, struct segment *s)
+{
+	struct geometry g;
+	int fd, kept, r = geometry_from(c, membarrier_refused(), &g);
+
+	if (r)
+		return r;
+	fd = path ? mapping_unnamed(path, g.size, g.mode) : mapping_anonymous(g.size);
+	if (fd < 0)
+		return fd;
+	r = fill(fd, &g, s);
+	if (!r && path) {
+		r = mapping_name(fd, path); /* S.2: the word that publishes */
+		if (r) {
+			segment_unmap_alive(s->alive, &g);
+			segment_unmap(s);
+		}
+	}
+	if (r) {
+		kept = errno;
+		close(fd);
+		errno = kept;
+	}
+	return r;
+}
+
+/* ---- attach ------------------------------------------------------------------------------------------------ */
+
+enum { ATTACH_AGAIN = 1 }; /* the file was of an earlier boot, and is gone */
+
+static int check_file(int fd, const struct shoal_config *c, struct stat *st)
+{
+	if (fstat(fd, st))
+		return SHOAL_ERR_SYSTEM;
+	if (!S_ISREG(st->st_mode))
+		return SHOAL_ERR_INVALID;
+	if (st->st_uid != geteuid() && st->st_uid != 0 && !(c->owner && st->st_uid == c->owner))
+		return SHOAL_ERR_PERMISSION;
+	return SHOAL_OK;
+}
+
+static int read_geometry(int fd, const struct stat *st, struct geometry *g)
+{
+	if ((uint64_t)st->st_size < PAGE || pread(fd, g, sizeof(*g), 0) != (ssize_t)sizeof(*g))
+		return SHOAL_ERR_LAYOUT;
+	return SHOAL_OK;
+}
+
+static int remove_old_boot(int fd, const char *path, const struct stat *st)
+{
+	struct stat now;
+	int r = ATTACH_AGAIN;
+
+	if (flock(fd, LOCK_EX))
+		return SHOAL_ERR_SYSTEM;
+	if (!stat(path, &now) && now.st_ino == st->st_ino && now.st_dev == st->st_dev && unlink(path) && errno != ENOENT)
+		r = SHOAL_ERR_SYSTEM;
+	flock(fd, LOCK_UN);
+	return r;
+}
+
+static int attach_file(int fd, const char *path, const struct shoal_config *c, struct segment *s)
+{
+	bool read_only = c->flags & SHOAL_INSPECT;
+	struct geometry g;
+	struct stat st;
+	int r = check_file(fd, c, &st);
+
+	if (r || (r = read_geometry(fd, &st, &g)) || (r = geometry_check(&g, (uint64_t)st.st_size)))
+		return r;
+	if (st.st_mode & 0022 & ~g.mode)
+		return SHOAL_ERR_PERMISSION;
+	if (g.boot_id != proc_boot_id())
+		return read_only ? SHOAL_ERR_LAYOUT : remove_old_boot(fd, path, &st);
+	if (!(g.flags & SEGMENT_FENCE) && !read_only && membarrier_refused())
+		return SHOAL_ERR_SYSTEM; /* our reads would get no barrier: the others would reuse what we read */
+	return map_areas(fd, &g, read_only, s);
+}
+
+static int attach(const char *path, const struct shoal_config *c, struct segment *s)
+{
+	int access = c->flags & SHOAL_INSPECT ? O_RDONLY : O_RDWR;
+	int fd = open(path, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	int r, kept;
+
+	if (fd < 0 && errno == ENOENT)
+		return SHOAL_ERR_NOT_FOUND;
+	if (fd < 0 && (errno == EACCES || errno == EPERM))
+		return SHOAL_ERR_PERMISSION;
+	if (fd < 0) /* a folder, a symbolic link, a socket: not a regular file */
+		return errno == EISDIR || errno == ELOOP || errno == ENXIO ? SHOAL_ERR_INVALID : SHOAL_ERR_SYSTEM;
+	r = attach_file(fd, path, c, s);
+	if (r) {
+		kept = errno;
+		close(fd);
+		errno = kept;
+	}
+	return r;
+}
+
+int segment_open(const char *name, const struct shoal_config *config, struct segment *s)
+{
+	const struct shoal_config defaults = {0}, *c = config ? config : &defaults;
+	char path[4096];
+	int tries, r;
+
+	*s = (struct segment){0};
+	if ((c->flags & SHOAL_EXCLUSIVE) && (c->flags & (SHOAL_ATTACH | SHOAL_INSPECT)))
+		return SHOAL_ERR_INVALID;
+	if (!name)
+		r = c->flags & (SHOAL_ATTACH | SHOAL_INSPECT) ? SHOAL_ERR_INVALID : create(NULL, c, s);
+	else
+		r = name_to_path(name, path, sizeof(path));
+	/* Someone may unlink between our attach and our create, or create between: a few turns settle it. */
+	for (tries = 0; name && !r && tries < 100; tries++) {
+		r = c->flags & SHOAL_EXCLUSIVE ? SHOAL_ERR_NOT_FOUND : attach(path, c, s);
+		if (r == SHOAL_ERR_NOT_FOUND && !(c->flags & (SHOAL_ATTACH | SHOAL_INSPECT)))
+			r = create(path, c, s);
+		if (r == SHOAL_OK)
+			break;
+		if (r == ATTACH_AGAIN || (r == SHOAL_ERR_EXISTS && !(c->flags & SHOAL_EXCLUSIVE)))
+			r = SHOAL_OK;
+	}
+	if (!r && !s->base)
+		r = SHOAL_ERR_SYSTEM;
+	if (!r)
+		s->clock = (struct clock){.now = c->clock, .arg = c->clock_arg};
+	return r;
+}
+
+int segment_unlink(const char *name)
+{
+	char path[4096];
+	int r;
+
+	if (!name)
+		return SHOAL_ERR_INVALID;
+	r = name_to_path(name, path, sizeof(path));
+	if (r || !unlink(path))
+		return r;
+	return errno == ENOENT ? SHOAL_ERR_NOT_FOUND : errno == EACCES || errno == EPERM ? SHOAL_ERR_PERMISSION : SHOAL_ERR_SYSTEM;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+/* See store.h. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "evict.h"
+#include "hash.h"
+#include "store.h"
+
+/* ---- age --------------------------------------------------------------------------------------------------- */
+
+static bool within(uint32_t life, uint64_t age, uint64_t *bound)
+{
+	if (life == SHOAL_FOREVER)
+		return true;
+	*bound += life;
+	return age < *bound;
+}
+
+enum age store_age(const struct entry *e, uint64_t now_ms)
+{
+	uint64_t age = now_ms > e->born_ms ? now_ms - e->born_ms : 0, bound = 0;
+
+	return within(e->fresh_for, age, &bound)   ? AGE_FRESH
+	       : within(e->stale_for, age, &bound) ? AGE_STALE
+	       : within(e->error_for, age, &bound) ? AGE_ERROR
+						   : AGE_DEAD;
+}
+
+/* The coarse clock decides where it can't be wrong: it lags, so what it finds over is over, and what it finds fresh by
+ * more than its lag is fresh. */
+static enum age age_now(const struct clock *clock, const struct entry *e)
+{
+	uint64_t now = clock_coarse_ms(clock);
+
+	if (likely(store_age(e, now + CLOCK_COARSE_LAG_MS) == AGE_FRESH))
+		return AGE_FRESH;
+	return store_age(e, clock_ms(clock));
+}
+
+uint64_t store_end(uint64_t born_ms, const struct lives *l)
+{
+	if (l->fresh == SHOAL_FOREVER || l->stale == SHOAL_FOREVER || l->error == SHOAL_FOREVER)
+		return UINT64_MAX;
+	return born_ms + l->fresh + l->stale + l->error;
+}
+
+static uint32_t choose(uint32_t wanted, uint32_t policy)
+{
+	return wanted == SHOAL_NONE ? 0 : wanted ? wanted : policy;
+}
+
+/* Jitter shortens only: fresh_ms stays a bound. */
+struct lives store_lives(const struct shoal_keyspace *k, uint32_t fresh_ms, uint32_t stale_ms, uint64_t random)
+{
+	struct lives l = {choose(fresh_ms, k->policy.fresh_ms), choose(stale_ms, k->policy.stale_ms), k->policy.error_ms};
+
+	if (l.fresh != SHOAL_FOREVER)
+		l.fresh -= (uint32_t)((uint64_t)l.fresh * k->policy.jitter_permille / 1000 * (hash_mix(random) >> 44) >> 20);
+	return l;
+}
+
+/* ---- look-up ----------------------------------------------------------------------------------------------- */
+
+bool store_key(const struct shoal_keyspace *k, const struct segment *s, const void *data, size_t size, struct key *key)
+{
+	if (unlikely(!data || size < 1 || size > KEY_MAX))
+		return false;
+	*key = (struct key){.data = data, .size = (uint32_t)size, .keyspace = k->id};
+	index_hash(s, key);
+	return true;
+}
+
+struct flight_key store_flight_key(const struct segment *s, const struct key *key)
+{
+	return (struct flight_key){
+		.hash = key->hash,
+		.second = hash_bytes(key->data, key->size, ~s->geometry.seed - key->keyspace),
+		.keyspace = key->keyspace,
+		.size = key->size,
+		.data = key->data,
+	};
+}
+
+static bool is_whole(const struct segment *s, const struct log_entry *e)
+{
+	return !(s->geometry.flags & SHOAL_CHECKSUM) || *log_checksum_at(e) == log_checksum(e);
+}
+
+enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, unsigned a,
+                    struct index_hit *hit)
+{
+	const struct segment *s = &seat->member->segment;
+	enum age age;
+
+	for (;;) {
+		if (!index_find(seat, key, WANT_NEWEST, a, OTHER, hit)) {
+			if (unlikely(hit->bad))
+				handle_count(s, k->id, COUNTER_corrupt, hit->bad);
+			return AGE_DEAD;
+		}
+		if (unlikely(hit->bad))
+			handle_count(s, k->id, COUNTER_corrupt, hit->bad);
+		if (likely(hit->announced == a))
+			break;
+		rcu_clear(seat, OTHER); /* two entries: without the older one, the newer is announced where it is wanted */
+		index_settle(seat, key, READING, OTHER);
+	}
+	age = age_now(&s->clock, hit->e.entry);
+	if (unlikely(age != AGE_DEAD && !is_whole(s, &hit->e))) {
+		handle_count(s, k->id, COUNTER_corrupt, 1);
+		index_drop(s, hit);
+		age = AGE_DEAD;
+	} else if (unlikely(age != AGE_DEAD && hit->e.entry->schema != k->policy.schema)) {
+		handle_count(s, k->id, COUNTER_schema_mismatches, 1);
+		age = AGE_DEAD;
+	}
+	if (unlikely(age == AGE_DEAD))
+		rcu_clear(seat, a);
+	return age;
+}
+
+static bool hold_copy(struct shoal_value *value, const struct log_entry *e)
+{
+	void *copy = malloc(e->value_size ? e->value_size : 1);
+
+	if (!copy)
+		return false;
+	memcpy(copy, e->value, e->value_size);
+	value->data = copy;
+	store_hold(value)->heap = copy;
+	return true;
+}
+
+enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value)
+{
+	const struct segment *s = &seat->member->segment;
+	unsigned pin = rcu_free_pin(seat);
+	struct index_hit hit;
+	enum age age = store_find(seat, k, key, pin ? pin : READING, &hit);
+	uint64_t now;
+
+	if (age == AGE_DEAD)
+		return age;
+	index_touch(&hit);
+	now = clock_coarse_ms(&s->clock);
+	value->size = hit.e.value_size;
+	value->generation = hit.e.entry->generation;
+	value->age_ms = now > hit.e.entry->born_ms ? now - hit.e.entry->born_ms : 0;
+	value->freshness = age == AGE_FRESH ? SHOAL_FRESH : SHOAL_STALE;
+	value->source = SHOAL_HIT;
+	if (likely(pin)) {
+		value->data = hit.e.value;
+		*store_hold(value) = (struct hold){seat, seat->epoch, pin, NULL};
+		return age;
+	}
+	if (!hold_copy(value, &hit.e)) {
+		memset(value, 0, sizeof(*value));
+		age = AGE_DEAD;
+	}
+	rcu_clear(seat, READING);
+	return age;
+}
+
+/* ---- room -------------------------------------------------------------------------------------------------- */
+
+/* Drop what an extent still holds. Older duplicates of a key go before it (index.h, I.2). */
+static void drop_entry(struct seat *seat, uint64_t offset)
+{
+	const struct segment *s = &seat->member->segment;
+	struct log_entry e;
+	struct key key;
+
+	if (!log_read(s, offset, &e) || !e.key_size)
+		return;
+	key = (struct key){.data = e.key, .size = e.key_size, .keyspace = e.keyspace};
+	index_hash(s, &key);
+	if (index_points_to(s, &key, offset) && index_remove(seat, &key, e.entry->generation + 1, READING, OTHER))
+		w64_add(&s->header->evicted_entries, 1);
+}
+
+/* One extent at most per call: that bounds a writer's pause. */
+static bool evict_one(struct seat *seat)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t after = 0, offset;
+	uint32_t at = 0;
+	int64_t x;
+
+	do
+		x = evict_victim(s, &after);
+	while (x >= 0 && !extents_claim(seat, (uint32_t)x));
+	if (x < 0)
+		return false;
+	while (log_next(s, (uint32_t)x, &at, &offset))
+		drop_entry(seat, offset);
+	extents_retire(seat, (uint32_t)x);
+	w64_add(&s->header->evicted_extents, 1);
+	return true;
+}
+
+void store_make_room(struct seat *seat)
+{
+	const struct segment *s = &seat->member->segment;
+	unsigned want = evict_reserve(s);
+
+	extents_collect(seat);
+	if (extents_count(s, EXTENT_FREE) >= want)
+		return;
+	log_sweep(seat);
+	if (extents_count(s, EXTENT_FREE) + extents_count(s, EXTENT_RETIRED) < want || !extents_count(s, EXTENT_FREE))
+		evict_one(seat);
+	extents_collect(seat);
+}
+
+int store_reserve(struct seat *seat, unsigned word, size_t key_size, size_t value_size, uint64_t *offset)
+{
+	const struct segment *s = &seat->member->segment;
+	bool opened = false, recovered = false;
+	uint64_t length;
+	unsigned tries;
+	int r;
+
+	if (value_size > s->geometry.max_entry || key_size + value_size > s->geometry.max_entry)
+		return SHOAL_ERR_TOO_BIG;
+	length = log_length(s, key_size, value_size);
+	for (tries = 0; tries < s->geometry.extents + 8; tries++) {
+		r = log_append(seat, word, (uint32_t)length, offset, &opened);
+		if (r != LOG_FULL)
+			break;
+		store_make_room(seat);
+		if (extents_count(s, EXTENT_FREE))
+			continue;
+		if (!recovered) { /* the dead may be what holds the room */
+			recover_all(seat->member);
+			recovered = true;
+		} else if (tries > 64) {
+			break;
+		}
+	}
+	if (r == LOG_FULL)
+		return SHOAL_ERR_NO_SPACE;
+	if (!r && opened)
+		store_make_room(seat);
+	return r;
+}
+
+/* ---- entries ----------------------------------------------------------------------------------------------- */
+
+void *store_value_at(const struct segment *s, uint64_t offset, const struct key *key)
+{
+	return log_at(s, offset)->key + align_up(key->size, 8);
+}
+
+void store_fill(const struct segment *s, uint64_t offset, const struct key *key, uint64_t generation, uint64_t born_ms,
+                const struct lives *lives, size_t value_size, uint32_t schema, uint64_t cost_us)
+{
+	struct entry *e = log_at(s, offset);
+	struct log_entry whole;
+
+	e->value_size = (uint32_t)value_size;
+	e->generation = generation;
+	e->born_ms = born_ms;
+	e->fresh_for = lives->fresh;
+	e->stale_for = lives->stale;
+	e->error_for = lives->error;
+	e->cost_us = (uint32_t)min_u64(cost_us, UINT32_MAX);
+	e->schema = schema;
+	e->keyspace = (uint16_t)key->keyspace;
+	e->key_size = (uint16_t)key->size;
+	memcpy(e->key, key->data, key->size);
+	if (s->geometry.flags & SHOAL_CHECKSUM && log_read(s, offset, &whole))
+		*log_checksum_at(&whole) = log_checksum(&whole);
+}
+
+/* ---- flights in the way ------------------------------------------------------------------------------------ */
+
+static bool expects_own_key(struct seat *seat, const struct key *key, const struct flight_seen *seen)
+{
+	struct index_hit hit;
+	bool own;
+
+	if (!SLOT_IS_USED(seen->expected) || seen->target >= index_slots(&seat->member->segment) ||
+	    !index_at(seat, seen->target, READING, &hit))
+		return false;
+	own = SLOT_SAME(hit.word, seen->expected) && index_is(&hit, key);
+	rcu_clear(seat, READING);
+	return own;
+}
+
+/* flight.c, F.3: the target first, then the flight. */
+bool store_supersede(struct seat *seat, const struct key *key, const struct flight_key *fk, enum store_turn turn,
+                     bool remembered)
+{
+	const struct segment *s = &seat->member->segment;
+	struct flight_seen seen;
+	uint32_t cursor = 0;
+	bool left = false;
+
+	while (flight_next(seat, fk, remembered, &cursor, &seen)) {
+		if (FLIGHT_STATE(seen.word) == FLIGHT_PUBLISHING) {
+			if (turn == BEFORE && expects_own_key(seat, key, &seen)) {
+				left = true;
+				continue;
+			}
+			index_kill(seat, seen.target, seen.expected, READING);
+		}
+		if (!flight_detach(s, &seen))
+			cursor--;
+	}
+	return left;
+}

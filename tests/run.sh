@@ -1,0 +1,216 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# usage: tests/run.sh [--quick | --ci | --night] [--suite NAME]...
+#
+# Installs what is missing (Debian), builds, and runs every test. The last line is "N passed, N failed", with
+# ", N skipped" where something was, and the exit status says the same. Builds live in build/.
+#
+#   --quick   the default: one gcc build, every suite, ten seconds for each torture test
+#   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
+#             under ASan + UBSan and under TSan
+#   --night   as --ci, half an hour for each torture test
+#   --suite   unit, process, model, abi, torture, fuzz
+#
+# SHOAL_TEST_SECONDS   what a torture test gets in the gcc build (10, --ci 60, --night 1800)
+
+cd "$(dirname "$0")/.." || exit 1
+
+usage() {
+	sed -n '4,17s/^# \{0,1\}//p' tests/run.sh
+}
+
+tier=quick
+[ "${CI-}" = true ] && tier=ci
+only=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--quick | --ci | --night) tier=${1#--} ;;
+	--suite=*) only="$only ${1#--suite=}" ;;
+	--suite) only="$only ${2?--suite needs a name}" && shift ;;
+	-h | --help) usage && exit ;;
+	*) usage >&2 && exit 2 ;;
+	esac
+	shift
+done
+for s in $only; do
+	case $s in
+	unit | process | model | abi | torture | fuzz) ;;
+	*) echo "no suite $s" >&2 && exit 2 ;;
+	esac
+done
+
+case $tier in
+quick) seconds=${SHOAL_TEST_SECONDS:-10} short=$seconds ;;
+ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 ;;
+night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 ;;
+esac
+
+passed=0 failed=0 skipped=0
+scratch=$(mktemp -d) || exit 1
+began=$SECONDS
+
+finish() {
+	rm -rf "$scratch"
+	[ $((passed + failed)) -gt 0 ] || failed=1 # nothing ran: that is no success
+	echo
+	echo "$tier: $((SECONDS - began)) s"
+	echo "$passed passed, $failed failed$([ $skipped -eq 0 ] || echo ", $skipped skipped")"
+	exit $((failed > 0))
+}
+trap finish EXIT
+running=
+trap 'failed=$((failed + 1)); [ -z "$running" ] || kill "$running"; exit 1' INT TERM HUP
+
+say() { echo "== $*"; }
+
+fail() { # MESSAGE [LOG]
+	echo "!! $1" >&2
+	[ -z "${2-}" ] || tail -n 80 "$2" >&2
+	failed=$((failed + 1))
+}
+
+wanted() { # SUITE
+	[ -z "$only" ] || [[ " $only " == *" $1 "* ]]
+}
+
+add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
+	local p f s
+	read -r p f s <<<"$1"
+	[ -n "$s" ] || f=1
+	passed=$((passed + ${p:-0})) failed=$((failed + f)) skipped=$((skipped + ${s:-0}))
+}
+
+# ---- the machine -----------------------------------------------------------------------------------------------------
+
+. tests/packages.sh
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev'
+[ "$tier" = quick ] || packages="$packages clang"
+[ ! -e tests/spin/run.sh ] || packages="$packages spin"
+# shellcheck disable=SC2086 # words
+need $packages || { fail 'packages are missing' && exit; }
+
+ulimit -c 0
+export ASAN_OPTIONS=detect_stack_use_after_return=1
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:die_after_fork=0
+[ ! -e tests/tsan.supp ] || TSAN_OPTIONS=$TSAN_OPTIONS:suppressions=$PWD/tests/tsan.supp
+
+# Can programs with this sanitizer run here? Older runtimes don't cope with the address layout of newer kernels (and
+# fail now and then only), nor leak detection with a container that forbids ptrace. Sets `under` to what helps.
+sanitizer_runs() { # OPTION
+	local run i
+	printf '#include <stdlib.h>\nint main(void) { void *volatile p = malloc(1); free(p); return 0; }\n' >"$scratch/probe.c"
+	gcc -g "-fsanitize=$1" "$scratch/probe.c" -o "$scratch/probe" || return
+	for run in '' 'env ASAN_OPTIONS=detect_leaks=0' "setarch $(uname -m) -R" \
+		"setarch $(uname -m) -R env ASAN_OPTIONS=detect_leaks=0"; do
+		# shellcheck disable=SC2034 # a dozen times
+		for i in {1..12}; do
+			$run "$scratch/probe" >/dev/null 2>&1 || continue 2
+		done
+		under=$run
+		return 0
+	done
+	return 1
+}
+
+# ---- one build and its suites ----------------------------------------------------------------------------------------
+
+build() { # NAME COMPILER MESON-OPTION...
+	local dir=build/$1 cc=$2 cxx=g++
+	[ "$cc" = gcc ] || cxx=clang++
+	shift 2
+	mkdir -p build
+	set -- --buildtype=debugoptimized -Dtests=enabled "$@"
+	if [ -e "$dir/build.ninja" ] && meson setup --reconfigure "$dir" "$@" >"$scratch/log" 2>&1; then
+		:
+	else
+		rm -rf "$dir"
+		if ! CC=$cc CXX=$cxx meson setup "$dir" "$@" >"$scratch/log" 2>&1; then
+			fail "$dir: meson setup" "$scratch/log"
+			return 1
+		fi
+	fi
+	if ! ninja -C "$dir" >"$scratch/log" 2>&1; then
+		grep -vE '^\[[0-9]+/[0-9]+\]|^ninja:' "$scratch/log" >"$scratch/errors"
+		fail "$dir: build" "$scratch/errors"
+		return 1
+	fi
+	grep -A4 'warning:' "$scratch/log" | grep -vE '^\[[0-9]+/[0-9]+\]|^--$'
+	return 0
+}
+
+suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted
+	local dir=build/$1 name=$1 time=$2 stretch=$3 s args=()
+	shift 3
+	for s; do
+		wanted "$s" && args+=(--suite "$s")
+	done
+	[ ${#args[@]} -gt 0 ] || return 0
+	[ $((time / 60 + 1)) -le "$stretch" ] || stretch=$((time / 60 + 1))
+	local log=$dir/meson-logs/testlog.json
+	rm -f "$log"
+	# shellcheck disable=SC2086 # words
+	SHOAL_TEST_SECONDS=$time $under meson test -C "$dir" --no-rebuild -t "$stretch" "${args[@]}" \
+		>"$scratch/log" 2>&1 &
+	running=$!
+	tail -f --pid=$running "$scratch/log" 2>/dev/null | grep --line-buffered -E '^ *[0-9]+/[0-9]+ '
+	wait $running
+	local status=$?
+	running=
+	if [ -s "$log" ]; then
+		add "$(python3 tests/report.py "$name" "$log")"
+	elif [ $status -ne 0 ]; then
+		fail "$name: meson test" "$scratch/log"
+	fi
+}
+
+program() { # NAME COMMAND...: something that is no meson test
+	local name=$1
+	shift
+	say "$name"
+	"$@" >"$scratch/log" 2>&1
+	local status=$?
+	add "$(python3 tests/report.py "$name" "$scratch/log" $status)"
+	[ $status -ne 0 ] || tail -n 3 "$scratch/log"
+}
+
+# ---- the tiers -------------------------------------------------------------------------------------------------------
+
+all='unit process model abi fuzz torture'
+strict=true
+[ "$tier" != quick ] || strict=false
+
+for f in tests/{unit,process,model,torture}/test-*.c; do
+	name=${f##*/test-}
+	[ ! -e "$f" ] || grep -q "'${name%.c}'" tests/meson.build || echo "note: $f is not listed in tests/meson.build"
+done
+
+under=
+say gcc
+# shellcheck disable=SC2086 # words
+build gcc gcc -Dwerror=$strict && suites gcc "$seconds" 1 $all
+
+if [ "$tier" != quick ]; then
+	say clang
+	build clang clang -Dwerror=true && suites clang "$short" 1 unit process model abi fuzz
+
+	say 'asan + ubsan'
+	if sanitizer_runs address,undefined; then
+		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture
+	else
+		echo 'skipped: this machine does not run such programs' && skipped=$((skipped + 1))
+	fi
+
+	say tsan
+	if sanitizer_runs thread; then
+		build tsan gcc -Db_sanitize=thread -Dc_args=-Wno-tsan && suites tsan "$short" 4 unit process model torture
+	else
+		echo 'skipped: this machine does not run such programs' && skipped=$((skipped + 1))
+	fi
+	under=
+fi
+
+if wanted model && [ -e tests/spin/run.sh ]; then
+	program spin ./tests/spin/run.sh
+fi
