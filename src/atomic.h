@@ -12,6 +12,9 @@
 #define SHOAL_ATOMIC_H
 
 #include <stdatomic.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "base.h"
 
@@ -65,6 +68,35 @@ _Static_assert(sizeof(word32) == 4 && ATOMIC_INT_LOCK_FREE == 2, "32-bit words m
 
 WORD_OPERATIONS(w64, word64, uint64_t)
 WORD_OPERATIONS(w32, word32, uint32_t)
+
+/*
+ * Which of eight adjacent words have `top` above bit `shift`, which must leave at most 32 bits: a relaxed look at all of
+ * them. SSE2, which every x86-64 has, does it in 22 instructions instead of 48; a lane is loaded whole there.
+ */
+#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
+static inline unsigned w64_match8(const word64 *w, int shift, uint32_t top)
+{
+	const __m128i *v = (const __m128i *)(const void *)w, wanted = _mm_set1_epi32((int)top);
+	__m128 a, b;
+
+#define LOW_HALVES(i, j)                                                                                              \
+	_mm_shuffle_ps(_mm_castsi128_ps(_mm_srli_epi64(_mm_load_si128(v + (i)), shift)),                              \
+		       _mm_castsi128_ps(_mm_srli_epi64(_mm_load_si128(v + (j)), shift)), _MM_SHUFFLE(2, 0, 2, 0))
+	a = _mm_castsi128_ps(_mm_cmpeq_epi32(_mm_castps_si128(LOW_HALVES(0, 1)), wanted));
+	b = _mm_castsi128_ps(_mm_cmpeq_epi32(_mm_castps_si128(LOW_HALVES(2, 3)), wanted));
+#undef LOW_HALVES
+	return (unsigned)_mm_movemask_ps(a) | (unsigned)_mm_movemask_ps(b) << 4;
+}
+#else
+static inline unsigned w64_match8(const word64 *w, int shift, uint32_t top)
+{
+	unsigned i, found = 0;
+
+	for (i = 0; i < 8; i++)
+		found |= (unsigned)(w64_peek(&w[i]) >> shift == top) << i;
+	return found;
+}
+#endif
 
 /* The reader's half of the asymmetric barrier: the reclaimer's half is membarrier() (rcu.c). */
 static inline void barrier_light(void)

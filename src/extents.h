@@ -35,10 +35,12 @@ static inline char *extent_bytes(const struct segment *s, uint32_t x)
 	return s->log + (uint64_t)x * s->geometry.extent_size;
 }
 
-/* Of an offset from the segment's begin, which must lie in the log. */
+/* Of an offset from the segment's begin, which must lie in the log. A division would cost a hit 5 ns each. */
 static inline uint32_t extent_of(const struct segment *s, uint64_t offset)
 {
-	return (uint32_t)((offset - s->geometry.log_at) / s->geometry.extent_size);
+	uint64_t lines = (offset - s->geometry.log_at) / CACHE_LINE;
+
+	return (uint32_t)((unsigned __int128)lines * s->per_extent >> 64);
 }
 
 /* One CAS to another state, owned by `seat`; false if the word was not `from` any more. */

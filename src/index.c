@@ -18,7 +18,7 @@
 
 struct candidates {
 	struct bucket *bucket[2];
-	uint64_t tag; /* with SLOT_USED, shifted down */
+	uint32_t tag; /* with SLOT_USED, shifted down */
 };
 
 static inline struct candidates candidates_of(const struct segment *s, uint64_t hash)
@@ -27,17 +27,13 @@ static inline struct candidates candidates_of(const struct segment *s, uint64_t 
 	uint32_t first = hash & 63, second = (first + 1 + (hash >> 6 & 63) % 63) & 63;
 	struct bucket *base = s->index + group * GROUP;
 
-	return (struct candidates){{base + first, base + second}, (uint64_t)1 << 16 | (hash >> 12 & 0xffff)};
+	return (struct candidates){{base + first, base + second}, 1u << 16 | (hash >> 12 & 0xffff)};
 }
 
 /* Relaxed: a match is loaded again after its announcement, and that is what is decided on. */
-static inline unsigned match(const struct bucket *b, uint64_t tag)
+static inline unsigned match(const struct bucket *b, uint32_t tag)
 {
-	unsigned i, found = 0;
-
-	for (i = 0; i < BUCKET_SLOTS; i++)
-		found |= (unsigned)(w64_peek(&b->slots[i]) >> SLOT_TAG_SHIFT == tag) << i;
-	return found;
+	return w64_match8(b->slots, SLOT_TAG_SHIFT, tag);
 }
 
 void index_hash(const struct segment *s, struct key *k)
@@ -78,23 +74,43 @@ static inline int protect(struct seat *seat, word64 *slot, uint64_t word, unsign
 {
 	const struct segment *s = &seat->member->segment;
 	uint64_t offset = SLOT_BYTES(word), again;
+	uint32_t x;
 
-	if (unlikely(offset < s->geometry.log_at || offset >= s->geometry.size ||
-		     extent_of(s, offset) >= s->geometry.extents))
+	if (unlikely(!log_holds(s, offset)))
 		return NOT_OURS;
-	rcu_announce(seat, announce, extent_of(s, offset));
+	x = extent_of(s, offset);
+	rcu_announce(seat, announce, x);
 	again = w64_load(slot); /* I.4 */
 	if (unlikely(!SLOT_SAME(again, word)))
 		return CHANGED;
 	hit->slot = slot;
 	hit->word = again;
 	hit->announced = announce;
-	return log_read(s, offset, &hit->e) ? OURS : NOT_OURS;
+	return log_read_in(s, x, offset, &hit->e) ? OURS : NOT_OURS;
+}
+
+/* By words, the last one overlapping: a call of memcmp costs a short key more than the comparison. */
+static inline bool same_bytes(const unsigned char *a, const unsigned char *b, size_t n)
+{
+	uint64_t x, y;
+	size_t i;
+
+	if (n < 8)
+		return !memcmp(a, b, n);
+	for (i = 0; i + 8 < n; i += 8) {
+		memcpy(&x, a + i, 8);
+		memcpy(&y, b + i, 8);
+		if (x != y)
+			return false;
+	}
+	memcpy(&x, a + n - 8, 8);
+	memcpy(&y, b + n - 8, 8);
+	return x == y;
 }
 
 static inline bool same_key(const struct log_entry *e, const struct key *k)
 {
-	return e->key_size == k->size && e->keyspace == k->keyspace && !memcmp(e->key, k->data, k->size);
+	return e->key_size == k->size && e->keyspace == k->keyspace && same_bytes(e->key, k->data, k->size);
 }
 
 bool index_is(const struct index_hit *hit, const struct key *k)
@@ -108,12 +124,12 @@ static void remove_bad(const struct segment *s, word64 *slot, uint64_t word, str
 	best->bad += w64_cas(slot, word, empty_word(s));
 }
 
-static int look(struct seat *seat, const struct key *k, word64 *slot, enum index_want want, unsigned a, unsigned b,
+static inline int look(struct seat *seat, const struct key *k, word64 *slot, enum index_want want, unsigned a, unsigned b,
                 struct index_hit *best, unsigned count)
 {
 	unsigned announce = count && best->announced == a ? b : a;
 	uint64_t word = w64_peek(slot);
-	struct index_hit hit;
+	struct index_hit hit = {0};
 	bool better;
 	int r = protect(seat, slot, word, announce, &hit);
 
@@ -196,7 +212,7 @@ static bool place_in_coldest(struct seat *seat, const struct candidates *c, uint
                              struct index_target *target)
 {
 	unsigned i, at, coldest = 4;
-	struct index_hit hit;
+	struct index_hit hit = {0};
 
 	for (i = 0; i < 2 * BUCKET_SLOTS; i++) {
 		at = (i + (hash >> 28)) % (2 * BUCKET_SLOTS);
@@ -227,7 +243,7 @@ int index_place(struct seat *seat, const struct key *k, uint64_t generation, uns
                 struct index_target *target)
 {
 	struct candidates c = candidates_of(&seat->member->segment, k->hash);
-	struct index_hit hit;
+	struct index_hit hit = {0};
 
 	for (;;) {
 		*target = (struct index_target){0};
@@ -279,7 +295,7 @@ bool index_drop(const struct segment *s, const struct index_hit *hit)
 
 unsigned index_remove(struct seat *seat, const struct key *k, uint64_t below, unsigned a, unsigned b)
 {
-	struct index_hit hit;
+	struct index_hit hit = {0};
 	unsigned removed = 0;
 	bool older;
 
@@ -295,7 +311,7 @@ unsigned index_remove(struct seat *seat, const struct key *k, uint64_t below, un
 
 void index_settle(struct seat *seat, const struct key *k, unsigned a, unsigned b)
 {
-	struct index_hit hit;
+	struct index_hit hit = {0};
 	unsigned n;
 
 	do {
@@ -320,7 +336,7 @@ uint64_t index_number(const struct segment *s, const word64 *slot)
 void index_kill(struct seat *seat, uint64_t number, uint64_t expected, unsigned announce)
 {
 	const struct segment *s = &seat->member->segment;
-	struct index_hit hit;
+	struct index_hit hit = {0};
 	word64 *slot;
 
 	if (number >= index_slots(s))

@@ -10,12 +10,6 @@
 #define HEAD_EXTENT(head) ((uint32_t)(head) - 1)
 #define BUSY_ROUNDS 64u /* over all heads, before one is replaced; from the 16th on we give up the processor in between */
 
-uint64_t log_length(const struct segment *s, size_t key_size, size_t value_size)
-{
-	return sizeof(struct entry) + align_up(key_size, 8) + align_up(value_size, 8) +
-	       (s->geometry.flags & SHOAL_CHECKSUM ? 8 : 0);
-}
-
 /* ---- heads ------------------------------------------------------------------------------------------------- */
 
 static bool is_head(const struct segment *s, uint32_t x)
@@ -153,31 +147,6 @@ int log_append(struct seat *seat, unsigned word, uint32_t length, uint64_t *offs
 }
 
 /* ---- read -------------------------------------------------------------------------------------------------- */
-
-bool log_read(const struct segment *s, uint64_t offset, struct log_entry *e)
-{
-	uint64_t begin, room, need;
-	const struct entry *entry;
-
-	if (offset < s->geometry.log_at || offset > s->geometry.size - sizeof(struct entry))
-		return false;
-	begin = (uint64_t)extent_of(s, offset) * s->geometry.extent_size + s->geometry.log_at;
-	room = s->geometry.extent_size - (offset - begin);
-	if (extent_of(s, offset) >= s->geometry.extents || room < sizeof(struct entry))
-		return false;
-	entry = log_at(s, offset);
-	*e = (struct log_entry){
-		.entry = entry,
-		.length = w32_peek(&entry->length),
-		.key_size = entry->key_size,
-		.keyspace = entry->keyspace,
-		.value_size = entry->value_size,
-		.key = entry->key,
-	};
-	e->value = e->key + align_up(e->key_size, 8);
-	need = log_length(s, e->key_size, e->value_size);
-	return e->length <= room && need <= e->length;
-}
 
 bool log_next(const struct segment *s, uint32_t x, uint32_t *at, uint64_t *offset)
 {

@@ -29,7 +29,11 @@ struct log_entry {
 	uint16_t key_size, keyspace;
 };
 
-uint64_t log_length(const struct segment *s, size_t key_size, size_t value_size);
+static inline uint64_t log_length(const struct segment *s, size_t key_size, size_t value_size)
+{
+	return sizeof(struct entry) + align_up(key_size, 8) + align_up(value_size, 8) +
+	       (s->geometry.flags & SHOAL_CHECKSUM ? 8 : 0);
+}
 
 /*
  * Reserve `length` bytes. SHOAL_OK: *offset is where, its extent is announced in `word`, and its length is written.
@@ -37,16 +41,41 @@ uint64_t log_length(const struct segment *s, size_t key_size, size_t value_size)
  */
 int log_append(struct seat *seat, unsigned word, uint32_t length, uint64_t *offset, bool *opened);
 
-/* The entry at an offset that an index slot or a walk gave; false if the bytes are none. */
-bool log_read(const struct segment *s, uint64_t offset, struct log_entry *e);
-
-/* Walk an extent that is EVICTING by the caller: begin with *at = 0. */
-bool log_next(const struct segment *s, uint32_t x, uint32_t *at, uint64_t *offset);
-
 static inline struct entry *log_at(const struct segment *s, uint64_t offset)
 {
 	return (struct entry *)(s->base + offset);
 }
+
+/* Is that a place in the log at all? */
+static inline bool log_holds(const struct segment *s, uint64_t offset)
+{
+	return offset >= s->geometry.log_at && offset < s->geometry.size - sizeof(struct entry) &&
+	       extent_of(s, offset) < s->geometry.extents;
+}
+
+/* The entry at an offset that log_holds(), in extent x; false if the bytes are none. Sizes are read once. */
+static inline bool log_read_in(const struct segment *s, uint32_t x, uint64_t offset, struct log_entry *e)
+{
+	uint64_t end = s->geometry.log_at + (uint64_t)(x + 1) * s->geometry.extent_size;
+	const struct entry *entry = log_at(s, offset);
+
+	e->entry = entry;
+	e->length = w32_peek(&entry->length);
+	e->key_size = entry->key_size;
+	e->keyspace = entry->keyspace;
+	e->value_size = entry->value_size;
+	e->key = entry->key;
+	e->value = e->key + align_up(e->key_size, 8);
+	return e->length <= end - offset && log_length(s, e->key_size, e->value_size) <= e->length;
+}
+
+static inline bool log_read(const struct segment *s, uint64_t offset, struct log_entry *e)
+{
+	return log_holds(s, offset) && log_read_in(s, extent_of(s, offset), offset, e);
+}
+
+/* Walk an extent that is EVICTING by the caller: begin with *at = 0. */
+bool log_next(const struct segment *s, uint32_t x, uint32_t *at, uint64_t *offset);
 
 /* The checksum of a whole entry, which follows its value (SHOAL_CHECKSUM). */
 uint64_t log_checksum(const struct log_entry *e);

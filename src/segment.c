@@ -33,6 +33,7 @@
 
 #define EXTENTS_MIN 64u
 #define EXTENT_MAX ((uint64_t)1 << 20)
+#define EXTENT_LIMIT ((uint64_t)1 << 29) /* keeps segment.h's division exact: lines < 2^41 times lines of an extent < 2^23 */
 #define INDEX_GROUP 64u /* buckets in a page; index.c keeps both candidates of a key in one group */
 
 /* ---- names ------------------------------------------------------------------------------------------------- */
@@ -115,7 +116,8 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 	uint64_t size = align_up(c->size ? c->size : (size_t)64 << 20, PAGE);
 	uint64_t log, count;
 
-	if (size < SIZE_MIN || size > SIZE_MAX_SEGMENT || c->max_entry > size / 64 || c->max_processes > PROCESSES_MAX ||
+	if (size < SIZE_MIN || size > SIZE_MAX_SEGMENT || c->max_entry > size / 64 ||
+	    c->max_entry > EXTENT_LIMIT / 2 || c->max_processes > PROCESSES_MAX ||
 	    c->max_threads > READERS_MAX || (c->mode & ~0777u))
 		return SHOAL_ERR_INVALID;
 	*g = (struct geometry){
@@ -162,7 +164,8 @@ static int geometry_check(const struct geometry *g, uint64_t file_size)
 	/* The checksum is no signature: a hostile header may carry a right one. */
 	if (!g->processes || g->processes > PROCESSES_MAX || !g->readers || g->readers > READERS_MAX || !g->flights ||
 	    !g->keyspaces || g->heads < 1 || g->heads > HEADS_MAX || !g->extents || !g->buckets ||
-	    g->buckets % INDEX_GROUP || g->extent_size % CACHE_LINE || g->extent_size < footprint_max(g))
+	    g->buckets % INDEX_GROUP || g->size > SIZE_MAX_SEGMENT || g->extent_size % CACHE_LINE ||
+	    g->extent_size < footprint_max(g) || g->extent_size > EXTENT_LIMIT)
 		return SHOAL_ERR_CORRUPT;
 	if (place_areas(&again) > file_size || memcmp(&again, g, sizeof(again)) ||
 	    (file_size - g->log_at) / g->extent_size < g->extents)
@@ -190,6 +193,7 @@ static int map_areas(int fd, const struct geometry *g, bool read_only, struct se
 		.extents = (struct extent *)(base + g->extents_at),
 		.index = (struct bucket *)(base + g->index_at),
 		.log = base + g->log_at,
+		.per_extent = UINT64_MAX / (g->extent_size / CACHE_LINE) + 1,
 		.fence = g->flags & SEGMENT_FENCE,
 		.read_only = read_only,
 		.fd = fd,

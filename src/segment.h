@@ -22,6 +22,7 @@ struct segment {
 	struct extent *extents;
 	struct bucket *index;
 	char *log;
+	uint64_t per_extent;      /* 2^64 / lines of an extent, rounded up: division by multiplication */
 	bool fence;               /* readers fence; see rcu.h */
 	bool read_only;
 	int fd;
