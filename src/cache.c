@@ -60,6 +60,7 @@ EXPORT void shoal_close(struct shoal *cache)
 	if (!cache)
 		return;
 	m = cache->member;
+	registry_notice_fork(m);
 	rcu_assign_pointer(cache->member, NULL);
 	urcu_bp_synchronize_rcu();
 	registry_close(m);

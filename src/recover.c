@@ -60,6 +60,14 @@ int recover_all(struct member *m)
 	return found;
 }
 
+void recover_sometimes(struct member *m)
+{
+	uint64_t now = clock_system_ns(CLOCK_MONOTONIC_COARSE) / 1000000, last = w64_peek(&m->recovered_ms);
+
+	if (now - last >= 1000 && w64_cas(&m->recovered_ms, last, now))
+		recover_all(m);
+}
+
 struct seat *recover_enter(struct member **member, int *error)
 {
 	struct member *m = rcu_dereference(*member);

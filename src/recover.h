@@ -18,5 +18,7 @@ struct seat *recover_enter(struct member **member, int *error);
 
 /* Recover every dead process; how many there were. */
 int recover_all(struct member *m);
+/* The same, at most once a second per process: for those who meet something held and can't tell by whom. */
+void recover_sometimes(struct member *m);
 
 #endif

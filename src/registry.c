@@ -104,11 +104,16 @@ static int claim_process(struct member *m, struct wiped *w)
 	return SHOAL_ERR_LIMIT;
 }
 
-/* urcu-bp keeps the parent's threads in the child's copy of its registry, and a grace period would wait for them. */
-static void forget_parent_threads(void)
+/* urcu-bp keeps the parent's threads in the child's copy of its registry, and a grace period would wait for them. Only in
+ * a child, where they don't run: elsewhere it would take their protection away. */
+void registry_notice_fork(struct member *m)
 {
+	if (w32_peek(&m->wiped->ours))
+		return;
 	urcu_bp_before_fork();
 	urcu_bp_after_fork_child();
+	w32_store(&m->users, 1); /* the handle; the parent's threads are not ours */
+	w32_store(&m->wiped->ours, 1);
 }
 
 static int join_process(struct member *m)
@@ -119,6 +124,7 @@ static int join_process(struct member *m)
 
 	if (w64_peek(&w->epoch))
 		return SHOAL_OK;
+	registry_notice_fork(m);
 	if (!m->segment.fence && syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0))
 		return SHOAL_ERR_SYSTEM;
 	if (getrandom(&epoch, sizeof(epoch), 0) != sizeof(epoch))
@@ -126,8 +132,6 @@ static int join_process(struct member *m)
 	r = claim_process(m, w);
 	if (r)
 		return r;
-	forget_parent_threads();
-	w32_store(&m->users, 1); /* threads of a parent are not ours */
 	w64_store(&w->epoch, epoch | 1);
 	return SHOAL_OK;
 }
@@ -453,6 +457,7 @@ int registry_open(struct member *m, void (*at_exit)(void *seat))
 		munmap(m->wiped, PAGE);
 		return SHOAL_ERR_SYSTEM;
 	}
+	w32_store(&m->wiped->ours, 1);
 	w32_store(&m->users, 1);
 	return SHOAL_OK;
 }
@@ -464,9 +469,7 @@ void registry_close(struct member *m)
 
 	pthread_mutex_lock(&m->wiped->lock);
 	m->closed = true;
-	if (!w64_peek(&m->wiped->epoch))
-		w32_store(&m->users, 1); /* a child that never joined: the other users are the parent's */
-	else if (own && own->epoch == w64_peek(&m->wiped->epoch)) {
+	if (own && own->epoch == w64_peek(&m->wiped->epoch)) {
 		pthread_setspecific(m->key, NULL);
 		leave(m, own);
 	}

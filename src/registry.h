@@ -21,6 +21,7 @@ struct shoal_load;
 
 /* Process-private state that a child of fork must not inherit: it lies on a page that the kernel wipes in the child. */
 struct wiped {
+	word32 ours;          /* 0 in a child of fork that has not noticed yet */
 	word64 epoch;         /* random, never 0 in a registered process */
 	pthread_mutex_t lock; /* all zero is an unlocked mutex; guards the rest */
 	uint64_t identity;    /* proc_self() */
@@ -39,6 +40,7 @@ struct member {
 	struct wiped *wiped;
 	pthread_key_t key;   /* thread -> seat */
 	word32 users;        /* the handle, and each thread that has a seat */
+	word64 recovered_ms; /* when this process last looked for the dead; recover.c's */
 	bool closed;         /* under the lock, like what follows */
 	struct seat *graves; /* seats to be used again: type-stable, so a late look at one is harmless */
 };
@@ -69,6 +71,8 @@ extern _Thread_local struct registry_here registry_here_cache;
 
 /* at_exit gets the seat of a thread that exits; it ends with registry_leave(). */
 int registry_open(struct member *m, void (*at_exit)(void *seat));
+/* Before anything that waits for a grace period of urcu-bp: a child of fork forgets the parent's threads. */
+void registry_notice_fork(struct member *m);
 /* The handle's end: every seat is abandoned. May free `m`. No read-side section may be open. */
 void registry_close(struct member *m);
 

@@ -187,9 +187,8 @@ static bool evict_one(struct seat *seat)
 	uint32_t at = 0;
 	int64_t x;
 
-	do
-		x = evict_victim(s, &after);
-	while (x >= 0 && !extents_claim(seat, (uint32_t)x));
+	while ((x = evict_victim(s, &after)) >= 0 && !extents_claim(seat, (uint32_t)x))
+		recover_sometimes(seat->member); /* held, perhaps by a dead one */
 	if (x < 0)
 		return false;
 	while (log_next(s, (uint32_t)x, &at, &offset))
