@@ -2,9 +2,8 @@
 /*
  * The public verbs on values: look up, store, take away.
  *
- * C.1  A writer draws its generation, ends the loads that run for the key (BEFORE), changes the index, and ends those
- *      that were being published over the entry it replaced (AFTER). A load that is claimed after BEFORE began later
- *      than the writer and has a later generation.
+ * C.1  A writer draws its generation, ends the older loads of the key, and then changes the index. A load that was still
+ *      CLAIMING when it was passed by draws its generation later, and so has a later one.
  * C.2  Of two writers the later generation stays; the earlier one has then happened just before.
  *
  * Killed at any point a writer leaves: dead bytes; loads that were ended for nothing and are begun anew; two slots of
@@ -238,25 +237,32 @@ static int put(struct seat *seat, const struct key *key, uint64_t offset, uint64
 	do {
 		r = index_place(seat, key, generation, READING, OTHER, &target);
 		if (r)
-			return r;
+			break;
 		done = index_commit(s, &target, index_word(key, offset, target.own ? target.expected : 0), length, until_ms);
 		if (target.announced)
 			rcu_clear(seat, target.announced);
 	} while (!done);
-	index_settle(seat, key, READING, OTHER);
-	return SHOAL_OK;
+	index_settle(seat, key, READING, OTHER); /* also beneath a newer one, or an older one could come back after it */
+	return r;
+}
+
+/* End the older loads, and remove what they are being published over. */
+static unsigned end_loads(struct seat *seat, const struct key *key, const struct flight_key *fk, struct turn *turn)
+{
+	unsigned removed = 0;
+
+	while (store_supersede(seat, key, fk, UINT32_MAX, turn))
+		removed += index_remove(seat, key, turn->seen.below, READING, OTHER);
+	return removed;
 }
 
 static int remove_key(struct seat *seat, const struct key *key)
 {
-	const struct segment *s = &seat->member->segment;
-	struct flight_key fk = store_flight_key(s, key);
-	uint64_t generation = segment_draw(s);
-	bool left = store_supersede(seat, key, &fk, BEFORE, false);
-	unsigned removed = index_remove(seat, key, generation, READING, OTHER);
+	struct flight_key fk = store_flight_key(&seat->member->segment, key);
+	struct turn turn = {.seen.below = segment_draw(&seat->member->segment)};
+	unsigned removed = end_loads(seat, key, &fk, &turn);
 
-	if (left)
-		store_supersede(seat, key, &fk, AFTER, false);
+	removed += index_remove(seat, key, turn.seen.below, READING, OTHER);
 	return removed ? SHOAL_OK : SHOAL_MISS;
 }
 
@@ -266,8 +272,8 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	const struct segment *s = &seat->member->segment;
 	struct flight_key fk = store_flight_key(s, key);
 	uint64_t offset, generation, born;
+	struct turn turn = {0};
 	struct lives lives;
-	bool left;
 	int r = store_reserve(seat, WRITING, key->size, size, &offset);
 
 	if (r) { /* the caller has a newer value than the one here: better none than the older */
@@ -280,10 +286,11 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	born = clock_ms(&s->clock);
 	generation = segment_draw(s);
 	store_fill(s, offset, key, generation, born, &lives, size, k->policy.schema, 0);
-	left = store_supersede(seat, key, &fk, BEFORE, true);
+	turn.seen.below = generation;
+	end_loads(seat, key, &fk, &turn);
 	put(seat, key, offset, generation, store_end(born, &lives)); /* a newer one is there: ours was just before it */
-	if (left)
-		store_supersede(seat, key, &fk, AFTER, true);
+	if (turn.younger)
+		store_nudge(seat, &fk, UINT32_MAX);
 	rcu_clear(seat, WRITING);
 	return SHOAL_OK;
 }
@@ -380,42 +387,42 @@ static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const
 	uint64_t offset = 0, reserved = 0;
 	struct index_hit hit;
 	bool done = false;
-	int r;
+	int r = SHOAL_OK;
 
-	while (!done) {
-		if (store_find(seat, k, key, READING, &hit) == AGE_DEAD)
-			return SHOAL_MISS;
-		if (hit.e.entry->generation > generation) {
-			done = true; /* newer than this call */
+	while (!done && !r) {
+		if (store_find(seat, k, key, READING, &hit) == AGE_DEAD) {
+			r = SHOAL_MISS;
+		} else if (hit.e.entry->generation >= generation) {
+			done = true; /* newer than this call, or its own copy */
 		} else if (offset && hit.e.value_size <= reserved) {
 			done = put_expired(seat, k, key, generation, &hit, offset);
 		} else {
 			reserved = hit.e.value_size;
 			rcu_clear(seat, READING);
 			r = store_reserve(seat, WRITING, key->size, reserved, &offset);
-			if (r)
-				return r;
 		}
 		rcu_clear(seat, READING);
 	}
-	return SHOAL_OK;
-}
-
-static int expire(struct seat *seat, const struct shoal_keyspace *k, const struct key *key)
-{
-	const struct segment *s = &seat->member->segment;
-	struct flight_key fk = store_flight_key(s, key);
-	uint64_t generation = segment_draw(s);
-	bool left = store_supersede(seat, key, &fk, BEFORE, false);
-	int r = copy_expired(seat, k, key, generation);
-
 	rcu_clear(seat, WRITING);
 	if (r) /* dead, or no room for the copy: then it goes */
 		index_remove(seat, key, generation, READING, OTHER);
 	else
 		index_settle(seat, key, READING, OTHER);
-	if (left)
-		store_supersede(seat, key, &fk, AFTER, false);
+	return r;
+}
+
+/* The copy kills the target of a load that is being published over its original, too. */
+static int expire(struct seat *seat, const struct shoal_keyspace *k, const struct key *key)
+{
+	const struct segment *s = &seat->member->segment;
+	struct flight_key fk = store_flight_key(s, key);
+	struct turn turn = {.seen.below = segment_draw(s)};
+	uint64_t generation = turn.seen.below;
+	int r;
+
+	while (store_supersede(seat, key, &fk, UINT32_MAX, &turn))
+		copy_expired(seat, k, key, generation);
+	r = copy_expired(seat, k, key, generation);
 	return r == SHOAL_MISS ? r : SHOAL_OK;
 }
 

@@ -16,19 +16,22 @@
  *      given way to.
  * F.2  A leader's every step is a CAS from a word of its own leadership (token), so one that was superseded, overdue or
  *      taken over can't publish.
- * F.3  PUBLISHING names the index slot and the word it expects there (reader.target, reader.expected: a thread publishes
- *      one load at a time). Who supersedes kills that target first and frees the flight after: so no late index CAS
- *      succeeds, and whoever supersedes next sees PUBLISHING until the target is dead.
- * F.4  A dead leader is replaced, whatever its state; a live one never, but its lease may end: OVERDUE, and PUBLISHING
- *      past its lease, are passed by. The overdue leader may still publish, if nothing newer happened.
+ * F.3  PUBLISHING names the index slot and the word it expects there, in the leader's own reader slot (a thread
+ *      publishes one load at a time; in the flight's slot a late leader could write over its successor's). Who
+ *      supersedes kills that target first and frees the flight after: so no late index CAS succeeds, and whoever
+ *      supersedes next sees PUBLISHING until the target is dead.
+ * F.4  Only a COMPUTING within its lease is taken over from a dead leader, and an ORPHAN within its lease: what may have
+ *      been passed by (OVERDUE, PUBLISHING past its lease, and what became of it) is freed instead. A live leader is
+ *      never replaced, but its lease may end: then it is marked OVERDUE first and passed by. It may still publish, if
+ *      nothing newer happened.
  * F.5  No waiter waits on a stranger: a sleeper compares the flight's word, which carries the leader, and the leader's
  *      alive word, which registry_life found to be that leader's. It sleeps 250 ms at most, then looks again.
  * F.6  The words beside flight.word only rise (raise()); a lease is written before the CAS that begins its leadership.
  *      So a reader that finds the word unchanged has read the present leadership's lease or a longer one.
  *
- * What is left at a kill: CLAIMING, aborted by the next claimant that needs it; COMPUTING, PUBLISHING, OVERDUE of a dead
- * leader, taken over by a waiter, by the next claimant of the key, or made an ORPHAN by recovery, which keeps it for the
- * waiters. An ORPHAN that nobody wants is used again when its window is full.
+ * What is left at a kill: CLAIMING, aborted by the next claimant of the key or freed by recovery; COMPUTING, taken over
+ * by a waiter or the next claimant of the key, or made an ORPHAN by recovery, which keeps it for the waiters; PUBLISHING
+ * and OVERDUE, freed by either. An ORPHAN that nobody wants is used again when its window is full.
  *
  * Progress: claims of different keys never wait for each other. Of racing claimants of one key, the one behind is aborted
  * by the one ahead, and after a few turns the one ahead by the one behind, so a stopped claimant holds nobody up.
@@ -162,41 +165,61 @@ static bool take_over(const struct claim *c, struct flight *f, uint64_t word)
 	return w64_cas(&f->word, word, step(word, c->seat->index, FLIGHT_COMPUTING));
 }
 
+/* To FREE, and whoever waits for it claims anew. */
+static int end_here(struct flight *f, uint64_t word)
+{
+	if (w64_cas(&f->word, word, step(word, 0, FLIGHT_FREE)))
+		wake(f, RELAY);
+	return LOOK_AGAIN;
+}
+
+/* A running load. Its lease comes first: what is late is marked OVERDUE before anybody passes it by, so that neither it
+ * nor its heir can be taken for the one that leads (F.4). The clock is read after the word. */
+static int judge_running(const struct claim *c, struct flight *f, uint32_t slot, uint64_t word)
+{
+	bool late = is_over(&f->lease, clock_ms(&c->seat->member->segment.clock));
+	bool dead = leader_is_dead(c->seat, word);
+
+	if (FLIGHT_STATE(word) == FLIGHT_PUBLISHING && dead)
+		return end_here(f, word); /* somebody may have passed it by: never taken over in place */
+	if (FLIGHT_STATE(word) == FLIGHT_PUBLISHING && late)
+		return LOOK_ON;
+	if (late && dead)
+		return end_here(f, word);
+	if (late) {
+		w64_cas(&f->word, word, step(word, FLIGHT_LEADER(word), FLIGHT_OVERDUE));
+		return LOOK_AGAIN;
+	}
+	if (dead)
+		return TAKE_OVER;
+	*c->ticket = (struct ticket){slot, TAG(w64_load(&f->identity[0])), word};
+	return w64_load(&f->word) == word ? OUTCOME_JOIN : LOOK_AGAIN;
+}
+
+static int judge_remembered(const struct claim *c, struct flight *f, uint64_t word)
+{
+	if (is_over(&f->until, c->now_ms))
+		return end_here(f, word);
+	*c->error = (int)(uint32_t)w64_load(&f->error);
+	if (w64_load(&f->word) != word)
+		return LOOK_AGAIN;
+	return FLIGHT_STATE(word) == FLIGHT_FAILED ? OUTCOME_FAILED : OUTCOME_UNCACHEABLE;
+}
+
 /* What does a slot of my key mean to a claimant? */
 static int judge(const struct claim *c, struct flight *f, uint32_t slot, uint64_t word)
 {
-	enum flight_state state = FLIGHT_STATE(word);
-
-	switch (state) {
+	switch (FLIGHT_STATE(word)) {
 	case FLIGHT_COMPUTING:
 	case FLIGHT_PUBLISHING:
-		if (leader_is_dead(c->seat, word))
-			return TAKE_OVER;
-		if (!is_over(&f->lease, c->now_ms)) {
-			*c->ticket = (struct ticket){slot, TAG(w64_load(&f->identity[0])), word};
-			return w64_load(&f->word) == word ? OUTCOME_JOIN : LOOK_AGAIN;
-		}
-		if (state == FLIGHT_PUBLISHING)
-			return LOOK_ON; /* F.4 */
-		w64_cas(&f->word, word, step(word, FLIGHT_LEADER(word), FLIGHT_OVERDUE));
-		return LOOK_AGAIN;
-	case FLIGHT_ORPHAN:
-		return TAKE_OVER;
+		return judge_running(c, f, slot, word);
+	case FLIGHT_ORPHAN: /* one whose lease is over may have been passed by while it was PUBLISHING */
+		return is_over(&f->lease, clock_ms(&c->seat->member->segment.clock)) ? end_here(f, word) : TAKE_OVER;
 	case FLIGHT_OVERDUE:
-		if (!leader_is_dead(c->seat, word))
-			return LOOK_ON;
-		w64_cas(&f->word, word, step(word, 0, FLIGHT_FREE));
-		return LOOK_AGAIN;
+		return leader_is_dead(c->seat, word) ? end_here(f, word) : LOOK_ON;
 	case FLIGHT_FAILED:
 	case FLIGHT_UNCACHEABLE:
-		if (is_over(&f->until, c->now_ms)) {
-			w64_cas(&f->word, word, step(word, 0, FLIGHT_FREE));
-			return LOOK_AGAIN;
-		}
-		*c->error = (int)(uint32_t)w64_load(&f->error);
-		if (w64_load(&f->word) != word)
-			return LOOK_AGAIN;
-		return state == FLIGHT_FAILED ? OUTCOME_FAILED : OUTCOME_UNCACHEABLE;
+		return judge_remembered(c, f, word);
 	default:
 		return LOOK_ON;
 	}
@@ -293,8 +316,9 @@ static int look_for_rivals(const struct claim *c, uint32_t mine, unsigned turn)
 			continue;
 		if (ahead && turn < PATIENCE)
 			return LOOK_AGAIN;
-		w64_cas(&flight_at(s, at)->word, word, step(word, 0, FLIGHT_FREE));
-		i--; /* whatever came of it, look again */
+		/* Aborted: go on, whoever claims there next sees me. Not: look again. */
+		if (!w64_cas(&flight_at(s, at)->word, word, step(word, 0, FLIGHT_FREE)))
+			i--;
 	}
 	return LOOK_ON;
 }
@@ -368,7 +392,7 @@ enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key
 /* ---- the leader -------------------------------------------------------------------------------------------- */
 
 /* Move a flight that this leadership still holds (F.2); `from` is a mask of states. The word is read before the lease,
- * whose tag tells whose it is (F.6). */
+ * whose tag tells whose it is (F.6). An OVERDUE one was passed by: it may publish, and otherwise goes to FREE. */
 static bool move(const struct segment *s, const struct ticket *t, unsigned from, enum flight_state to, int64_t leader)
 {
 	struct flight *f = flight_at(s, t->slot);
@@ -378,6 +402,8 @@ static bool move(const struct segment *s, const struct ticket *t, unsigned from,
 		word = w64_load(&f->word);
 		if (!(1u << FLIGHT_STATE(word) & from) || TAG(w64_load(&f->lease)) != t->token)
 			return false;
+		if (FLIGHT_STATE(word) == FLIGHT_OVERDUE && to != FLIGHT_PUBLISHING)
+			to = FLIGHT_FREE;
 		if (w64_cas(&f->word, word, step(word, leader < 0 ? FLIGHT_LEADER(word) : (uint32_t)leader, to)))
 			return true;
 	}
@@ -478,29 +504,33 @@ void flight_relay(const struct segment *s, const struct ticket *t)
 
 /* ---- who supersedes ---------------------------------------------------------------------------------------- */
 
-bool flight_next(struct seat *seat, const struct flight_key *key, bool remembered, uint32_t *cursor,
-                 struct flight_seen *seen)
+/* A generation that this leadership has not written yet counts as older than any: its load is not under way, or its
+ * leader was stopped between the draw and the write. */
+static bool is_older(const struct flight *f, uint64_t generation)
+{
+	uint64_t seen = w64_load(&f->generation);
+
+	return TAG(seen) != TAG(w64_load(&f->lease)) ||
+	       (int64_t)(((seen & PAYLOAD_MASK) - generation) << (64 - PAYLOAD_BITS)) < 0;
+}
+
+bool flight_next(struct seat *seat, const struct flight_key *key, uint32_t *cursor, struct flight_seen *seen)
 {
 	const struct segment *s = &seat->member->segment;
-	unsigned wanted = IN(COMPUTING) | IN(PUBLISHING) | IN(OVERDUE) | IN(ORPHAN);
 	struct flight *f;
 	uint32_t leader;
 
-	if (remembered)
-		wanted |= IN(FAILED) | IN(UNCACHEABLE);
 	while (*cursor < window(s)) {
 		seen->slot = probe(s, key, *cursor);
 		f = flight_at(s, seen->slot);
 		seen->word = w64_load(&f->word);
-		if (!(1u << FLIGHT_STATE(seen->word) & wanted) || FINGERPRINT(seen->word) != (key->hash & 0xffff) ||
+		if (FLIGHT_STATE(seen->word) <= FLIGHT_CLAIMING || FINGERPRINT(seen->word) != (key->hash & 0xffff) ||
 		    !is_of_key(f, key)) {
 			++*cursor;
 			continue;
 		}
-		seen->generation = w64_load(&f->generation);
-		if (!newer(TAG(seen->generation), TAG(w64_load(&f->identity[0]))))
-			seen->generation = 0;
-		seen->generation &= PAYLOAD_MASK;
+		seen->publishing = FLIGHT_STATE(seen->word) == FLIGHT_PUBLISHING;
+		seen->older = FLIGHT_STATE(seen->word) >= FLIGHT_ORPHAN || is_older(f, seen->below);
 		leader = (uint32_t)min_u64(FLIGHT_LEADER(seen->word), s->geometry.readers - 1);
 		seen->target = w64_load(&s->readers[leader].target);
 		seen->expected = w64_load(&s->readers[leader].expected);
@@ -527,11 +557,6 @@ void flight_nudge(const struct segment *s, const struct flight_seen *seen)
 	wake(flight_at(s, seen->slot), INT_MAX);
 }
 
-bool flight_is_older(uint64_t seen, uint64_t generation)
-{
-	return seen && (int64_t)((seen - generation) << (64 - PAYLOAD_BITS)) < 0;
-}
-
 /* Late is harmless: the word is read before the incarnation is asked for, and changed by CAS. */
 void flight_recover(struct seat *seat, uint64_t ref)
 {
@@ -548,7 +573,7 @@ void flight_recover(struct seat *seat, uint64_t ref)
 		if (state == FLIGHT_FREE || state >= FLIGHT_ORPHAN || FLIGHT_LEADER(word) != REF_READER(ref) ||
 		    registry_ref(seat->member, REF_READER(ref)) != ref)
 			continue;
-		state = state == FLIGHT_CLAIMING || state == FLIGHT_OVERDUE || !w32_load(&f->waiters) ? FLIGHT_FREE : FLIGHT_ORPHAN;
+		state = state == FLIGHT_COMPUTING && w32_load(&f->waiters) ? FLIGHT_ORPHAN : FLIGHT_FREE;
 		if (w64_cas(&f->word, word, step(word, 0, state)))
 			wake(f, RELAY);
 	}

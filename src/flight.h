@@ -3,10 +3,11 @@
  * Flights: at most one load per key at a time, on the whole machine.
  *
  *   FREE -> CLAIMING -> COMPUTING -> PUBLISHING -> FREE
- *   COMPUTING | OVERDUE -> FAILED | UNCACHEABLE            remembered until a time, then FREE
+ *   COMPUTING -> FAILED | UNCACHEABLE                       remembered until a time, then FREE
  *   COMPUTING -> OVERDUE                                    its lease is over: an heir claims another slot of the key
- *   COMPUTING | OVERDUE -> ORPHAN                           its leader gave up, or died and was recovered
- *   COMPUTING | PUBLISHING (dead leader) | ORPHAN -> COMPUTING (heir)
+ *   COMPUTING -> ORPHAN                                     its leader gave up, or died and was recovered
+ *   COMPUTING (dead leader) | ORPHAN -> COMPUTING (heir)    within the lease
+ *   OVERDUE -> PUBLISHING | FREE                            the overdue leader publishes, or ends otherwise
  *   PUBLISHING -> COMPUTING                                 the index slot had changed: the publisher places again
  *   any of a key -> FREE                                    superseded by set, delete, expire, or an heir's value
  *
@@ -16,7 +17,7 @@
  *   operation          may run beside    another process is killed
  *   flight_claim       everything        CLAIMING: aborted by the next claimant of the key
  *   flight_sleep       everything        its leader: wakes at once if armed, else after a slice
- *   flight_publishing  everything        PUBLISHING: taken over; the heir looks the key up first
+ *   flight_publishing  everything        PUBLISHING: freed by the next claimant, who looks the key up first
  *   flight_detach      everything        no effect
  */
 #ifndef SHOAL_FLIGHT_H
@@ -90,20 +91,19 @@ void flight_relay(const struct segment *s, const struct ticket *t);
 /* ---- who supersedes ---------------------------------------------------------------------------------------- */
 
 struct flight_seen {
+	uint64_t below;            /* set by the caller: `older` compares with this generation */
 	uint32_t slot;
+	bool older;                /* or not known yet, or nobody's, or only remembered */
+	bool publishing;
 	uint64_t word;
-	uint64_t generation;       /* low 36 bits; 0 = not drawn yet */
-	uint64_t target, expected; /* if PUBLISHING */
+	uint64_t target, expected; /* if publishing */
 };
-/* The next slot of the key from *cursor on that holds a running load (COMPUTING, PUBLISHING, OVERDUE, ORPHAN) or, if
- * `remembered`, a FAILED or UNCACHEABLE. */
-bool flight_next(struct seat *seat, const struct flight_key *key, bool remembered, uint32_t *cursor,
-                 struct flight_seen *seen);
+/* The next slot of the key from *cursor on that holds a load, running or remembered. */
+bool flight_next(struct seat *seat, const struct flight_key *key, uint32_t *cursor, struct flight_seen *seen);
 /* To FREE, if it is still as seen; wakes all. */
 bool flight_detach(const struct segment *s, const struct flight_seen *seen);
 /* Without a change: let its waiters look the key up. */
 void flight_nudge(const struct segment *s, const struct flight_seen *seen);
-bool flight_is_older(uint64_t generation_seen, uint64_t generation);
 
 /* A dead reader's flights become ORPHANs or FREE. */
 void flight_recover(struct seat *seat, uint64_t ref);

@@ -207,8 +207,17 @@ static bool place_in_empty(struct bucket *b, struct index_target *target)
 	return false;
 }
 
+/* I.2, for an entry of another key that has to go: its older duplicates go before it. */
+static void settle_other(struct seat *seat, const struct index_hit *hit, unsigned b)
+{
+	struct key k = {.data = hit->e.key, .size = hit->e.key_size, .keyspace = hit->e.keyspace};
+
+	index_hash(&seat->member->segment, &k);
+	index_settle(seat, &k, b, WALKING);
+}
+
 /* I.5. Among equally cold ones the hash picks, so that no position is always the victim. */
-static bool place_in_coldest(struct seat *seat, const struct candidates *c, uint64_t hash, unsigned a,
+static bool place_in_coldest(struct seat *seat, const struct candidates *c, uint64_t hash, unsigned a, unsigned b,
                              struct index_target *target)
 {
 	unsigned i, at, coldest = 4;
@@ -232,6 +241,7 @@ static bool place_in_coldest(struct seat *seat, const struct candidates *c, uint
 		rcu_clear(seat, a);
 		return false;
 	case OURS:
+		settle_other(seat, &hit, b);
 		target->old_length = hit.e.length;
 		target->expected = hit.word;
 	}
@@ -256,7 +266,7 @@ int index_place(struct seat *seat, const struct key *k, uint64_t generation, uns
 			return SHOAL_OK;
 		}
 		if (place_in_empty(c.bucket[count_empty(c.bucket[0]) < count_empty(c.bucket[1])], target) ||
-		    place_in_coldest(seat, &c, k->hash, a, target))
+		    place_in_coldest(seat, &c, k->hash, a, b, target))
 			return SHOAL_OK;
 	}
 }
@@ -348,6 +358,7 @@ void index_kill(struct seat *seat, uint64_t number, uint64_t expected, unsigned 
 	}
 	switch (protect(seat, slot, expected, announce, &hit)) {
 	case OURS:
+		settle_other(seat, &hit, OTHER);
 		index_drop(s, &hit);
 		break;
 	case NOT_OURS:

@@ -7,7 +7,7 @@
  *                            \-- mine: look up once more (someone may have published since the first look)
  *                                     -- fresh: end the flight -------------> OK
  *                                     -- draw the generation ---------------> LEAD, REFRESH
- *   publish  place -> PUBLISHING -> index CAS -> settle duplicates, end older flights -> FREE, wake
+ *   publish  end older loads -> place -> PUBLISHING -> index CAS -> settle duplicates -> FREE, wake
  *
  * P.1  The generation is drawn after the flight is COMPUTING: a set or delete that passed the flight by while it was
  *      CLAIMING has an older number, so what it stores or removes never loses to an older load.
@@ -473,25 +473,15 @@ EXPORT void *shoal_load_reserve(struct shoal_load *l, size_t size)
 
 /* ---- publish ----------------------------------------------------------------------------------------------- */
 
-/* Ends the loads of the key that are older than mine; those that wait for a younger one look the key up. */
-static void end_older(struct shoal_load *l, struct seat *seat)
+/* The loads of the key that are older than mine end before mine shows: else an overdue one, already past its look at the
+ * index, could come after mine was seen and evicted. */
+static bool end_older(struct shoal_load *l, struct seat *seat)
 {
-	const struct segment *s = &seat->member->segment;
-	struct flight_seen seen;
-	uint32_t cursor = 0;
+	struct turn turn = {.seen.below = l->generation};
 
-	while (flight_next(seat, &l->fk, false, &cursor, &seen)) {
-		if (seen.slot == l->ticket.slot)
-			continue;
-		if (!flight_is_older(seen.generation, l->generation)) {
-			flight_nudge(s, &seen);
-			continue;
-		}
-		if (FLIGHT_STATE(seen.word) == FLIGHT_PUBLISHING)
-			index_kill(seat, seen.target, seen.expected, READING);
-		if (!flight_detach(s, &seen))
-			cursor--;
-	}
+	while (store_supersede(seat, &l->key, &l->fk, l->ticket.slot, &turn))
+		index_remove(seat, &l->key, l->generation, READING, OTHER);
+	return turn.younger;
 }
 
 static void name_target(struct seat *seat, const struct index_target *target)
@@ -506,7 +496,7 @@ static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offse
 	const struct segment *s = &seat->member->segment;
 	uint32_t length = w32_peek(&log_at(s, offset)->length);
 	struct index_target target;
-	bool done = false, mine;
+	bool done = false, mine, younger = end_older(l, seat);
 	uint64_t word;
 
 	while (!done) {
@@ -524,7 +514,8 @@ static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offse
 			return SHOAL_ERR_SUPERSEDED;
 	}
 	index_settle(seat, &l->key, READING, OTHER);
-	end_older(l, seat);
+	if (younger)
+		store_nudge(seat, &l->fk, l->ticket.slot);
 	return flight_end(seat, &l->ticket, FLIGHT_FREE) ? SHOAL_OK : SHOAL_ERR_SUPERSEDED;
 }
 

@@ -109,6 +109,7 @@ enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const str
 	age = age_now(&s->clock, hit->e.entry);
 	if (unlikely(age != AGE_DEAD && !is_whole(s, &hit->e))) {
 		handle_count(s, k->id, COUNTER_corrupt, 1);
+		index_settle(seat, key, OTHER, WALKING);
 		index_drop(s, hit);
 		age = AGE_DEAD;
 	} else if (unlikely(age != AGE_DEAD && hit->e.entry->schema != k->policy.schema)) {
@@ -287,25 +288,43 @@ static bool expects_own_key(struct seat *seat, const struct key *key, const stru
 	return own;
 }
 
-/* flight.c, F.3: the target first, then the flight. */
-bool store_supersede(struct seat *seat, const struct key *key, const struct flight_key *fk, enum store_turn turn,
-                     bool remembered)
+/* flight.c, F.3: the target first, then the flight. What changed meanwhile is looked at again. */
+bool store_supersede(struct seat *seat, const struct key *key, const struct flight_key *fk, uint32_t except,
+                     struct turn *turn)
 {
 	const struct segment *s = &seat->member->segment;
-	struct flight_seen seen;
-	uint32_t cursor = 0;
-	bool left = false;
+	struct flight_seen *seen = &turn->seen;
 
-	while (flight_next(seat, fk, remembered, &cursor, &seen)) {
-		if (FLIGHT_STATE(seen.word) == FLIGHT_PUBLISHING) {
-			if (turn == BEFORE && expects_own_key(seat, key, &seen)) {
-				left = true;
-				continue;
-			}
-			index_kill(seat, seen.target, seen.expected, READING);
-		}
-		if (!flight_detach(s, &seen))
-			cursor--;
+	if (turn->left) {
+		turn->left = false;
+		if (!flight_detach(s, seen))
+			turn->cursor--;
 	}
-	return left;
+	while (flight_next(seat, fk, &turn->cursor, seen)) {
+		if (seen->slot == except)
+			continue;
+		if (!seen->older) {
+			turn->younger = true;
+			continue;
+		}
+		if (seen->publishing && expects_own_key(seat, key, seen)) {
+			turn->left = true;
+			return true;
+		}
+		if (seen->publishing)
+			index_kill(seat, seen->target, seen->expected, READING);
+		if (!flight_detach(s, seen))
+			turn->cursor--;
+	}
+	return false;
+}
+
+void store_nudge(struct seat *seat, const struct flight_key *fk, uint32_t except)
+{
+	struct flight_seen seen = {0};
+	uint32_t cursor = 0;
+
+	while (flight_next(seat, fk, &cursor, &seen))
+		if (seen.slot != except)
+			flight_nudge(&seat->member->segment, &seen);
 }

@@ -6,7 +6,7 @@
  *   operation         may run beside    another process is killed
  *   store_find        everything        no effect
  *   store_reserve     everything        its half-written entries are dead bytes until their extent goes
- *   store_supersede   everything        stopped between kill and detach: the flight goes on, and places again
+ *   store_supersede   everything        between kill and detach: the flight goes on, and places again
  */
 #ifndef SHOAL_STORE_H
 #define SHOAL_STORE_H
@@ -71,12 +71,20 @@ void *store_value_at(const struct segment *s, uint64_t offset, const struct key 
 void store_make_room(struct seat *seat);
 
 /*
- * Before a newer thing happens to the key: end the loads that run for it. `before` the index change, loads that are being
- * published over an entry of this key are left to `after` it, which the change makes harmless: returns whether there
- * were any. Only flights of generations below `below`.
+ * Before a newer thing happens to the key: end the loads of it whose generation is below `turn->seen.below`, and what is
+ * remembered of it. Begin with a zeroed turn but for that, and call until it returns false. True: a load is being
+ * published over an entry of this very key; the caller changes or removes that entry, which kills the load's target, and
+ * calls again. `except`: a flight slot to pass by, UINT32_MAX for none.
  */
-enum store_turn { BEFORE, AFTER };
-bool store_supersede(struct seat *seat, const struct key *key, const struct flight_key *fk, enum store_turn turn,
-                     bool remembered);
+struct turn {
+	struct flight_seen seen;
+	uint32_t cursor;
+	bool left;
+	bool younger; /* there are loads that go on: store_nudge() when the new value is in */
+};
+bool store_supersede(struct seat *seat, const struct key *key, const struct flight_key *fk, uint32_t except,
+                     struct turn *turn);
+/* Let those who wait for a load of the key look the key up. */
+void store_nudge(struct seat *seat, const struct flight_key *fk, uint32_t except);
 
 #endif
