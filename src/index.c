@@ -73,18 +73,19 @@ static uint64_t empty_word(const struct segment *s)
 static inline int protect(struct seat *seat, word64 *slot, uint64_t word, unsigned announce, struct index_hit *hit)
 {
 	const struct segment *s = &seat->member->segment;
-	uint64_t offset = SLOT_BYTES(word), again;
-	uint32_t x;
+	uint64_t offset = SLOT_BYTES(word);
+	uint32_t x = extent_of(s, offset);
 
+	if (unlikely(!SLOT_IS_USED(word)))
+		return CHANGED;
+	hit->word = word;
 	if (unlikely(!log_holds(s, offset)))
 		return NOT_OURS;
-	x = extent_of(s, offset);
 	rcu_announce(seat, announce, x);
-	again = w64_load(slot); /* I.4 */
-	if (unlikely(!SLOT_SAME(again, word)))
+	hit->word = w64_load(slot); /* I.4 */
+	if (unlikely(!SLOT_SAME(hit->word, word)))
 		return CHANGED;
 	hit->slot = slot;
-	hit->word = again;
 	hit->announced = announce;
 	return log_read_in(s, x, offset, &hit->e) ? OURS : NOT_OURS;
 }
@@ -124,27 +125,28 @@ static void remove_bad(const struct segment *s, word64 *slot, uint64_t word, str
 	best->bad += w64_cas(slot, word, empty_word(s));
 }
 
-static inline int look(struct seat *seat, const struct key *k, word64 *slot, enum index_want want, unsigned a, unsigned b,
-                struct index_hit *best, unsigned count)
+/* One slot with the key's tag. The first of its entries is read right into *best. */
+static inline int look(struct seat *seat, const struct key *k, word64 *slot, unsigned announce, struct index_hit *hit)
 {
-	unsigned announce = count && best->announced == a ? b : a;
-	uint64_t word = w64_peek(slot);
-	struct index_hit hit = {0};
-	bool better;
-	int r = protect(seat, slot, word, announce, &hit);
+	int r = protect(seat, slot, w64_peek(slot), announce, hit);
 
 	if (unlikely(r == NOT_OURS))
-		remove_bad(&seat->member->segment, slot, word, best);
-	if (unlikely(r != OURS))
-		return r;
-	if (!same_key(&hit.e, k))
-		return NOT_OURS;
-	better = !count || (hit.e.entry->generation > best->e.entry->generation) == (want == WANT_NEWEST);
-	if (better) {
-		hit.bad = best->bad;
+		remove_bad(&seat->member->segment, slot, hit->word, hit);
+	return r == OURS && !same_key(&hit->e, k) ? NOT_OURS : r;
+}
+
+/* A second entry of the key (I.1). */
+static int look_beside(struct seat *seat, const struct key *k, word64 *slot, enum index_want want, unsigned announce,
+                       struct index_hit *best)
+{
+	struct index_hit hit = {.bad = 0};
+	int r = look(seat, k, slot, announce, &hit);
+
+	best->bad += hit.bad;
+	hit.bad = best->bad;
+	if (r == OURS && (hit.e.entry->generation > best->e.entry->generation) == (want == WANT_NEWEST))
 		*best = hit;
-	}
-	return OURS;
+	return r;
 }
 
 unsigned index_find(struct seat *seat, const struct key *k, enum index_want want, unsigned a, unsigned b,
@@ -162,9 +164,10 @@ again:
 		for (found = match(c.bucket[side], c.tag); found; found &= found - 1) {
 			word64 *slot = &c.bucket[side]->slots[__builtin_ctz(found)];
 
-			if (unlikely(w64_peek(slot) >> SLOT_TAG_SHIFT != c.tag))
-				goto again;
-			r = look(seat, k, slot, want, a, b, hit, count);
+			if (likely(!count))
+				r = look(seat, k, slot, a, hit);
+			else
+				r = look_beside(seat, k, slot, want, hit->announced == a ? b : a, hit);
 			if (unlikely(r == CHANGED))
 				goto again;
 			count += r == OURS;
