@@ -124,6 +124,11 @@ int shoal_reap(struct shoal *cache);
 #define SHOAL_NONE UINT32_MAX          /* in a millisecond or permille field: explicitly none (0 means the default) */
 #define SHOAL_FOREVER (UINT32_MAX - 1) /* no end */
 
+enum {
+	SHOAL_COMPRESS = 1 << 0,                          /* values from 512 bytes on are stored by lz4, if that is smaller */
+	SHOAL_COMPRESS_ZSTD = SHOAL_COMPRESS | 1 << 1,    /* by zstd: smaller and slower */
+};
+
 struct shoal_policy {
 	uint32_t fresh_ms;        /* how long a value is fresh; default 60 000 */
 	uint32_t stale_ms;        /* then: how long it may be served while one process refreshes it; default 0 = never */
@@ -135,7 +140,7 @@ struct shoal_policy {
 	uint32_t max_loads;       /* loaders of this keyspace at once on this machine; 0 = no bound of its own */
 	uint32_t jitter_permille; /* fresh_ms varies by up to this share; default 50 */
 	float early;              /* XFetch beta; default 1; negative = no early refresh */
-	unsigned flags;
+	unsigned flags;           /* SHOAL_COMPRESS ... */
 	uint32_t reserved[9];
 };
 
@@ -147,6 +152,14 @@ struct shoal_policy {
  */
 int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version, const struct shoal_policy *policy,
                         struct shoal_keyspace **keyspace);
+
+/*
+ * The whole keyspace in O(1), for every process: all values stale (served meanwhile as the policy allows, its bounds
+ * counted from now; in a keyspace without stale_ms they are gone), or all values gone. Loads under way
+ * are superseded.
+ */
+int shoal_keyspace_expire(struct shoal_keyspace *keyspace);
+int shoal_keyspace_delete(struct shoal_keyspace *keyspace);
 
 /* ---- values ------------------------------------------------------------------------------------------------ */
 
@@ -213,6 +226,12 @@ int shoal_set_ttl(struct shoal_keyspace *keyspace, const void *key, size_t key_s
  * without stale_ms this is a delete. A load that is under way can't bring the old value back. SHOAL_MISS: no value.
  */
 int shoal_expire(struct shoal_keyspace *keyspace, const void *key, size_t key_size);
+
+/*
+ * The caller could not decode this value: it is counted, and removed if it is still of this generation, so that the next
+ * fetch loads it anew, once. Releases the value. SHOAL_MISS: the key has another value already.
+ */
+int shoal_reject(struct shoal_keyspace *keyspace, const void *key, size_t key_size, struct shoal_value *value);
 
 /* Gone now; a load that is under way is superseded. SHOAL_MISS: there was no value (loads are superseded all the same). */
 int shoal_delete(struct shoal_keyspace *keyspace, const void *key, size_t key_size);
@@ -296,6 +315,15 @@ int shoal_load_commit_value(struct shoal_load *load, size_t size, struct shoal_v
 
 /* The stale generation that the load is to replace, or NULL; valid until the load ends. */
 const struct shoal_value *shoal_load_previous(struct shoal_load *load);
+
+/* "Not modified": the previous value is fresh again. INVALID: there is none. Otherwise as publish. */
+int shoal_load_keep(struct shoal_load *load);
+
+/*
+ * What will be published is for the caller alone: it is not stored, the waiters are released to load for themselves, in
+ * parallel, and for for_ms (0: the policy's fresh_ms) the key's loads are not coalesced.
+ */
+void shoal_load_uncacheable(struct shoal_load *load, uint32_t for_ms);
 
 /* Lives of this load's value alone; 0 = the policy's. */
 void shoal_load_ttl(struct shoal_load *load, uint32_t fresh_ms, uint32_t stale_ms);

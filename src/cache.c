@@ -131,6 +131,7 @@ static int read_value(struct seat *seat, const struct shoal_keyspace *k, const s
                       size_t capacity, size_t *size)
 {
 	struct index_hit hit;
+	size_t plain;
 	enum age age = store_find(seat, k, key, READING, &hit);
 	int r = count_lookup(seat, k, age);
 
@@ -138,13 +139,16 @@ static int read_value(struct seat *seat, const struct shoal_keyspace *k, const s
 		return r;
 	if (likely(!r)) {
 		index_touch(&hit);
-		if (size)
-			*size = hit.e.value_size;
-		if (likely(hit.e.value_size <= capacity))
-			memcpy(buffer, hit.e.value, hit.e.value_size);
-		else
+		plain = store_plain_size(&hit.e);
+		if (unlikely(plain > capacity))
 			r = SHOAL_ERR_TOO_BIG;
+		else if (unlikely(!store_copy(&hit.e, buffer, plain)))
+			r = SHOAL_MISS;
+		if (likely(r != SHOAL_MISS) && size)
+			*size = plain;
 	}
+	if (unlikely(r == SHOAL_MISS && age <= AGE_STALE))
+		store_reject(seat, k, key, &hit);
 	rcu_clear(seat, READING);
 	return r;
 }
@@ -274,18 +278,23 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	uint64_t offset, generation, born;
 	struct turn turn = {0};
 	struct lives lives;
-	int r = store_reserve(seat, WRITING, key->size, size, &offset);
+	struct packed packed;
+	int r;
 
+	store_pack(k, data, size, &packed);
+	r = store_reserve(seat, WRITING, key->size, packed.size, &offset);
 	if (r) { /* the caller has a newer value than the one here: better none than the older */
 		remove_key(seat, key);
+		free(packed.owned);
 		return r;
 	}
-	if (size)
-		memcpy(store_value_at(s, offset, key), data, size);
+	if (packed.size)
+		memcpy(store_value_at(s, offset, key), packed.data, packed.size);
+	free(packed.owned);
 	lives = store_lives(k, fresh_ms, stale_ms, key->hash ^ clock_coarse_ms(&s->clock));
 	born = clock_ms(&s->clock);
 	generation = segment_draw(s);
-	store_fill(s, offset, key, generation, born, &lives, size, k->policy.schema, 0);
+	store_fill(s, offset, key, generation, born, &lives, STORED(packed.codec, packed.size), k->policy.schema, 0);
 	turn.seen.below = generation;
 	end_loads(seat, key, &fk, &turn);
 	put(seat, key, offset, generation, store_end(born, &lives)); /* a newer one is there: ours was just before it */
@@ -337,9 +346,37 @@ EXPORT int shoal_delete(struct shoal_keyspace *k, const void *data, size_t size)
 	return r;
 }
 
-static uint64_t end_of(uint64_t begin, uint32_t life)
+static int reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t generation)
 {
-	return begin == UINT64_MAX || life == SHOAL_FOREVER ? UINT64_MAX : begin + life;
+	struct index_hit hit = {0};
+	int r = SHOAL_MISS;
+
+	handle_count(&seat->member->segment, k->id, COUNTER_rejected, 1);
+	index_settle(seat, key, READING, OTHER); /* no older one may show instead */
+	if (index_find(seat, key, WANT_NEWEST, READING, OTHER, &hit)) {
+		if (hit.e.entry->generation == generation && index_drop(&seat->member->segment, &hit))
+			r = SHOAL_OK;
+		rcu_clear(seat, hit.announced);
+	}
+	return r;
+}
+
+EXPORT int shoal_reject(struct shoal_keyspace *k, const void *data, size_t size, struct shoal_value *value)
+{
+	struct seat *seat;
+	struct key key;
+	int r;
+
+	if (!k || !value)
+		return SHOAL_ERR_INVALID;
+	seat = handle_enter(k->cache, &r);
+	if (seat) {
+		r = store_key(k, &seat->member->segment, data, size, &key) ? reject(seat, k, &key, value->generation)
+									   : SHOAL_ERR_INVALID;
+		handle_leave();
+	}
+	shoal_release(value);
+	return r;
 }
 
 static uint32_t life_until(uint64_t begin, uint64_t end)
@@ -348,39 +385,40 @@ static uint32_t life_until(uint64_t begin, uint64_t end)
 }
 
 /* Stale from now: the stale bound counts from now and never lies behind the old one; the error bound likewise. A value
- * that is older than 49 days has its birth moved up, so that its age fits. */
-static struct lives expired_lives(const struct entry *e, const struct shoal_policy *p, uint64_t now, uint64_t *born)
+ * that is older than 49 days has its birth moved up, so that its age fits. The copy never was fresh: "until now" would
+ * be fresh once more to who reads a coarse clock that lags by more than it may (12 ms were seen on a busy machine). */
+static struct lives expired_lives(const struct segment *s, const struct shoal_keyspace *k, const struct entry *e,
+                                  uint64_t *born)
 {
-	uint64_t fresh_end = end_of(e->born_ms, e->fresh_for), stale_end = end_of(fresh_end, e->stale_for);
-	uint64_t error_end = end_of(stale_end, e->error_for), begin = min_u64(now, fresh_end);
+	struct bounds own = store_bounds(s, k->id, e, &k->policy);
+	struct bounds b = store_expired(&own, clock_ms(&s->clock), &k->policy);
 
-	stale_end = min_u64(stale_end, end_of(now, p->stale_ms));
-	error_end = min_u64(error_end, end_of(stale_end, p->error_ms));
-	*born = max_u64(e->born_ms, begin > SHOAL_FOREVER - 1 ? begin - (SHOAL_FOREVER - 1) : 0);
-	return (struct lives){life_until(*born, begin), life_until(begin, stale_end), life_until(stale_end, error_end)};
+	*born = max_u64(e->born_ms, b.stale != UINT64_MAX && b.stale > SHOAL_FOREVER - 1 ? b.stale - (SHOAL_FOREVER - 1) : 0);
+	return (struct lives){0, life_until(*born, b.stale), life_until(b.stale, b.error)};
 }
 
 /* Write the copy of an announced entry with new deadlines, and put it in that entry's very place. False: the place has
  * changed. */
-static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t generation,
+static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const struct key *key,
                         const struct index_hit *hit, uint64_t offset)
 {
 	const struct segment *s = &seat->member->segment;
 	struct index_target target = {hit->slot, hit->word, true, hit->e.length, hit->announced};
 	const struct entry *old = hit->e.entry;
 	uint64_t born;
-	struct lives lives = expired_lives(old, &k->policy, clock_ms(&s->clock), &born);
+	struct lives lives = expired_lives(s, k, old, &born);
 
 	memcpy(store_value_at(s, offset, key), hit->e.value, hit->e.value_size);
-	store_fill(s, offset, key, generation, born, &lives, hit->e.value_size, old->schema, old->cost_us);
+	store_fill(s, offset, key, old->generation, born, &lives, hit->e.stored, old->schema, old->cost_us);
 	return index_commit(s, &target, index_word(key, offset, hit->word), w32_peek(&log_at(s, offset)->length),
 			    store_end(born, &lives));
 }
 
 /*
- * Entries are immutable: the value is copied with new deadlines, under a generation of its own. The copy replaces the
- * entry it was made from and nothing else, or an older value could come back over a newer one. Its length is learnt
- * first, so that nothing is announced while room is made.
+ * Entries are immutable: the value is copied with new deadlines. The copy keeps the generation, or a set or delete that
+ * drew its own just before ours would take the old value for a newer one and leave it. It replaces the entry it was made
+ * from and nothing else, or an older value could come back over a newer one. Its length is learnt first, so that nothing
+ * is announced while room is made.
  */
 static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t generation)
 {
@@ -393,9 +431,9 @@ static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const
 		if (store_find(seat, k, key, READING, &hit) == AGE_DEAD) {
 			r = SHOAL_MISS;
 		} else if (hit.e.entry->generation >= generation) {
-			done = true; /* newer than this call, or its own copy */
+			done = true; /* newer than this call */
 		} else if (offset && hit.e.value_size <= reserved) {
-			done = put_expired(seat, k, key, generation, &hit, offset);
+			done = put_expired(seat, k, key, &hit, offset);
 		} else {
 			reserved = hit.e.value_size;
 			rcu_clear(seat, READING);

@@ -41,6 +41,7 @@
 
 #include "flight.h"
 #include "futex.h"
+#include "hash.h"
 
 #define WINDOW 16u
 #define SEQUENCE_BITS 28
@@ -51,6 +52,7 @@
 #define SEQUENCE(word) ((uint32_t)((word) >> 4) & SEQUENCE_MASK)
 #define TAG(value) ((uint32_t)((value) >> PAYLOAD_BITS))
 #define RELAY 4
+#define BACKOFF_CAP_MS 60000u
 #define PATIENCE 4 /* turns in which a claimant ahead is given way to */
 
 static uint64_t make_word(const struct flight_key *k, uint32_t leader, uint32_t sequence, enum flight_state state)
@@ -192,14 +194,15 @@ static int judge_running(const struct claim *c, struct flight *f, uint32_t slot,
 	}
 	if (dead)
 		return TAKE_OVER;
-	*c->ticket = (struct ticket){slot, TAG(w64_load(&f->identity[0])), word};
+	*c->ticket = (struct ticket){slot, TAG(w64_load(&f->lease)), word};
 	return w64_load(&f->word) == word ? OUTCOME_JOIN : LOOK_AGAIN;
 }
 
+/* A failure whose time is over is tried again in its place, so that the next one in a row is remembered for longer. */
 static int judge_remembered(const struct claim *c, struct flight *f, uint64_t word)
 {
 	if (is_over(&f->until, c->now_ms))
-		return end_here(f, word);
+		return FLIGHT_STATE(word) == FLIGHT_FAILED ? TAKE_OVER : end_here(f, word);
 	*c->error = (int)(uint32_t)w64_load(&f->error);
 	if (w64_load(&f->word) != word)
 		return LOOK_AGAIN;
@@ -281,7 +284,8 @@ static int look_for_room(const struct claim *c, uint32_t *slot)
 			struct flight *f = flight_at(s, at);
 
 			if (take_over(c, f, word))
-				return lead(c, f, at, (SEQUENCE(word) + 1) & SEQUENCE_MASK, OUTCOME_TAKEOVER);
+				return lead(c, f, at, (SEQUENCE(word) + 1) & SEQUENCE_MASK,
+					    FLIGHT_STATE(word) == FLIGHT_FAILED ? OUTCOME_LEAD : OUTCOME_TAKEOVER);
 			i--; /* somebody else was first */
 		} else if (r != LOOK_ON) {
 			return r;
@@ -439,14 +443,30 @@ bool flight_end(struct seat *seat, const struct ticket *t, enum flight_state to)
 	return true;
 }
 
-bool flight_remember(struct seat *seat, const struct ticket *t, enum flight_state to, int code, uint64_t until_ms)
+bool flight_refuse(struct seat *seat, const struct ticket *t, uint64_t until_ms)
+{
+	raise(&flight_at(&seat->member->segment, t->slot)->until, t->token, to_ticks(until_ms));
+	return flight_end(seat, t, FLIGHT_UNCACHEABLE);
+}
+
+/* How many times in a row this key has failed before: the error of an earlier leadership of the same claim tells. */
+static unsigned failures_before(const struct flight *f)
+{
+	uint64_t error = w64_load(&f->error);
+
+	return newer(TAG(error), TAG(w64_load(&f->identity[0]))) ? (unsigned)(error >> 32 & 15) + 1 : 0;
+}
+
+bool flight_fail(struct seat *seat, const struct ticket *t, int code, uint64_t now_ms, uint32_t retry_ms)
 {
 	struct flight *f = flight_at(&seat->member->segment, t->slot);
+	uint64_t n = min_u64(failures_before(f), 15), wait = min_u64((uint64_t)retry_ms << n, max_u64(retry_ms, BACKOFF_CAP_MS));
 
-	if (to == FLIGHT_FAILED)
-		raise(&f->error, t->token, (uint32_t)code);
-	raise(&f->until, t->token, to_ticks(until_ms));
-	return flight_end(seat, t, to);
+	if (n) /* keys that failed together are not tried again together */
+		wait -= wait / 8 * (hash_mix(now_ms ^ t->slot) >> 48) >> 16;
+	raise(&f->error, t->token, n << 32 | (uint32_t)code);
+	raise(&f->until, t->token, to_ticks(now_ms + wait));
+	return flight_end(seat, t, FLIGHT_FAILED);
 }
 
 /* The lease, then the word: who marks it OVERDUE has read the lease after the word, so one of the two CASes fails. */
@@ -471,7 +491,7 @@ bool flight_error(const struct segment *s, const struct ticket *t, int *error)
 
 	if (FLIGHT_STATE(word) != FLIGHT_FAILED && FLIGHT_STATE(word) != FLIGHT_FREE)
 		return false;
-	if (!newer(TAG(value), t->token) || TAG(w64_load(&f->identity[0])) != t->token)
+	if (newer(t->token, TAG(value)) || newer(TAG(w64_load(&f->identity[0])), t->token))
 		return false;
 	*error = (int)(uint32_t)value;
 	return true;

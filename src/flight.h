@@ -7,6 +7,7 @@
  *   COMPUTING -> OVERDUE                                    its lease is over: an heir claims another slot of the key
  *   COMPUTING -> ORPHAN                                     its leader gave up, or died and was recovered
  *   COMPUTING (dead leader) | ORPHAN -> COMPUTING (heir)    within the lease
+ *   FAILED -> COMPUTING                                     tried again, when its time is over
  *   OVERDUE -> PUBLISHING | FREE                            the overdue leader publishes, or ends otherwise
  *   PUBLISHING -> COMPUTING                                 the index slot had changed: the publisher places again
  *   any of a key -> FREE                                    superseded by set, delete, expire, or an heir's value
@@ -48,12 +49,12 @@ struct flight_key {
 /* A flight that one leads or waits for. */
 struct ticket {
 	uint32_t slot;
-	uint32_t token; /* leading: the sequence at which this leadership began; waiting: of the claim that was joined */
+	uint32_t token; /* the sequence at which the leadership began */
 	uint64_t word;  /* waiting: what it held */
 };
 
 enum flight_outcome {
-	OUTCOME_LEAD = 1,    /* claimed */
+	OUTCOME_LEAD = 1,    /* claimed, also to try again after a failure */
 	OUTCOME_TAKEOVER,    /* claimed from a leader that died or gave up */
 	OUTCOME_JOIN,        /* another leads */
 	OUTCOME_FAILED,      /* a load failed a short while ago; *error */
@@ -73,8 +74,10 @@ bool flight_publishing(struct seat *seat, const struct ticket *t);
 bool flight_unpublish(struct seat *seat, const struct ticket *t);
 /* The end of a leadership: to FREE, FAILED, UNCACHEABLE or ORPHAN; wakes. False: superseded. */
 bool flight_end(struct seat *seat, const struct ticket *t, enum flight_state to);
-/* To FAILED (with its code) or UNCACHEABLE, until then. */
-bool flight_remember(struct seat *seat, const struct ticket *t, enum flight_state to, int code, uint64_t until_ms);
+/* To UNCACHEABLE until then: its waiters, and who asks, load for themselves. */
+bool flight_refuse(struct seat *seat, const struct ticket *t, uint64_t until_ms);
+/* To FAILED, with its code, for retry_ms; doubled for each failure in a row, up to a minute, less up to an eighth. */
+bool flight_fail(struct seat *seat, const struct ticket *t, int code, uint64_t now_ms, uint32_t retry_ms);
 /* False: superseded or overdue. */
 bool flight_renew(struct seat *seat, const struct ticket *t, uint64_t now_ms, uint32_t lease_ms);
 

@@ -146,6 +146,8 @@ static int look_beside(struct seat *seat, const struct key *k, word64 *slot, enu
 	hit.bad = best->bad;
 	if (r == OURS && (hit.e.entry->generation > best->e.entry->generation) == (want == WANT_NEWEST))
 		*best = hit;
+	else
+		rcu_clear(seat, announce); /* also of a stranger with the same tag: nobody else would */
 	return r;
 }
 
@@ -168,8 +170,10 @@ again:
 				r = look(seat, k, slot, a, hit);
 			else
 				r = look_beside(seat, k, slot, want, hit->announced == a ? b : a, hit);
-			if (unlikely(r == CHANGED))
+			if (unlikely(r == CHANGED)) {
+				rcu_clear(seat, b);
 				goto again;
+			}
 			count += r == OURS;
 		}
 	}

@@ -111,3 +111,72 @@ EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t v
 	*keyspace = k;
 	return SHOAL_OK;
 }
+
+/* ---- barriers ---------------------------------------------------------------------------------------------- */
+
+static const struct segment *enter(struct shoal_keyspace *k, struct keyspace **record)
+{
+	const struct segment *s;
+
+	urcu_bp_read_lock();
+	s = &rcu_dereference(k->cache->member)->segment;
+	*record = &s->keyspaces[k->id];
+	return s;
+}
+
+/* The barrier last: until then nobody looks at the rest. Words only rise, so a slower caller changes nothing. */
+EXPORT int shoal_keyspace_delete(struct shoal_keyspace *k)
+{
+	const struct segment *s;
+	struct keyspace *record;
+	uint64_t generation;
+	int r = SHOAL_ERR_PERMISSION;
+
+	if (!k)
+		return SHOAL_ERR_INVALID;
+	s = enter(k, &record);
+	if (!s->read_only) {
+		generation = segment_draw(s);
+		w64_max(&record->deleted, generation);
+		w64_max(&record->barrier, generation);
+		r = SHOAL_OK;
+	}
+	urcu_bp_read_unlock();
+	return r;
+}
+
+/*
+ * An expire has a generation and a time. The last BARRIERS of them are kept, so that a later one does not prolong what an
+ * earlier one has bounded; what only an older one bounds is taken for gone. Killed in between: the slot is empty, and what
+ * it bounded is gone (`forgotten` was raised first).
+ */
+static void add_expire(const struct segment *s, struct keyspace *record)
+{
+	struct barrier *b = &record->expired[w64_add(&record->expires, 1) % BARRIERS];
+	uint64_t now = clock_ms(&s->clock), generation;
+
+	w64_max(&record->forgotten, w64_load(&b->generation));
+	w64_store(&b->generation, 0);
+	w64_store(&b->at_ms, now);
+	generation = segment_draw(s);
+	w64_store(&b->generation, generation);
+	w64_max(&record->barrier, generation);
+}
+
+EXPORT int shoal_keyspace_expire(struct shoal_keyspace *k)
+{
+	const struct segment *s;
+	struct keyspace *record;
+	bool read_only;
+
+	if (!k)
+		return SHOAL_ERR_INVALID;
+	if (!k->policy.stale_ms)
+		return shoal_keyspace_delete(k);
+	s = enter(k, &record);
+	read_only = s->read_only;
+	if (!read_only)
+		add_expire(s, record);
+	urcu_bp_read_unlock();
+	return read_only ? SHOAL_ERR_PERMISSION : SHOAL_OK;
+}

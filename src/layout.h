@@ -3,7 +3,7 @@
  * Every struct that lies in the segment, drawn. The segment is one file, mapped at a different address in each
  * process: all references are indices or offsets. Order of the areas, each beginning on a page:
  *
- *   header | alive words | processes | readers | flights | keyspaces | counter lines | extents | index | log
+ *   header | alive words | processes | readers | flights | permits | keyspaces | counter lines | extents | index | log
  *
  * The alive words are mapped a second time on their own (registry.c says why). Change anything here and
  * LAYOUT_VERSION, which is part of the file's name, has to go up.
@@ -42,7 +42,8 @@ struct geometry {
 	uint32_t extents, extent_size, max_entry, max_loads;
 	uint32_t buckets;
 	uint32_t reserved;
-	uint64_t alive_at, processes_at, readers_at, flights_at, keyspaces_at, lines_at, extents_at, index_at, log_at;
+	uint64_t alive_at, processes_at, readers_at, flights_at, permits_at, keyspaces_at, lines_at, extents_at, index_at,
+		log_at;
 	uint64_t checksum;
 };
 
@@ -58,6 +59,8 @@ struct header {
 	word32 free_hint;                       /* where the last free extent was found */
 	word32 lines_used;                      /* counter lines handed out, never given back */
 	word64 evicted_entries, evicted_extents, reappended_bytes, grace_blocked_ms;
+	_Alignas(CACHE_LINE) word64 turn;       /* virtual time of the permits' queue; permit.c */
+	word32 permits_used;                    /* nodes below this one have been used; raised only */
 	_Alignas(CACHE_LINE) word64 heads[HEADS_MAX]; /* {extent's sequence:32 | extent + 1:32}, 0 = none; extents.c */
 };
 _Static_assert(sizeof(struct header) <= PAGE, "the header is one page");
@@ -143,7 +146,7 @@ _Static_assert(sizeof(struct extent) == CACHE_LINE, "one line per extent");
  */
 struct entry {
 	word32 length;       /* of all of it, reserved; a multiple of 8 */
-	uint32_t value_size;
+	uint32_t stored;     /* bytes of the value as it lies here, and the codec in the top 3 bits */
 	uint64_t generation;
 	uint64_t born_ms;    /* CLOCK_MONOTONIC */
 	uint32_t fresh_for;  /* ms from born; SHOAL_FOREVER */
@@ -155,6 +158,9 @@ struct entry {
 	uint16_t key_size;
 	unsigned char key[];
 };
+#define STORED(codec, size) ((uint32_t)(codec) << 29 | (uint32_t)(size))
+#define STORED_SIZE(stored) ((stored) & 0x1fffffffu)
+#define STORED_CODEC(stored) ((stored) >> 29)
 _Static_assert(sizeof(struct entry) == 48, "48 bytes in front of the key");
 
 /* ---- what -------------------------------------------------------------------------------------------------- */
@@ -186,7 +192,7 @@ struct flight {
 	_Alignas(CACHE_LINE) word64 word;
 	word64 lease;         /* of the leadership that began at that sequence: its end, in 4 ms */
 	word64 until;         /* FAILED, UNCACHEABLE: remembered till then, in 4 ms */
-	word64 error;         /* the code that leadership failed with */
+	word64 error;         /* {failures in a row before:4 | code:32} of the leadership that failed */
 	word64 generation;    /* low bits of the one it drew */
 	word64 identity[2];   /* of the key: 72 bits of two hashes; sequence of the claim */
 	word32 waiters;       /* a hint */
@@ -198,11 +204,39 @@ struct flight {
 };
 _Static_assert(sizeof(struct flight) == 2 * CACHE_LINE, "two lines per flight, one of them probed");
 
+/*
+ * permit.word   63        48 47       32 31        2 1     0
+ *               +-----------+-----------+-----------+-------+
+ *               |  reader   | keyspace  |   turn    | state |
+ *               +-----------+-----------+-----------+-------+
+ */
+struct permit {
+	_Alignas(32) word64 word; /* by CAS alone */
+	word64 until;             /* HELD: end of its lease, ms; UINT64_MAX: found over */
+	word64 kicked;            /* told to take since then, ms; 0 = not, or it has looked */
+	word32 kick;              /* the futex: counted up by who tells */
+	word32 bound;             /* of its keyspace, as its owner has it; 0 = none */
+};
+_Static_assert(sizeof(struct permit) == 32, "two nodes per line");
+
+/* An expire of a whole keyspace. */
+struct barrier {
+	word64 generation; /* generations up to this one are stale; 0 = none */
+	word64 at_ms;      /* since then */
+};
+
 #define HISTOGRAM_BUCKETS 128u
+#define BARRIERS 4u
 struct keyspace {
 	_Alignas(CACHE_LINE) word64 identity; /* hash of name and version, low bit 1; claimed by CAS, never given back */
 	word64 version;
 	word64 name[NAME_SIZE / 8];
+	word64 turn; /* the last one drawn for a permit */
+	_Alignas(CACHE_LINE) word64 barrier;  /* generations above it are touched by none of what follows: all a hit looks at */
+	word64 deleted;                       /* up to this one they are gone */
+	word64 forgotten;                     /* newest expire that `expired` has no room for: up to it they are gone, too */
+	word64 expires;                       /* drawn by add: which of `expired` is next */
+	_Alignas(CACHE_LINE) struct barrier expired[BARRIERS];
 	_Alignas(CACHE_LINE) word64 counters[COUNTER_COUNT];
 	_Alignas(CACHE_LINE) word64 load_histogram[HISTOGRAM_BUCKETS];
 	word64 wait_histogram[HISTOGRAM_BUCKETS];

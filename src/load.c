@@ -42,6 +42,8 @@ struct shoal_load {
 	struct ticket ticket;
 	uint64_t generation;
 	uint32_t fresh_ms, stale_ms;
+	bool uncacheable;
+	uint32_t uncacheable_ms;
 	uint64_t began_ns;
 	struct key key;
 	struct flight_key fk;
@@ -195,6 +197,12 @@ struct attempt {
 	bool fetch;
 };
 
+static int serve_fresh(struct attempt *a)
+{
+	handle_count_hot(a->seat, a->k->id, COUNTER_hits_fresh);
+	return SHOAL_OK;
+}
+
 static int become_leader(struct attempt *a, bool coalesced, bool takeover, struct shoal_load **load)
 {
 	struct shoal_load *l = new_load(a->k, a->seat, &a->key, &a->fk, a->fetch);
@@ -209,6 +217,11 @@ static int become_leader(struct attempt *a, bool coalesced, bool takeover, struc
 	l->ticket = a->ticket;
 	lead(l, coalesced, takeover);
 	*load = l;
+	if (a->age == AGE_FRESH) {
+		count(l, COUNTER_early_refreshes);
+		serve_fresh(a);
+		return SHOAL_REFRESH;
+	}
 	if (a->age == AGE_STALE) {
 		serve_stale(a->seat, a->k, a->value, 0);
 		return SHOAL_REFRESH;
@@ -217,17 +230,19 @@ static int become_leader(struct attempt *a, bool coalesced, bool takeover, struc
 	return give_error(a->value, 0, SHOAL_LEAD);
 }
 
-/* The flight is mine. Someone may have published between my first look and my claim. */
+/* The flight is mine. Someone may have published between my first look and my claim: then there is nothing to load, also
+ * if I came to refresh a fresh value early. */
 static int claimed(struct attempt *a, bool takeover, struct shoal_load **load)
 {
+	uint64_t seen = a->age == AGE_FRESH ? a->value->generation : 0;
+
 	shoal_release(a->value);
 	a->age = store_get(a->seat, a->k, &a->key, a->value);
-	if (a->age != AGE_FRESH)
+	if (a->age != AGE_FRESH || a->value->generation == seen)
 		return become_leader(a, true, takeover, load);
 	flight_end(a->seat, &a->ticket, FLIGHT_FREE);
 	w32_sub(&a->seat->loads, 1);
-	handle_count_hot(a->seat, a->k->id, COUNTER_hits_fresh);
-	return SHOAL_OK;
+	return serve_fresh(a);
 }
 
 static int joined(struct attempt *a, struct shoal_load **load)
@@ -264,12 +279,12 @@ static int begin(struct attempt *a, struct shoal_load **load)
 	int error = 0;
 
 	a->age = store_get(a->seat, a->k, &a->key, a->value);
-	if (likely(a->age == AGE_FRESH)) {
-		handle_count_hot(a->seat, a->k->id, COUNTER_hits_fresh);
-		return SHOAL_OK;
-	}
+	if (likely(a->age == AGE_FRESH && !store_is_early(a->seat, a->k, a->value)))
+		return serve_fresh(a);
 	a->fk = store_flight_key(s, &a->key);
 	outcome = flight_claim(a->seat, &a->fk, now_ms(s), a->k->policy.lease_ms, &a->ticket, &error);
+	if (a->age == AGE_FRESH && outcome != OUTCOME_LEAD && outcome != OUTCOME_TAKEOVER)
+		return serve_fresh(a);
 	switch (outcome) {
 	case OUTCOME_LEAD:
 	case OUTCOME_TAKEOVER:
@@ -427,7 +442,7 @@ static bool leads(const struct shoal_load *l)
 static bool reserve_in_log(struct shoal_load *l, struct seat *seat, size_t size, uint64_t *offset, unsigned *pin)
 {
 	*pin = rcu_free_pin(seat);
-	return l->coalesced && *pin && !store_reserve(seat, *pin, l->key.size, size, offset);
+	return l->coalesced && *pin && !(l->k->policy.flags & SHOAL_COMPRESS) && !store_reserve(seat, *pin, l->key.size, size, offset);
 }
 
 static void *space_at(const struct shoal_load *l)
@@ -525,16 +540,21 @@ static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 	const struct segment *s = &seat->member->segment;
 	uint64_t offset = l->offset, born = now_ms(s), cost_us;
 	struct lives lives = store_lives(l->k, l->fresh_ms, l->stale_ms, l->generation);
+	struct packed packed = {.size = size};
 	int r = SHOAL_OK;
 
 	if (!l->pin) {
-		r = store_reserve(seat, WRITING, l->key.size, size, &offset);
+		store_pack(l->k, l->heap, size, &packed);
+		r = store_reserve(seat, WRITING, l->key.size, packed.size, &offset);
+		if (!r)
+			memcpy(store_value_at(s, offset, &l->key), packed.data, packed.size);
+		free(packed.owned);
 		if (r)
 			return r;
-		memcpy(store_value_at(s, offset, &l->key), l->heap, size);
 	}
 	cost_us = (clock_system_ns(CLOCK_MONOTONIC) - l->began_ns) / 1000;
-	store_fill(s, offset, &l->key, l->generation, born, &lives, size, l->k->policy.schema, cost_us);
+	store_fill(s, offset, &l->key, l->generation, born, &lives, STORED(packed.codec, packed.size), l->k->policy.schema,
+		   cost_us);
 	r = publish_entry(l, seat, offset, store_end(born, &lives));
 	rcu_clear(seat, WRITING);
 	return r;
@@ -543,15 +563,16 @@ static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 /* What can't be stored must not make its waiters load one after the other: they are told to load for themselves. */
 static void refuse(struct shoal_load *l, struct seat *seat, int error)
 {
-	uint64_t now = now_ms(&seat->member->segment);
+	uint32_t for_ms = l->uncacheable              ? l->uncacheable_ms
+			  : error == SHOAL_ERR_TOO_BIG ? l->k->policy.fresh_ms
+						       : l->k->policy.retry_ms;
 
 	if (error == SHOAL_ERR_SUPERSEDED) {
 		count(l, COUNTER_superseded);
 		return;
 	}
 	count(l, COUNTER_uncached);
-	flight_remember(seat, &l->ticket, FLIGHT_UNCACHEABLE, 0,
-			now + (error == SHOAL_ERR_TOO_BIG ? l->k->policy.fresh_ms : l->k->policy.retry_ms));
+	flight_refuse(seat, &l->ticket, now_ms(&seat->member->segment) + for_ms);
 }
 
 /* The publisher's seat takes the flight over from the one that began it, so that the record of F.3 is its own. */
@@ -571,9 +592,9 @@ static int publish(struct shoal_load *l, size_t size)
 		return r;
 	}
 	w32_add(&seat->loads, 1);
-	r = store_value(l, seat, size);
+	r = l->uncacheable ? SHOAL_OK : store_value(l, seat, size);
 	count_time(l, false);
-	if (r)
+	if (r || l->uncacheable)
 		refuse(l, seat, r);
 	w32_sub(&seat->loads, 1);
 	handle_leave();
@@ -590,7 +611,8 @@ static void take_value(struct shoal_load *l, size_t size, struct shoal_value *va
 		.freshness = SHOAL_FRESH,
 		.source = SHOAL_LOADED,
 	};
-	*store_hold(value) = (struct hold){l->pin ? l->space_seat : NULL, l->epoch, l->pin, l->heap};
+	*store_hold(value) = (struct hold){
+		.seat = l->pin ? l->space_seat : NULL, .epoch = l->epoch, .pin = l->pin, .heap = l->heap};
 	l->pin = 0;
 	l->heap = NULL;
 }
@@ -657,6 +679,17 @@ EXPORT int shoal_load_publish(struct shoal_load *l, const void *data, size_t siz
 	return commit(l, size, NULL);
 }
 
+EXPORT int shoal_load_keep(struct shoal_load *l)
+{
+	if (!leads(l))
+		return not_leading(l);
+	if (!l->previous.data) {
+		shoal_load_cancel(l);
+		return SHOAL_ERR_INVALID;
+	}
+	return shoal_load_publish(l, l->previous.data, l->previous.size);
+}
+
 /* ---- other ends, and the rest of a leader's calls ---------------------------------------------------------- */
 
 EXPORT int shoal_load_fail(struct shoal_load *l, int code)
@@ -668,8 +701,7 @@ EXPORT int shoal_load_fail(struct shoal_load *l, int code)
 	if (l->published)
 		return SHOAL_ERR_INVALID;
 	if (l->coalesced)
-		mine = flight_remember(l->seat, &l->ticket, FLIGHT_FAILED, code,
-				       now_ms(segment_of(l)) + l->k->policy.retry_ms);
+		mine = flight_fail(l->seat, &l->ticket, code, now_ms(segment_of(l)), l->k->policy.retry_ms);
 	if (l->seat)
 		count_time(l, true);
 	end_load(l);
@@ -701,6 +733,14 @@ EXPORT void shoal_load_ttl(struct shoal_load *l, uint32_t fresh_ms, uint32_t sta
 		return;
 	l->fresh_ms = fresh_ms;
 	l->stale_ms = stale_ms;
+}
+
+EXPORT void shoal_load_uncacheable(struct shoal_load *l, uint32_t for_ms)
+{
+	if (!leads(l))
+		return;
+	l->uncacheable = true;
+	l->uncacheable_ms = for_ms == SHOAL_NONE ? 0 : for_ms ? for_ms : l->k->policy.fresh_ms;
 }
 
 EXPORT const struct shoal_value *shoal_load_previous(struct shoal_load *l)

@@ -170,8 +170,8 @@ uint64_t *log_checksum_at(const struct log_entry *e)
 /* Key and value on their own: the padding between them is nobody's. */
 uint64_t log_checksum(const struct log_entry *e)
 {
-	size_t head = offsetof(struct entry, key) - offsetof(struct entry, value_size);
-	uint64_t sum = hash_bytes(&e->entry->value_size, head, 0);
+	size_t head = offsetof(struct entry, key) - offsetof(struct entry, stored);
+	uint64_t sum = hash_bytes(&e->entry->stored, head, 0);
 
 	sum = hash_bytes(e->key, e->key_size, sum);
 	return hash_bytes(e->value, e->value_size, sum);

@@ -25,7 +25,7 @@ enum { LOG_FULL = 1 };
 struct log_entry {
 	const struct entry *entry;
 	const unsigned char *key, *value;
-	uint32_t length, value_size;
+	uint32_t length, stored, value_size; /* stored: value_size and codec */
 	uint16_t key_size, keyspace;
 };
 
@@ -63,7 +63,8 @@ static inline bool log_read_in(const struct segment *s, uint32_t x, uint64_t off
 	e->length = w32_peek(&entry->length);
 	e->key_size = entry->key_size;
 	e->keyspace = entry->keyspace;
-	e->value_size = entry->value_size;
+	e->stored = entry->stored;
+	e->value_size = STORED_SIZE(e->stored);
 	e->key = entry->key;
 	e->value = e->key + align_up(e->key_size, 8);
 	return e->length <= end - offset && log_length(s, e->key_size, e->value_size) <= e->length;

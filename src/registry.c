@@ -104,14 +104,43 @@ static int claim_process(struct member *m, struct wiped *w)
 	return SHOAL_ERR_LIMIT;
 }
 
-/* urcu-bp keeps the parent's threads in the child's copy of its registry, and a grace period would wait for them. Only in
- * a child, where they don't run: elsewhere it would take their protection away. */
+/*
+ * urcu-bp keeps the threads of a process in a registry behind locks. A child of fork must find the locks free and the
+ * parent's threads gone, or its first grace period would wait for them: so fork goes through urcu-bp's own hooks, before
+ * the child has a second thread. A raw clone runs no hooks: its first call makes up for it. Nowhere else: it would take
+ * the protection of the threads that are there away.
+ */
+static word32 urcu_process; /* whose threads are in the registry */
+static int hook_error;
+
+static void after_fork_child(void)
+{
+	urcu_bp_after_fork_child();
+	w32_store(&urcu_process, (uint32_t)getpid());
+}
+
+static void watch_forks(void)
+{
+	w32_store(&urcu_process, (uint32_t)getpid());
+	hook_error = pthread_atfork(urcu_bp_before_fork, urcu_bp_after_fork_parent, after_fork_child);
+}
+
+static void forget_parent_threads(void)
+{
+	uint32_t pid = (uint32_t)getpid(), before = w32_load(&urcu_process);
+
+	if (before == pid || !w32_cas(&urcu_process, before, pid))
+		return;
+	urcu_bp_before_fork();
+	urcu_bp_after_fork_child();
+}
+
 void registry_notice_fork(struct member *m)
 {
 	if (w32_peek(&m->wiped->ours))
 		return;
-	urcu_bp_before_fork();
-	urcu_bp_after_fork_child();
+	forget_parent_threads();
+	m->inherited |= m->joined;
 	w32_store(&m->users, 1); /* the handle; the parent's threads are not ours */
 	w32_store(&m->wiped->ours, 1);
 }
@@ -132,6 +161,7 @@ static int join_process(struct member *m)
 	r = claim_process(m, w);
 	if (r)
 		return r;
+	m->joined = true;
 	w64_store(&w->epoch, epoch | 1);
 	return SHOAL_OK;
 }
@@ -309,6 +339,7 @@ static int join_thread(struct member *m, struct seat **out, uint64_t *dead)
 	seat->next = m->wiped->seats;
 	m->wiped->seats = seat;
 	seat->listed = true;
+	seat->random = seat->epoch + seat->tag + seat->index;
 	registry_here_cache = (struct registry_here){seat->epoch, seat};
 	*out = seat;
 	return SHOAL_OK;
@@ -388,12 +419,14 @@ static void end_member(struct member *m)
 	struct seat *seat;
 
 	urcu_bp_synchronize_rcu(); /* those who are in registry_settle */
+	segment_unmap_alive(m->segment.alive, &m->segment.geometry);
+	pthread_key_delete(m->key);
+	if (m->inherited)
+		return; /* values of the parent's may still be released here, which looks at `wiped` through their seats */
 	while ((seat = m->graves)) {
 		m->graves = seat->next;
 		free(seat);
 	}
-	segment_unmap_alive(m->segment.alive, &m->segment.geometry);
-	pthread_key_delete(m->key);
 	munmap(m->wiped, PAGE);
 	free(m);
 }
@@ -450,6 +483,11 @@ void registry_leave(struct seat *seat)
 
 int registry_open(struct member *m, void (*at_exit)(void *seat))
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, watch_forks);
+	if ((errno = hook_error))
+		return SHOAL_ERR_SYSTEM;
 	m->wiped = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (m->wiped == MAP_FAILED)
 		return SHOAL_ERR_SYSTEM;

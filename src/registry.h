@@ -42,6 +42,8 @@ struct member {
 	word32 users;        /* the handle, and each thread that has a seat */
 	word64 recovered_ms; /* when this process last looked for the dead; recover.c's */
 	bool closed;         /* under the lock, like what follows */
+	bool joined;         /* there have been seats, here or in an ancestor */
+	bool inherited;      /* in an ancestor: what they name stays */
 	struct seat *graves; /* seats to be used again: type-stable, so a late look at one is harmless */
 };
 
@@ -57,6 +59,7 @@ struct seat {
 	bool listed;           /* it has its reader slot; both under the lock */
 	bool threaded;         /* a thread points to it */
 	struct shoal_load *loading; /* innermost loader that runs on this thread; load.c's */
+	uint64_t random;       /* state of store.c's dice */
 	struct seat *next;
 	struct line *lines[];  /* by keyspace; NULL until counted */
 };

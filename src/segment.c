@@ -96,6 +96,7 @@ static uint64_t place_areas(struct geometry *g)
 	g->processes_at = take(&at, (uint64_t)g->processes * sizeof(struct process));
 	g->readers_at = take(&at, (uint64_t)g->readers * sizeof(struct reader));
 	g->flights_at = take(&at, (uint64_t)g->flights * sizeof(struct flight));
+	g->permits_at = take(&at, (uint64_t)g->readers * sizeof(struct permit));
 	g->keyspaces_at = take(&at, (uint64_t)g->keyspaces * sizeof(struct keyspace));
 	g->lines_at = take(&at, (uint64_t)g->lines * sizeof(struct line));
 	g->extents_at = take(&at, (uint64_t)g->extents * sizeof(struct extent));
@@ -188,6 +189,7 @@ static int map_areas(int fd, const struct geometry *g, bool read_only, struct se
 		.processes = (struct process *)(base + g->processes_at),
 		.readers = (struct reader *)(base + g->readers_at),
 		.flights = (struct flight *)(base + g->flights_at),
+		.permits = (struct permit *)(base + g->permits_at),
 		.keyspaces = (struct keyspace *)(base + g->keyspaces_at),
 		.lines = (struct line *)(base + g->lines_at),
 		.extents = (struct extent *)(base + g->extents_at),

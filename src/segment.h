@@ -17,6 +17,7 @@ struct segment {
 	struct process *processes;
 	struct reader *readers;
 	struct flight *flights;
+	struct permit *permits;
 	struct keyspace *keyspaces;
 	struct line *lines;
 	struct extent *extents;

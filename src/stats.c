@@ -184,13 +184,17 @@ static int64_t left(uint64_t end, uint64_t now)
 /* Show an entry whose bytes stay where they are meanwhile. */
 static int show(const struct scan *scan, const struct log_entry *e, uint64_t word)
 {
+	static const struct shoal_policy any = {.stale_ms = SHOAL_FOREVER, .error_ms = SHOAL_FOREVER};
 	const struct entry *entry = e->entry;
-	struct lives fresh = {entry->fresh_for, 0, 0}, stale = {entry->fresh_for, entry->stale_for, 0};
 	uint64_t now = clock_ms(&scan->s->clock);
 	struct keyspace *record;
+	struct bounds bounds;
 	char name[NAME_SIZE];
 
-	if (e->keyspace >= scan->s->geometry.keyspaces || store_age(entry, now) == AGE_DEAD)
+	if (e->keyspace >= scan->s->geometry.keyspaces)
+		return 0;
+	bounds = store_bounds(scan->s, e->keyspace, entry, &any); /* an expire of the keyspace counts; its bounds are its readers' */
+	if (store_age(&bounds, now) == AGE_DEAD)
 		return 0;
 	record = &scan->s->keyspaces[e->keyspace];
 	read_name(record, name);
@@ -200,10 +204,10 @@ static int show(const struct scan *scan, const struct log_entry *e, uint64_t wor
 				   .keyspace = name,
 				   .version = (uint32_t)w64_load(&record->version),
 				   .key = {e->key, e->key_size},
-				   .size = e->value_size,
+				   .size = store_plain_size(e),
 				   .age_ms = now > entry->born_ms ? now - entry->born_ms : 0,
-				   .fresh_left_ms = left(store_end(entry->born_ms, &fresh), now),
-				   .stale_left_ms = left(store_end(entry->born_ms, &stale), now),
+				   .fresh_left_ms = left(bounds.fresh, now),
+				   .stale_left_ms = left(bounds.stale, now),
 				   .frequency = SLOT_FREQUENCY_OF(word),
 			   },
 			   scan->arg);

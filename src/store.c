@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* See store.h. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,33 +10,81 @@
 
 /* ---- age --------------------------------------------------------------------------------------------------- */
 
-static bool within(uint32_t life, uint64_t age, uint64_t *bound)
+static uint64_t after(uint64_t begin, uint32_t life)
 {
-	if (life == SHOAL_FOREVER)
-		return true;
-	*bound += life;
-	return age < *bound;
+	return begin == UINT64_MAX || life == SHOAL_FOREVER ? UINT64_MAX : begin + life;
 }
 
-enum age store_age(const struct entry *e, uint64_t now_ms)
+static struct bounds own_bounds(const struct entry *e)
 {
-	uint64_t age = now_ms > e->born_ms ? now_ms - e->born_ms : 0, bound = 0;
+	struct bounds b;
 
-	return within(e->fresh_for, age, &bound)   ? AGE_FRESH
-	       : within(e->stale_for, age, &bound) ? AGE_STALE
-	       : within(e->error_for, age, &bound) ? AGE_ERROR
-						   : AGE_DEAD;
+	b.fresh = after(e->born_ms, e->fresh_for);
+	b.stale = after(b.fresh, e->stale_for);
+	b.error = after(b.stale, e->error_for);
+	if (!e->fresh_for) /* expired: not by any clock, not even one that lags behind its birth */
+		b.fresh = 0;
+	return b;
 }
 
-/* The coarse clock decides where it can't be wrong: it lags, so what it finds over is over, and what it finds fresh by
- * more than its lag is fresh. */
-static enum age age_now(const struct clock *clock, const struct entry *e)
+struct bounds store_expired(const struct bounds *own, uint64_t at_ms, const struct shoal_policy *p)
 {
-	uint64_t now = clock_coarse_ms(clock);
+	struct bounds b;
 
-	if (likely(store_age(e, now + CLOCK_COARSE_LAG_MS) == AGE_FRESH))
+	b.fresh = min_u64(own->fresh, at_ms);
+	b.stale = min_u64(own->stale, after(at_ms, p->stale_ms));
+	b.error = min_u64(own->error, after(b.stale, p->error_ms));
+	return b;
+}
+
+/* Since when is a generation stale by an expire of the keyspace: the first one that came after it. 0: dead; UINT64_MAX:
+ * not at all. An expire that is being written may be missed for its first instant; what it is written over is not, as
+ * `forgotten` was raised before. */
+static uint64_t expired_at(const struct keyspace *k, uint64_t generation)
+{
+	uint64_t best = UINT64_MAX, at = UINT64_MAX, g;
+	unsigned i;
+
+	if (generation <= w64_load(&k->deleted) || generation <= w64_load(&k->forgotten))
+		return 0;
+	for (i = 0; i < BARRIERS; i++) {
+		g = w64_load(&k->expired[i].generation);
+		if (g < generation || g >= best)
+			continue;
+		best = g;
+		at = w64_load(&k->expired[i].at_ms);
+	}
+	return at;
+}
+
+static struct bounds after_barrier(const struct bounds *own, uint64_t at, const struct shoal_policy *p)
+{
+	return at == UINT64_MAX ? *own : at ? store_expired(own, at, p) : (struct bounds){0};
+}
+
+struct bounds store_bounds(const struct segment *s, uint32_t keyspace, const struct entry *e,
+                           const struct shoal_policy *policy)
+{
+	const struct keyspace *k = &s->keyspaces[keyspace];
+	struct bounds own;
+
+	if (likely(e->generation > w64_load(&k->barrier)))
+		return own_bounds(e);
+	own = own_bounds(e);
+	return after_barrier(&own, expired_at(k, e->generation), policy);
+}
+
+enum age store_age(const struct bounds *b, uint64_t now_ms)
+{
+	return now_ms < b->fresh ? AGE_FRESH : now_ms < b->stale ? AGE_STALE : now_ms < b->error ? AGE_ERROR : AGE_DEAD;
+}
+
+/* The coarse clock decides where it can't be wrong: what is fresh by more than its lag is fresh. */
+static enum age age_now(const struct clock *clock, const struct bounds *b)
+{
+	if (likely(clock_coarse_ms(clock) + CLOCK_COARSE_LAG_MS < b->fresh))
 		return AGE_FRESH;
-	return store_age(e, clock_ms(clock));
+	return store_age(b, clock_ms(clock));
 }
 
 uint64_t store_end(uint64_t born_ms, const struct lives *l)
@@ -87,10 +136,19 @@ static bool is_whole(const struct segment *s, const struct log_entry *e)
 	return !(s->geometry.flags & SHOAL_CHECKSUM) || *log_checksum_at(e) == log_checksum(e);
 }
 
+/* Bytes that are not what was stored: out with them, counted, and no older duplicate in their place. */
+void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const struct index_hit *hit)
+{
+	handle_count(&seat->member->segment, k->id, COUNTER_corrupt, 1);
+	index_settle(seat, key, OTHER, WALKING);
+	index_drop(&seat->member->segment, hit);
+}
+
 enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, unsigned a,
                     struct index_hit *hit)
 {
 	const struct segment *s = &seat->member->segment;
+	struct bounds bounds;
 	enum age age;
 
 	for (;;) {
@@ -106,11 +164,10 @@ enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const str
 		rcu_clear(seat, OTHER); /* two entries: without the older one, the newer is announced where it is wanted */
 		index_settle(seat, key, READING, OTHER);
 	}
-	age = age_now(&s->clock, hit->e.entry);
+	bounds = store_bounds(s, k->id, hit->e.entry, &k->policy);
+	age = age_now(&s->clock, &bounds);
 	if (unlikely(age != AGE_DEAD && !is_whole(s, &hit->e))) {
-		handle_count(s, k->id, COUNTER_corrupt, 1);
-		index_settle(seat, key, OTHER, WALKING);
-		index_drop(s, hit);
+		store_reject(seat, k, key, hit);
 		age = AGE_DEAD;
 	} else if (unlikely(age != AGE_DEAD && hit->e.entry->schema != k->policy.schema)) {
 		handle_count(s, k->id, COUNTER_schema_mismatches, 1);
@@ -121,13 +178,27 @@ enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const str
 	return age;
 }
 
+size_t store_plain_size(const struct log_entry *e)
+{
+	return STORED_CODEC(e->stored) ? codec_plain_size(e->value, e->value_size) : e->value_size;
+}
+
+bool store_copy(const struct log_entry *e, void *to, size_t size)
+{
+	if (STORED_CODEC(e->stored))
+		return codec_unpack((enum codec)STORED_CODEC(e->stored), e->value, e->value_size, to, size);
+	memcpy(to, e->value, size);
+	return true;
+}
+
 static bool hold_copy(struct shoal_value *value, const struct log_entry *e)
 {
-	void *copy = malloc(e->value_size ? e->value_size : 1);
+	void *copy = malloc(value->size ? value->size : 1);
 
-	if (!copy)
+	if (!copy || !store_copy(e, copy, value->size)) {
+		free(copy);
 		return false;
-	memcpy(copy, e->value, e->value_size);
+	}
 	value->data = copy;
 	store_hold(value)->heap = copy;
 	return true;
@@ -139,28 +210,54 @@ enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const stru
 	unsigned pin = rcu_free_pin(seat);
 	struct index_hit hit;
 	enum age age = store_find(seat, k, key, pin ? pin : READING, &hit);
+	struct hold *hold = store_hold(value);
 	uint64_t now;
 
 	if (age == AGE_DEAD)
 		return age;
 	index_touch(&hit);
 	now = clock_coarse_ms(&s->clock);
-	value->size = hit.e.value_size;
+	value->size = store_plain_size(&hit.e);
 	value->generation = hit.e.entry->generation;
 	value->age_ms = now > hit.e.entry->born_ms ? now - hit.e.entry->born_ms : 0;
 	value->freshness = age == AGE_FRESH ? SHOAL_FRESH : SHOAL_STALE;
 	value->source = SHOAL_HIT;
-	if (likely(pin)) {
+	hold->cost_us = hit.e.entry->cost_us;
+	hold->fresh_until_ms = store_bounds(s, k->id, hit.e.entry, &k->policy).fresh;
+	if (likely(pin && !STORED_CODEC(hit.e.stored))) {
 		value->data = hit.e.value;
-		*store_hold(value) = (struct hold){seat, seat->epoch, pin, NULL};
+		hold->seat = seat;
+		hold->epoch = seat->epoch;
+		hold->pin = pin;
 		return age;
 	}
 	if (!hold_copy(value, &hit.e)) {
 		memset(value, 0, sizeof(*value));
+		store_reject(seat, k, key, &hit);
 		age = AGE_DEAD;
 	}
-	rcu_clear(seat, READING);
+	rcu_clear(seat, hit.announced);
 	return age;
+}
+
+/*
+ * Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB 2015. Refresh when
+ * now - cost * beta * ln(random) >= end, which is random <= exp(-left / (cost * beta)). Far from the end that is nothing,
+ * and costs a comparison.
+ */
+bool store_is_early(struct seat *seat, const struct shoal_keyspace *k, const struct shoal_value *value)
+{
+	const struct hold *hold = store_hold((struct shoal_value *)value);
+	double scale_ms = (double)hold->cost_us * (double)k->policy.early * 1e-3, left_ms;
+	uint64_t now = clock_coarse_ms(&seat->member->segment.clock);
+
+	if (scale_ms <= 0 || hold->fresh_until_ms == UINT64_MAX)
+		return false;
+	left_ms = hold->fresh_until_ms > now ? (double)(hold->fresh_until_ms - now) : 0;
+	if (left_ms > 40 * scale_ms)
+		return false;
+	seat->random += 0x9e3779b97f4a7c15u;
+	return (double)(hash_mix(hash_mix(seat->random)) >> 11) * 0x1p-53 < exp(-left_ms / scale_ms);
 }
 
 /* ---- room -------------------------------------------------------------------------------------------------- */
@@ -245,6 +342,23 @@ int store_reserve(struct seat *seat, unsigned word, size_t key_size, size_t valu
 	return r;
 }
 
+void store_pack(const struct shoal_keyspace *k, const void *data, size_t size, struct packed *p)
+{
+	size_t made;
+
+	*p = (struct packed){.data = data, .size = size};
+	if (!(k->policy.flags & SHOAL_COMPRESS) || size < CODEC_THRESHOLD || !(p->owned = malloc(size - size / 8)))
+		return;
+	p->codec = k->policy.flags & SHOAL_COMPRESS_ZSTD & ~SHOAL_COMPRESS ? CODEC_ZSTD : CODEC_LZ4;
+	made = codec_pack(p->codec, data, size, p->owned);
+	if (made) {
+		p->data = p->owned;
+		p->size = made;
+	} else {
+		p->codec = CODEC_NONE;
+	}
+}
+
 /* ---- entries ----------------------------------------------------------------------------------------------- */
 
 void *store_value_at(const struct segment *s, uint64_t offset, const struct key *key)
@@ -253,12 +367,12 @@ void *store_value_at(const struct segment *s, uint64_t offset, const struct key 
 }
 
 void store_fill(const struct segment *s, uint64_t offset, const struct key *key, uint64_t generation, uint64_t born_ms,
-                const struct lives *lives, size_t value_size, uint32_t schema, uint64_t cost_us)
+                const struct lives *lives, uint32_t stored, uint32_t schema, uint64_t cost_us)
 {
 	struct entry *e = log_at(s, offset);
 	struct log_entry whole;
 
-	e->value_size = (uint32_t)value_size;
+	e->stored = stored;
 	e->generation = generation;
 	e->born_ms = born_ms;
 	e->fresh_for = lives->fresh;

@@ -11,6 +11,7 @@
 #ifndef SHOAL_STORE_H
 #define SHOAL_STORE_H
 
+#include "codec.h"
 #include "handle.h"
 
 /* ---- age --------------------------------------------------------------------------------------------------- */
@@ -21,7 +22,17 @@ struct lives {
 	uint32_t fresh, stale, error; /* ms, each from the end of the one before; SHOAL_FOREVER */
 };
 
-enum age store_age(const struct entry *e, uint64_t now_ms);
+/* When its states end; UINT64_MAX = never. Only ever made earlier than the entry's own. */
+struct bounds {
+	uint64_t fresh, stale, error;
+};
+
+/* Of an entry of a keyspace, with what was expired or deleted as a whole. */
+struct bounds store_bounds(const struct segment *s, uint32_t keyspace, const struct entry *e,
+                           const struct shoal_policy *policy);
+/* Stale since then: the policy's bounds count from then, but never end later than the entry's own. */
+struct bounds store_expired(const struct bounds *own, uint64_t at_ms, const struct shoal_policy *policy);
+enum age store_age(const struct bounds *b, uint64_t now_ms);
 /* When it ends, as `until` of an extent: UINT64_MAX = never. */
 uint64_t store_end(uint64_t born_ms, const struct lives *l);
 /* What a value published now gets: overrides (0 = the policy's) and jitter. */
@@ -34,8 +45,13 @@ struct lives store_lives(const struct shoal_keyspace *k, uint32_t fresh_ms, uint
 enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, unsigned a,
                     struct index_hit *hit);
 
+void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const struct index_hit *hit);
+
 /* The same into a value: pinned in place, or a heap copy when the pins have run out. */
 enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value);
+
+/* XFetch: is this reader the one that refreshes a value before it is stale? */
+bool store_is_early(struct seat *seat, const struct shoal_keyspace *k, const struct shoal_value *value);
 
 bool store_key(const struct shoal_keyspace *k, const struct segment *s, const void *data, size_t size, struct key *key);
 struct flight_key store_flight_key(const struct segment *s, const struct key *key);
@@ -46,7 +62,9 @@ struct flight_key store_flight_key(const struct segment *s, const struct key *ke
 struct hold {
 	struct seat *seat; /* whose pin it is; NULL: none */
 	uint64_t epoch;    /* of the process that has it */
-	uint64_t pin;
+	uint32_t pin;
+	uint32_t cost_us;  /* of its load */
+	uint64_t fresh_until_ms;
 	void *heap;
 };
 _Static_assert(sizeof(struct hold) <= sizeof(((struct shoal_value *)0)->private_fields), "hold fits a value");
@@ -58,13 +76,26 @@ static inline struct hold *store_hold(struct shoal_value *value)
 
 /* ---- change ------------------------------------------------------------------------------------------------ */
 
+/* A value as it will lie in the log: compressed where the policy wants it and it gets smaller by an eighth. */
+struct packed {
+	const void *data;
+	size_t size;
+	enum codec codec;
+	void *owned; /* to be freed */
+};
+void store_pack(const struct shoal_keyspace *k, const void *data, size_t size, struct packed *packed);
+/* The size of an entry's value for its reader. */
+size_t store_plain_size(const struct log_entry *e);
+/* Copy it out, plain; false: it can't be unpacked. */
+bool store_copy(const struct log_entry *e, void *to, size_t size);
+
 /* Space for an entry, announced in `word`. SHOAL_ERR_TOO_BIG, NO_SPACE. Nothing else may be announced in READING,
  * OTHER or WALKING. */
 int store_reserve(struct seat *seat, unsigned word, size_t key_size, size_t value_size, uint64_t *offset);
 
 /* Write all of an entry but its value's bytes, and the checksum if the segment has them: call it last. */
 void store_fill(const struct segment *s, uint64_t offset, const struct key *key, uint64_t generation, uint64_t born_ms,
-                const struct lives *lives, size_t value_size, uint32_t schema, uint64_t cost_us);
+                const struct lives *lives, uint32_t stored, uint32_t schema, uint64_t cost_us);
 void *store_value_at(const struct segment *s, uint64_t offset, const struct key *key);
 
 /* Evict ahead of need: keeps evict_reserve() extents free. */

@@ -13,12 +13,12 @@ import re
 import sys
 
 FLOORS = '''
-0 machine      base | version atomic | clock hash | proc | futex mapping
+0 machine      base | version atomic | clock hash | proc | futex mapping codec
 1 bytes        counters | layout | histogram segment
 2 who          registry
 3 when         rcu
 4 where        extents | log | evict
-5 what         index flight
+5 what         index flight permit
 6 coordinator  recover | handle | store | load | cache keyspace stats
 '''
 PROGRAMS = ['src/cli', 'src/nginx', 'bench', 'tests/abi', 'tests/examples']
