@@ -8,6 +8,7 @@
 
 #include "index.h"
 #include "flight.h"
+#include "permit.h"
 #include "recover.h"
 
 struct shoal {

@@ -35,11 +35,15 @@ struct shoal_load {
 	struct shoal_keyspace *k;
 	enum load_state state;
 	bool fetch;           /* inside shoal_fetch: the value is kept for the caller, the handle is fetch's */
-	bool coalesced;       /* it has a flight */
+	bool coalesced;       /* it leads a flight */
+	bool takeover;        /* from a leader that died or gave up */
+	bool queued;          /* WAITING: for a permit, leading or not */
+	bool permitted;       /* `permit` is in hand, queued or granted */
 	bool published;       /* fetch: `result` has the value */
 	uint64_t epoch;       /* of the process that began it */
 	struct seat *seat;    /* whom the flight names, or who waits */
 	struct ticket ticket;
+	struct permit_ticket permit;
 	uint64_t generation;
 	uint32_t fresh_ms, stale_ms;
 	bool uncacheable;
@@ -53,6 +57,7 @@ struct shoal_load {
 	void *heap;              /* ... or here */
 	size_t capacity;
 	struct shoal_value previous, result;
+	struct shoal_value stale; /* fetch: what its caller gets if the loader fails */
 	struct shoal_load *outer; /* of the same thread: the loader that this one runs inside */
 	unsigned char bytes[];    /* of the key */
 };
@@ -110,15 +115,28 @@ static void free_load(struct shoal_load *l)
 	free(l);
 }
 
+static void give_permit_back(struct shoal_load *l)
+{
+	if (!l->permitted)
+		return;
+	l->permitted = l->queued = false;
+	if (!is_ours(l))
+		return;
+	permit_return(&l->permit);
+	registry_settle(l->permit.seat, 0);
+}
+
 /* Its leadership or its waiting is over. Outside a read-side section. */
 static void end_load(struct shoal_load *l)
 {
 	struct seat *seat = l->seat;
 
-	if (l->state == LEADING && l->coalesced && is_ours(l)) {
+	give_permit_back(l);
+	if (l->coalesced && is_ours(l)) {
 		w32_sub(&seat->loads, 1);
 		registry_settle(seat, 0);
 	}
+	l->coalesced = false;
 	l->state = ENDED;
 	drop_space(l);
 	if (!l->fetch)
@@ -144,21 +162,37 @@ static uint64_t now_ms(const struct segment *s)
 	return clock_ms(&s->clock);
 }
 
-static void lead(struct shoal_load *l, bool coalesced, bool takeover)
+/* The right to load is had: it begins. */
+static void lead(struct shoal_load *l)
 {
 	l->state = LEADING;
-	l->coalesced = coalesced;
+	l->queued = false;
 	l->began_ns = clock_system_ns(CLOCK_MONOTONIC);
 	count(l, COUNTER_loads);
-	if (takeover)
+	if (l->takeover)
 		count(l, COUNTER_takeovers);
-	if (!coalesced) {
+	if (!l->coalesced) {
 		count(l, COUNTER_uncached);
 		return;
 	}
 	l->generation = segment_draw(segment_of(l)); /* P.1 */
 	flight_drew(l->seat, &l->ticket, l->generation);
 	store_get(l->seat, l->k, &l->key, &l->previous);
+}
+
+/* Ask for a permit, where loads are bounded. False: queued for one. A queue that is full bounds nobody. */
+static bool may_load(struct shoal_load *l, struct seat *seat)
+{
+	const struct shoal_policy *p = &l->k->policy;
+	struct permit_request request = {.keyspace = l->k->id, .bound = p->max_loads, .lease_ms = p->lease_ms};
+	enum permit_outcome outcome;
+
+	if (!seat->member->segment.geometry.max_loads && !p->max_loads)
+		return true;
+	outcome = permit_try(seat, &request, &l->permit);
+	l->permitted = outcome == PERMIT_GRANTED || outcome == PERMIT_WAIT;
+	l->queued = outcome == PERMIT_WAIT;
+	return !l->queued;
 }
 
 /* A stale value in place of what can't be had. */
@@ -203,6 +237,16 @@ static int serve_fresh(struct attempt *a)
 	return SHOAL_OK;
 }
 
+/* No permit now, and a value that may be served: someone else refreshes it later. */
+static int serve_meanwhile(struct attempt *a, struct shoal_load *l)
+{
+	if (l->coalesced)
+		flight_end(a->seat, &a->ticket, FLIGHT_FREE);
+	l->fetch = false;
+	end_load(l);
+	return a->age == AGE_FRESH ? serve_fresh(a) : serve_stale(a->seat, a->k, a->value, 0);
+}
+
 static int become_leader(struct attempt *a, bool coalesced, bool takeover, struct shoal_load **load)
 {
 	struct shoal_load *l = new_load(a->k, a->seat, &a->key, &a->fk, a->fetch);
@@ -215,7 +259,17 @@ static int become_leader(struct attempt *a, bool coalesced, bool takeover, struc
 		return give_error(a->value, 0, SHOAL_ERR_SYSTEM);
 	}
 	l->ticket = a->ticket;
-	lead(l, coalesced, takeover);
+	l->coalesced = coalesced;
+	l->takeover = takeover;
+	if (!may_load(l, a->seat)) {
+		if (a->age <= AGE_STALE)
+			return serve_meanwhile(a, l);
+		l->state = WAITING;
+		*load = l;
+		handle_count_hot(a->seat, a->k->id, COUNTER_misses);
+		return give_error(a->value, 0, SHOAL_WAIT);
+	}
+	lead(l);
 	*load = l;
 	if (a->age == AGE_FRESH) {
 		count(l, COUNTER_early_refreshes);
@@ -334,23 +388,53 @@ static int got_value(struct shoal_load *l, struct shoal_value *value)
 	return SHOAL_OK;
 }
 
+/* A fresh value has come while this one led, or waited to: nothing to load. */
+static int got_instead(struct shoal_load *l, struct seat *seat, struct shoal_value *value)
+{
+	if (l->coalesced)
+		flight_end(seat, &l->ticket, FLIGHT_FREE);
+	value->source = SHOAL_COALESCED;
+	count(l, COUNTER_coalesced);
+	return SHOAL_OK;
+}
+
 static int now_leading(struct shoal_load *l, struct seat *seat, struct shoal_value *value, const struct ticket *t,
                        enum flight_outcome outcome)
 {
-	bool coalesced = outcome == OUTCOME_LEAD || outcome == OUTCOME_TAKEOVER;
-
 	flight_join(segment_of(l), &l->ticket, -1);
 	l->ticket = *t;
 	l->seat = seat;
-	if (coalesced && store_get(seat, l->k, &l->key, value) == AGE_FRESH) {
-		flight_end(seat, &l->ticket, FLIGHT_FREE);
-		w32_sub(&seat->loads, 1);
-		value->source = SHOAL_COALESCED;
-		count(l, COUNTER_coalesced);
-		return SHOAL_OK;
-	}
+	l->coalesced = outcome == OUTCOME_LEAD || outcome == OUTCOME_TAKEOVER;
+	l->takeover = outcome == OUTCOME_TAKEOVER;
+	if (l->coalesced && store_get(seat, l->k, &l->key, value) == AGE_FRESH)
+		return got_instead(l, seat, value);
 	shoal_release(value);
-	lead(l, coalesced, outcome == OUTCOME_TAKEOVER);
+	if (!may_load(l, seat))
+		return SHOAL_WAIT;
+	lead(l);
+	return SHOAL_LEAD;
+}
+
+/* Waiting for a permit: the flight, if there is one, is kept within its lease meanwhile. One that was superseded gives
+ * its load nothing to store under. */
+static int look_at_queue(struct shoal_load *l, struct seat *seat, struct shoal_value *value)
+{
+	enum permit_outcome outcome;
+
+	if (store_get(seat, l->k, &l->key, value) == AGE_FRESH)
+		return got_instead(l, seat, value);
+	shoal_release(value);
+	if (l->coalesced && !flight_renew(seat, &l->ticket, now_ms(&seat->member->segment), l->k->policy.lease_ms)) {
+		flight_end(seat, &l->ticket, FLIGHT_FREE);
+		w32_sub(&l->seat->loads, 1);
+		l->coalesced = false;
+	}
+	outcome = permit_poll(&l->permit);
+	if (outcome == PERMIT_LOST)
+		l->permitted = false;
+	if (outcome == PERMIT_WAIT || (outcome == PERMIT_LOST && !may_load(l, seat)))
+		return SHOAL_WAIT;
+	lead(l);
 	return SHOAL_LEAD;
 }
 
@@ -358,11 +442,14 @@ static int now_leading(struct shoal_load *l, struct seat *seat, struct shoal_val
 static int look(struct shoal_load *l, struct seat *seat, struct shoal_value *value)
 {
 	const struct segment *s = &seat->member->segment;
-	enum age age = store_get(seat, l->k, &l->key, value);
 	enum flight_outcome outcome = OUTCOME_FAILED;
 	struct ticket t;
 	int error = 0;
+	enum age age;
 
+	if (l->queued)
+		return look_at_queue(l, seat, value);
+	age = store_get(seat, l->k, &l->key, value);
 	if (age <= AGE_STALE)
 		return got_value(l, value);
 	if (!flight_error(s, &l->ticket, &error))
@@ -400,8 +487,12 @@ static int wait_for(struct shoal_load *l, uint32_t timeout_ms, struct shoal_valu
 		handle_leave();
 		if (r != SHOAL_WAIT || late)
 			break;
-		flight_sleep(seat, &l->ticket, deadline);
-		flight_relay(segment_of(l), &l->ticket);
+		if (l->queued) {
+			permit_sleep(&l->permit, deadline);
+		} else {
+			flight_sleep(seat, &l->ticket, deadline);
+			flight_relay(segment_of(l), &l->ticket);
+		}
 	}
 	if (timeout_ms) {
 		histogram_add(record->wait_histogram, clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
@@ -410,8 +501,8 @@ static int wait_for(struct shoal_load *l, uint32_t timeout_ms, struct shoal_valu
 	if (r != SHOAL_WAIT)
 		return r;
 	if (timeout_ms)
-		count(l, COUNTER_timeouts);
-	return SHOAL_ERR_TIMEOUT;
+		count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
+	return l->queued ? SHOAL_ERR_BUSY : SHOAL_ERR_TIMEOUT;
 }
 
 EXPORT int shoal_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *value)
@@ -712,9 +803,9 @@ EXPORT void shoal_load_cancel(struct shoal_load *l)
 {
 	if (!l || l->state == ENDED)
 		return;
-	if (is_ours(l) && l->state == LEADING && l->coalesced)
+	if (is_ours(l) && l->coalesced)
 		flight_end(l->seat, &l->ticket, FLIGHT_ORPHAN);
-	if (is_ours(l) && l->state == WAITING)
+	else if (is_ours(l) && l->state == WAITING && !l->permitted)
 		flight_join(segment_of(l), &l->ticket, -1);
 	end_load(l);
 }
@@ -723,6 +814,8 @@ EXPORT int shoal_load_renew(struct shoal_load *l)
 {
 	if (!leads(l) || !l->coalesced)
 		return l && !is_ours(l) ? SHOAL_ERR_SUPERSEDED : SHOAL_ERR_INVALID;
+	if (l->permitted)
+		permit_renew(&l->permit, l->k->policy.lease_ms);
 	return flight_renew(l->seat, &l->ticket, now_ms(segment_of(l)), l->k->policy.lease_ms) ? SHOAL_OK
 											       : SHOAL_ERR_SUPERSEDED;
 }
@@ -777,7 +870,10 @@ static int run_loader(struct shoal_load *l, shoal_loader *loader, void *arg, str
 		l->outer = seat->loading;
 		seat->loading = l;
 	}
+	l->stale = *value; /* ours, should the thread exit in there */
+	memset(value, 0, sizeof(*value));
 	code = loader(l, l->key.data, l->key.size, arg);
+	*value = l->stale;
 	if (seat)
 		seat->loading = l->outer;
 	r = after_loader(l, code, value);
@@ -823,11 +919,12 @@ EXPORT int shoal_fetch(struct shoal_keyspace *k, const void *key, size_t key_siz
 		r = load_alone(&a, key, key_size, &l);
 	if (r == SHOAL_WAIT) {
 		r = wait_for(l, k->policy.wait_ms, value);
-		if (r != SHOAL_LEAD) {
-			if (r)
-				shoal_load_cancel(l);
+		if (r == SHOAL_OK)
+			end_load(l);
+		else if (r != SHOAL_LEAD)
+			shoal_load_cancel(l);
+		if (r != SHOAL_LEAD)
 			free_load(l);
-		}
 	}
 	return r == SHOAL_LEAD || r == SHOAL_REFRESH ? run_loader(l, loader, arg, value) : r;
 }
@@ -844,6 +941,7 @@ void load_thread_exit(void *arg)
 		if (l->state == LEADING)
 			shoal_load_fail(l, 0);
 		shoal_release(&l->result);
+		shoal_release(&l->stale);
 		free_load(l);
 	}
 	registry_leave(seat);

@@ -6,6 +6,7 @@
  *   OPEN extent, no head     sealed by the next who is short of room (log_sweep)
  *   EVICTING                 back to SEALED: what it had removed is removed, the rest is evicted at its turn
  *   CLAIMING ... OVERDUE     the flight goes to its waiters as an ORPHAN, or to FREE
+ *   permits                  given back, or their place in the queue
  *   announcements, pins      cleared, then the reader slot is freed, then the process slot
  *
  *
@@ -14,6 +15,7 @@
  */
 #include "flight.h"
 #include "log.h"
+#include "permit.h"
 #include "recover.h"
 
 /* EVICTING of the dead reader: no one else may claim it while its owner lives, so the word tells. */
@@ -39,6 +41,7 @@ static void recover_held(struct member *m, uint64_t ref)
 	log_recover(&m->segment, ref);
 	recover_extents(&nobody, ref);
 	flight_recover(&nobody, ref);
+	permit_recover(m, ref);
 }
 
 int recover_all(struct member *m)

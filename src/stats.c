@@ -147,6 +147,7 @@ EXPORT int shoal_stats(struct shoal *cache, struct shoal_stats *stats)
 	add_extents(s, stats);
 	add_members(s, stats);
 	stats->flights = flight_running(s, UINT32_MAX, clock_ms(&s->clock), &oldest);
+	stats->permits_used = permit_held(s, UINT32_MAX);
 	stats->evicted_entries = w64_peek(&s->header->evicted_entries);
 	stats->evicted_extents = w64_peek(&s->header->evicted_extents);
 	stats->reappended_bytes = w64_peek(&s->header->reappended_bytes);
