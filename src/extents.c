@@ -17,7 +17,7 @@ bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_stat
 	return w64_cas(&seat->member->segment.extents[x].word, from, word);
 }
 
-/* By the opener, which is its only user until it is made a head: a late collector must have nothing to write here. */
+/* By the opener, which is its only user until it is made a head (E.4): a late collector must have nothing to write here. */
 static void reset(struct extent *e)
 {
 	w32_poke(&e->tail, 0);
@@ -26,7 +26,7 @@ static void reset(struct extent *e)
 	w64_poke(&e->until_ms, 0);
 }
 
-int64_t extents_open(struct seat *seat)
+int64_t extents_open(struct seat *seat, unsigned announce)
 {
 	const struct segment *s = &seat->member->segment;
 	uint32_t n = s->geometry.extents, i, x, hint = w32_peek(&s->header->free_hint);
@@ -37,12 +37,14 @@ int64_t extents_open(struct seat *seat)
 		word = extents_word(s, x);
 		if (EXTENT_STATE(word) != EXTENT_FREE)
 			continue;
+		rcu_announce(seat, announce, x); /* E.4 */
 		if (!extents_move(seat, x, word, EXTENT_OPEN))
 			continue;
 		w32_poke(&s->header->free_hint, x + 1);
 		reset(&s->extents[x]);
 		return x;
 	}
+	rcu_clear(seat, announce);
 	return -1;
 }
 

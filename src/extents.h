@@ -13,6 +13,8 @@
  *      for such announcements before it walks. So nobody writes into, or publishes from, an extent being walked.
  * E.2  An extent is RETIRED only when no index slot points into it, and FREE only after a grace period (rcu.h).
  * E.3  A live owner's EVICTING is left alone. A dead one's is taken over by a CAS that changes the word.
+ * E.4  An opener announces X, in a word that evictors look at, from before the CAS to OPEN until X is a head. Others may
+ *      seal X meanwhile, but not evict it: so an opener that was stopped resets its own X and not a later one.
  *
  *   operation         may run beside    another process is killed
  *   extents_open      everything        OPEN and no head: recovery seals it
@@ -47,8 +49,8 @@ static inline uint32_t extent_of(const struct segment *s, uint64_t offset)
 bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_state to);
 uint64_t extents_word(const struct segment *s, uint32_t x);
 
-/* Make a free extent OPEN and empty; -1: none is free. */
-int64_t extents_open(struct seat *seat);
+/* Make a free extent OPEN and empty, announced in `word` until the caller has made it a head (E.4); -1: none is free. */
+int64_t extents_open(struct seat *seat, unsigned word);
 /* OPEN -> SEALED, if it is still as `from`. */
 bool extents_seal(struct seat *seat, uint32_t x, uint64_t from);
 /* Take a SEALED extent for eviction: EVICTING, announced in WALKING, no writer and no pin in it; else false, and it is

@@ -108,13 +108,6 @@ static void drop_space(struct shoal_load *l)
 	l->capacity = 0;
 }
 
-static void free_load(struct shoal_load *l)
-{
-	drop_space(l);
-	shoal_release(&l->previous);
-	free(l);
-}
-
 static void give_permit_back(struct shoal_load *l)
 {
 	if (!l->permitted)
@@ -126,12 +119,20 @@ static void give_permit_back(struct shoal_load *l)
 	registry_settle(l->permit.seat, 0);
 }
 
-/* Its leadership or its waiting is over. Outside a read-side section. */
+static void free_load(struct shoal_load *l)
+{
+	give_permit_back(l);
+	drop_space(l);
+	shoal_release(&l->previous);
+	free(l);
+}
+
+/* Its leadership or its waiting is over; inside shoal_fetch the loader may still run, and keeps its permit. Outside a
+ * read-side section. */
 static void end_load(struct shoal_load *l)
 {
 	struct seat *seat = l->seat;
 
-	give_permit_back(l);
 	if (l->coalesced && is_ours(l)) {
 		w32_sub(&seat->loads, 1);
 		registry_settle(seat, 0);

@@ -52,19 +52,22 @@ static bool take_lock(struct seat *seat, uint32_t x, bool ask)
 }
 
 /* Put a new extent in the place of head `old`. LOG_FULL: there is none. */
-static int replace_head(struct seat *seat, uint32_t h, uint64_t old, bool *opened)
+static int replace_head(struct seat *seat, unsigned announce, uint32_t h, uint64_t old, bool *opened)
 {
 	const struct segment *s = &seat->member->segment;
-	int64_t x = extents_open(seat);
+	int64_t x = extents_open(seat, announce);
 	uint64_t word;
+	bool made;
 
 	if (x < 0)
 		return LOG_FULL;
 	word = extents_word(s, (uint32_t)x);
 	*opened = true;
-	if (!w64_cas(&s->header->heads[h], old, HEAD(EXTENT_SEQUENCE(word), (uint32_t)x)))
+	made = w64_cas(&s->header->heads[h], old, HEAD(EXTENT_SEQUENCE(word), (uint32_t)x));
+	if (!made)
 		extents_move(seat, (uint32_t)x, word, EXTENT_RETIRED); /* another was first */
-	else if (old && !w64_load(&s->extents[HEAD_EXTENT(old)].lock))
+	rcu_clear(seat, announce);
+	if (made && old && !w64_load(&s->extents[HEAD_EXTENT(old)].lock))
 		seal_if_no_head(seat, HEAD_EXTENT(old));
 	return SHOAL_OK;
 }
@@ -127,7 +130,7 @@ int log_append(struct seat *seat, unsigned word, uint32_t length, uint64_t *offs
 	for (rounds = 0; rounds < 1000; rounds++) {
 		head = w64_load(&s->header->heads[h]);
 		r = head ? append_at(seat, word, h, head, length, busy > BUSY_ROUNDS / 2, offset)
-			 : replace_head(seat, h, 0, opened);
+			 : replace_head(seat, word, h, 0, opened);
 		if (r == SHOAL_OK && head)
 			return SHOAL_OK;
 		rcu_clear(seat, word);
@@ -135,7 +138,7 @@ int log_append(struct seat *seat, unsigned word, uint32_t length, uint64_t *offs
 			return LOG_FULL;
 		if (r != BUSY)
 			continue;
-		if (++busy > BUSY_ROUNDS && (r = replace_head(seat, h, head, opened)))
+		if (++busy > BUSY_ROUNDS && (r = replace_head(seat, word, h, head, opened)))
 			return r;
 		h = (h + 1) % heads;
 		if (busy > BUSY_ROUNDS / 4)
