@@ -90,6 +90,7 @@ struct shoal_config {
 struct shoal;
 struct shoal_keyspace;
 struct shoal_load;
+struct shoal_value;
 
 /*
  * Create or attach a segment.
@@ -160,6 +161,21 @@ int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version,
  */
 int shoal_keyspace_expire(struct shoal_keyspace *keyspace);
 int shoal_keyspace_delete(struct shoal_keyspace *keyspace);
+
+/* How this key was spelt in the old keyspace: into buffer, its size into *size; non-zero: it had no old spelling. */
+typedef int shoal_old_key(const void *key, size_t key_size, void *buffer, size_t capacity, size_t *size, void *arg);
+/* As a loader: publishes the value in its new form and returns 0, or returns an error. */
+typedef int shoal_migrate(struct shoal_load *load, const void *key, size_t key_size, const struct shoal_value *old,
+                          void *arg);
+
+/*
+ * A rollout without a cold cache: where shoal_fetch or shoal_begin would load, the value of `old` (of the same cache,
+ * under its old spelling; NULL: the same key) is carried over, converted (NULL: as it is), once per key across all
+ * processes, and keeps its remaining life. A converter that fails is a normal miss. Set, delete and expire of a key
+ * through `keyspace` reach the old one first. Of this handle; NULL `old` ends it. `convert` runs in the calling thread.
+ */
+int shoal_keyspace_fallback(struct shoal_keyspace *keyspace, struct shoal_keyspace *old, shoal_old_key *old_key,
+                            shoal_migrate *convert, void *arg);
 
 /* ---- values ------------------------------------------------------------------------------------------------ */
 

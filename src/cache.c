@@ -54,6 +54,7 @@ failed:
 EXPORT void shoal_close(struct shoal *cache)
 {
 	struct shoal_keyspace *k, *next;
+	struct fallback *f, *before;
 	struct member *m;
 
 	if (!cache)
@@ -65,6 +66,10 @@ EXPORT void shoal_close(struct shoal *cache)
 	registry_close(m);
 	for (k = cache->keyspaces; k; k = next) {
 		next = k->next;
+		for (f = k->fallback; f; f = before) {
+			before = f->before;
+			free(f);
+		}
 		free(k);
 	}
 	free(cache);
@@ -227,6 +232,24 @@ EXPORT void shoal_release(struct shoal_value *value)
 	memset(value, 0, sizeof(*value));
 }
 
+/* ---- the version before ------------------------------------------------------------------------------------ */
+
+typedef int change(struct shoal_keyspace *k, const void *key, size_t size);
+
+/* What is done to a key is done to its old spelling first, or a miss would bring the old value back. */
+static int change_old(struct shoal_keyspace *k, const void *key, size_t size, change *verb)
+{
+	const struct fallback *f;
+	void *old;
+	int r = SHOAL_MISS;
+
+	if (!store_old_key(k, key, size, &f, &old, &size))
+		return r;
+	r = verb(f->old, old, size);
+	free(old);
+	return r;
+}
+
 /* ---- store ------------------------------------------------------------------------------------------------- */
 
 /* Put a written entry into the index. INDEX_NEWER: the key has a newer generation. */
@@ -313,6 +336,7 @@ EXPORT int shoal_set_ttl(struct shoal_keyspace *k, const void *data, size_t key_
 
 	if (!k || (!value && size))
 		return SHOAL_ERR_INVALID;
+	change_old(k, data, key_size, shoal_delete);
 	seat = handle_enter(k->cache, &r);
 	if (!seat)
 		return r;
@@ -334,16 +358,17 @@ EXPORT int shoal_delete(struct shoal_keyspace *k, const void *data, size_t size)
 {
 	struct seat *seat;
 	struct key key;
-	int r;
+	int r, old;
 
 	if (!k)
 		return SHOAL_ERR_INVALID;
+	old = change_old(k, data, size, shoal_delete);
 	seat = handle_enter(k->cache, &r);
 	if (!seat)
 		return r;
 	r = store_key(k, &seat->member->segment, data, size, &key) ? remove_key(seat, &key) : SHOAL_ERR_INVALID;
 	handle_leave();
-	return r;
+	return r == SHOAL_MISS ? old : r;
 }
 
 static int reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t generation)
@@ -379,11 +404,6 @@ EXPORT int shoal_reject(struct shoal_keyspace *k, const void *data, size_t size,
 	return r;
 }
 
-static uint32_t life_until(uint64_t begin, uint64_t end)
-{
-	return end == UINT64_MAX ? SHOAL_FOREVER : end <= begin ? 0 : (uint32_t)min_u64(end - begin, SHOAL_FOREVER - 1);
-}
-
 /* Stale from now: the stale bound counts from now and never lies behind the old one; the error bound likewise. A value
  * that is older than 49 days has its birth moved up, so that its age fits. The copy never was fresh: "until now" would
  * be fresh once more to who reads a coarse clock that lags by more than it may (12 ms were seen on a busy machine). */
@@ -394,7 +414,7 @@ static struct lives expired_lives(const struct segment *s, const struct shoal_ke
 	struct bounds b = store_expired(&own, clock_ms(&s->clock), &k->policy);
 
 	*born = max_u64(e->born_ms, b.stale != UINT64_MAX && b.stale > SHOAL_FOREVER - 1 ? b.stale - (SHOAL_FOREVER - 1) : 0);
-	return (struct lives){0, life_until(*born, b.stale), life_until(b.stale, b.error)};
+	return (struct lives){0, store_life(*born, b.stale), store_life(b.stale, b.error)};
 }
 
 /* Write the copy of an announced entry with new deadlines, and put it in that entry's very place. False: the place has
@@ -468,10 +488,11 @@ EXPORT int shoal_expire(struct shoal_keyspace *k, const void *data, size_t size)
 {
 	struct seat *seat;
 	struct key key;
-	int r;
+	int r, old;
 
 	if (!k)
 		return SHOAL_ERR_INVALID;
+	old = change_old(k, data, size, shoal_expire);
 	seat = handle_enter(k->cache, &r);
 	if (!seat)
 		return r;
@@ -480,5 +501,5 @@ EXPORT int shoal_expire(struct shoal_keyspace *k, const void *data, size_t size)
 	else
 		r = k->policy.stale_ms ? expire(seat, k, &key) : remove_key(seat, &key);
 	handle_leave();
-	return r;
+	return r == SHOAL_MISS ? old : r;
 }

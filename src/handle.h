@@ -16,10 +16,20 @@ struct shoal {
 	_Atomic(struct shoal_keyspace *) keyspaces;
 };
 
+/* Where values of an older version are found. Immutable; an earlier one is kept till the cache is closed. */
+struct fallback {
+	struct shoal_keyspace *old;
+	shoal_old_key *old_key;
+	shoal_migrate *convert;
+	void *arg;
+	struct fallback *before;
+};
+
 struct shoal_keyspace {
 	struct shoal *cache;
 	uint32_t id;
 	struct shoal_policy policy; /* resolved: no 0 stands for a default any more, SHOAL_NONE is 0 */
+	_Atomic(struct fallback *) fallback;
 	struct shoal_keyspace *next;
 };
 

@@ -112,6 +112,22 @@ EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t v
 	return SHOAL_OK;
 }
 
+EXPORT int shoal_keyspace_fallback(struct shoal_keyspace *k, struct shoal_keyspace *old, shoal_old_key *old_key,
+                                   shoal_migrate *convert, void *arg)
+{
+	struct fallback *f;
+
+	if (!k || k == old || (old && (old->cache != k->cache || (old->id == k->id && !old_key))))
+		return SHOAL_ERR_INVALID;
+	f = malloc(sizeof(*f));
+	if (!f)
+		return SHOAL_ERR_SYSTEM;
+	*f = (struct fallback){.old = old, .old_key = old_key, .convert = convert, .arg = arg, .before = k->fallback};
+	while (!atomic_compare_exchange_weak(&k->fallback, &f->before, f))
+		;
+	return SHOAL_OK;
+}
+
 /* ---- barriers ---------------------------------------------------------------------------------------------- */
 
 static const struct segment *enter(struct shoal_keyspace *k, struct keyspace **record)

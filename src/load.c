@@ -46,6 +46,8 @@ struct shoal_load {
 	struct permit_ticket permit;
 	uint64_t generation;
 	uint32_t fresh_ms, stale_ms;
+	bool migrating;       /* a converter runs: it can't end the leadership, which goes on as a normal load */
+	struct lives inherited; /* then: the remaining life of the old value */
 	bool uncacheable;
 	uint32_t uncacheable_ms;
 	uint64_t began_ns;
@@ -248,20 +250,9 @@ static int serve_meanwhile(struct attempt *a, struct shoal_load *l)
 	return a->age == AGE_FRESH ? serve_fresh(a) : serve_stale(a->seat, a->k, a->value, 0);
 }
 
-static int become_leader(struct attempt *a, bool coalesced, bool takeover, struct shoal_load **load)
+/* The leadership is had, and the handle: the permit, and the outcome. */
+static int go_on(struct attempt *a, struct shoal_load *l, struct shoal_load **load)
 {
-	struct shoal_load *l = new_load(a->k, a->seat, &a->key, &a->fk, a->fetch);
-
-	if (!l) {
-		if (coalesced) {
-			flight_end(a->seat, &a->ticket, FLIGHT_ORPHAN);
-			w32_sub(&a->seat->loads, 1);
-		}
-		return give_error(a->value, 0, SHOAL_ERR_SYSTEM);
-	}
-	l->ticket = a->ticket;
-	l->coalesced = coalesced;
-	l->takeover = takeover;
 	if (!may_load(l, a->seat)) {
 		if (a->age <= AGE_STALE)
 			return serve_meanwhile(a, l);
@@ -283,6 +274,29 @@ static int become_leader(struct attempt *a, bool coalesced, bool takeover, struc
 	}
 	handle_count_hot(a->seat, a->k->id, COUNTER_misses);
 	return give_error(a->value, 0, SHOAL_LEAD);
+}
+
+enum { BEGIN_MIGRATE = 100 }; /* between begin() and its caller: *load is to try the old version first */
+
+static int become_leader(struct attempt *a, bool coalesced, bool takeover, struct shoal_load **load)
+{
+	const struct fallback *f = atomic_load(&a->k->fallback);
+	struct shoal_load *l = new_load(a->k, a->seat, &a->key, &a->fk, a->fetch);
+
+	if (!l) {
+		if (coalesced) {
+			flight_end(a->seat, &a->ticket, FLIGHT_ORPHAN);
+			w32_sub(&a->seat->loads, 1);
+		}
+		return give_error(a->value, 0, SHOAL_ERR_SYSTEM);
+	}
+	l->ticket = a->ticket;
+	l->coalesced = coalesced;
+	l->takeover = takeover;
+	if (!coalesced || a->age <= AGE_STALE || !f || !f->old)
+		return go_on(a, l, load);
+	*load = l;
+	return BEGIN_MIGRATE;
 }
 
 /* The flight is mine. Someone may have published between my first look and my claim: then there is nothing to load, also
@@ -355,6 +369,94 @@ static int begin(struct attempt *a, struct shoal_load **load)
 	}
 }
 
+/* What the old version has of the key, pinned, and its remaining life. */
+static bool find_old(struct shoal_load *l, const struct fallback *f, const void *key, size_t size,
+                     struct shoal_value *old)
+{
+	struct seat *seat = handle_enter(l->k->cache, &(int){0});
+	const struct segment *s;
+	struct index_hit hit;
+	struct bounds b;
+	struct key k;
+	bool found = false;
+	uint64_t now;
+
+	if (!seat)
+		return false;
+	s = &seat->member->segment;
+	if (store_key(f->old, s, key, size, &k) && store_find(seat, f->old, &k, READING, &hit) <= AGE_STALE) {
+		now = now_ms(s);
+		b = store_bounds(s, f->old->id, hit.e.entry, &f->old->policy);
+		rcu_clear(seat, READING);
+		l->inherited = (struct lives){store_life(now, b.fresh), store_life(max_u64(now, b.fresh), b.stale),
+					      store_life(max_u64(now, b.stale), b.error)};
+		found = store_get(seat, f->old, &k, old) <= AGE_STALE;
+	}
+	rcu_clear(seat, READING);
+	handle_leave();
+	return found;
+}
+
+/* Carry the old version's value over, as the leader of the new key's flight. */
+static bool carry_over(struct shoal_load *l, const struct fallback *f, const void *key, size_t size)
+{
+	struct shoal_value old = {0};
+
+	if (!find_old(l, f, key, size, &old)) {
+		shoal_release(&old);
+		return false;
+	}
+	l->state = LEADING;
+	l->migrating = true;
+	l->generation = segment_draw(segment_of(l)); /* P.1 */
+	flight_drew(l->seat, &l->ticket, l->generation);
+	if (f->convert)
+		f->convert(l, l->key.data, l->key.size, &old, f->arg);
+	else
+		shoal_load_publish(l, old.data, old.size);
+	shoal_release(&old);
+	l->migrating = false;
+	return l->published;
+}
+
+/* Outside a read-side section: the converter is the caller's code. */
+static int migrate(struct attempt *a, struct shoal_load **load)
+{
+	struct shoal_load *l = *load;
+	const struct fallback *f;
+	void *key;
+	size_t size;
+	int r;
+
+	*load = NULL;
+	l->fetch = true; /* the handle outlives the publication */
+	if (store_old_key(a->k, a->key.data, a->key.size, &f, &key, &size)) {
+		carry_over(l, f, key, size);
+		free(key);
+	}
+	if (l->published) {
+		count(l, COUNTER_migrated);
+		shoal_release(a->value);
+		*a->value = l->result;
+		a->value->source = SHOAL_MIGRATED;
+		a->value->freshness = l->inherited.fresh ? SHOAL_FRESH : SHOAL_STALE;
+		free_load(l);
+		return SHOAL_OK;
+	}
+	drop_space(l);
+	l->fetch = a->fetch;
+	a->seat = handle_enter(a->k->cache, &r);
+	if (!a->seat) {
+		shoal_load_cancel(l);
+		if (a->fetch)
+			free_load(l);
+		return r;
+	}
+	r = go_on(a, l, load);
+	handle_leave();
+	return r;
+}
+
 static int enter_and_begin(struct attempt *a, const void *data, size_t size, struct shoal_load **load)
 {
 	int r;
@@ -366,7 +468,7 @@ static int enter_and_begin(struct attempt *a, const void *data, size_t size, str
 		return r;
 	r = store_key(a->k, &a->seat->member->segment, data, size, &a->key) ? begin(a, load) : SHOAL_ERR_INVALID;
 	handle_leave();
-	return r;
+	return r == BEGIN_MIGRATE ? migrate(a, load) : r;
 }
 
 EXPORT int shoal_begin(struct shoal_keyspace *k, const void *key, size_t key_size, struct shoal_load **load,
@@ -631,7 +733,7 @@ static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 {
 	const struct segment *s = &seat->member->segment;
 	uint64_t offset = l->offset, born = now_ms(s), cost_us;
-	struct lives lives = store_lives(l->k, l->fresh_ms, l->stale_ms, l->generation);
+	struct lives lives = l->migrating ? l->inherited : store_lives(l->k, l->fresh_ms, l->stale_ms, l->generation);
 	struct packed packed = {.size = size};
 	int r = SHOAL_OK;
 
@@ -792,6 +894,8 @@ EXPORT int shoal_load_fail(struct shoal_load *l, int code)
 		return not_leading(l);
 	if (l->published)
 		return SHOAL_ERR_INVALID;
+	if (l->migrating)
+		return SHOAL_OK;
 	if (l->coalesced)
 		mine = flight_fail(l->seat, &l->ticket, code, now_ms(segment_of(l)), l->k->policy.retry_ms);
 	if (l->seat)
@@ -802,7 +906,7 @@ EXPORT int shoal_load_fail(struct shoal_load *l, int code)
 
 EXPORT void shoal_load_cancel(struct shoal_load *l)
 {
-	if (!l || l->state == ENDED)
+	if (!l || l->state == ENDED || l->migrating)
 		return;
 	if (is_ours(l) && l->coalesced)
 		flight_end(l->seat, &l->ticket, FLIGHT_ORPHAN);

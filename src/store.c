@@ -94,6 +94,11 @@ uint64_t store_end(uint64_t born_ms, const struct lives *l)
 	return born_ms + l->fresh + l->stale + l->error;
 }
 
+uint32_t store_life(uint64_t begin, uint64_t end)
+{
+	return end == UINT64_MAX ? SHOAL_FOREVER : end <= begin ? 0 : (uint32_t)min_u64(end - begin, SHOAL_FOREVER - 1);
+}
+
 static uint32_t choose(uint32_t wanted, uint32_t policy)
 {
 	return wanted == SHOAL_NONE ? 0 : wanted ? wanted : policy;
@@ -118,6 +123,25 @@ bool store_key(const struct shoal_keyspace *k, const struct segment *s, const vo
 	*key = (struct key){.data = data, .size = (uint32_t)size, .keyspace = k->id};
 	index_hash(s, key);
 	return true;
+}
+
+bool store_old_key(const struct shoal_keyspace *k, const void *key, size_t key_size, const struct fallback **fallback,
+                   void **buffer, size_t *size)
+{
+	const struct fallback *f = atomic_load(&((struct shoal_keyspace *)k)->fallback);
+	bool spelt = false;
+
+	if (likely(!f || !f->old) || !(*buffer = malloc(KEY_MAX)))
+		return false;
+	*fallback = f;
+	*size = key_size;
+	if (f->old_key)
+		spelt = !f->old_key(key, key_size, *buffer, KEY_MAX, size, f->arg) && *size >= 1 && *size <= KEY_MAX;
+	else if ((spelt = key && key_size >= 1 && key_size <= KEY_MAX))
+		memcpy(*buffer, key, key_size);
+	if (!spelt)
+		free(*buffer);
+	return spelt;
 }
 
 struct flight_key store_flight_key(const struct segment *s, const struct key *key)

@@ -35,6 +35,8 @@ struct bounds store_expired(const struct bounds *own, uint64_t at_ms, const stru
 enum age store_age(const struct bounds *b, uint64_t now_ms);
 /* When it ends, as `until` of an extent: UINT64_MAX = never. */
 uint64_t store_end(uint64_t born_ms, const struct lives *l);
+/* From begin to end in ms, as an entry has it: SHOAL_FOREVER if there is no end. */
+uint32_t store_life(uint64_t begin, uint64_t end);
 /* What a value published now gets: overrides (0 = the policy's) and jitter. */
 struct lives store_lives(const struct shoal_keyspace *k, uint32_t fresh_ms, uint32_t stale_ms, uint64_t random);
 
@@ -54,6 +56,9 @@ enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const stru
 bool store_is_early(struct seat *seat, const struct shoal_keyspace *k, const struct shoal_value *value);
 
 bool store_key(const struct shoal_keyspace *k, const struct segment *s, const void *data, size_t size, struct key *key);
+/* The key's spelling in the keyspace that `k` falls back on, in *buffer, to be freed; false: none. */
+bool store_old_key(const struct shoal_keyspace *k, const void *key, size_t key_size, const struct fallback **fallback,
+                   void **buffer, size_t *size);
 struct flight_key store_flight_key(const struct segment *s, const struct key *key);
 
 /* ---- values in hand ---------------------------------------------------------------------------------------- */
