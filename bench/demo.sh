@@ -84,7 +84,7 @@ trap 'exit 143' TERM
 install_packages() {
 	# shellcheck source=../tests/packages.sh disable=SC1091
 	. "$top/tests/packages.sh"
-	need gcc libc6-dev meson ninja-build pkg-config liburcu-dev libxxhash-dev libmicrohttpd-dev libsqlite3-dev \
+	need gcc libc6-dev meson ninja-build pkg-config liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libmicrohttpd-dev libsqlite3-dev \
 		gnuplot-nox zstd
 	[ "$origin" = postgres ] || return 0
 	local fresh=''

@@ -24,6 +24,7 @@
 #define KEY_MAX 65535u
 #define READERS_MAX 65535u   /* a reader is named by 16 bits */
 #define PROCESSES_MAX 65535u
+#define KEYSPACES_MAX 65535u /* likewise, in an entry */
 #define HEADS_MAX 4u
 #define NAME_SIZE 64u        /* of a keyspace, with its 0 */
 
@@ -75,8 +76,8 @@ struct alive {
 };
 _Static_assert(sizeof(struct alive) == CACHE_LINE, "one line per alive word");
 
-/* A registered process. `owner` (proc.h's identity) is claimed and freed by CAS; `incarnation` is bumped before it is
- * freed, so that a word which names {slot, incarnation} can be told from one of a later owner. */
+/* A registered process. `owner` (proc.h's identity) is claimed and freed by CAS; `incarnation` is bumped by who
+ * claimed it, so that a word which names {slot, incarnation} can be told from one of a later owner. */
 struct process {
 	word64 owner;
 	word32 incarnation;

@@ -2,7 +2,8 @@
 /*
  * Processes and threads.
  *
- *   process slot   owner = 0 --CAS--> identity --CAS--> 0      (incarnation + 1 before the last step)
+ *   process slot   owner = 0 --CAS--> identity --CAS--> 0      (incarnation + 1 by the claimant, its only writer: of
+ *                                                               several recoverers a late one has nothing to bump)
  *   reader slot    owner = {inc, 0} --CAS--> {inc + 1, process} --CAS--> {inc + 1, 0}
  *   alive word     a robust, process-shared mutex that a thread locks at its first operation and unlocks at its exit
  *
@@ -92,7 +93,7 @@ static int claim_process(struct member *m, struct wiped *w)
 			continue;
 		if (w64_cas(&p->owner, 0, w->identity)) {
 			w->process = i;
-			w->incarnation = w32_load(&p->incarnation);
+			w->incarnation = w32_add(&p->incarnation, 1) + 1;
 			w->lock_fd = fd + 1;
 			return SHOAL_OK;
 		}
@@ -630,7 +631,6 @@ void registry_free_process(const struct member *m, const struct corpse *c)
 {
 	struct process *p = &m->segment.processes[c->process];
 
-	w32_cas(&p->incarnation, c->incarnation, c->incarnation + 1);
 	w64_cas(&p->owner, c->owner, 0);
 }
 

@@ -119,7 +119,7 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 
 	if (size < SIZE_MIN || size > SIZE_MAX_SEGMENT || c->max_entry > size / 64 ||
 	    c->max_entry > EXTENT_LIMIT / 2 || c->max_processes > PROCESSES_MAX ||
-	    c->max_threads > READERS_MAX || (c->mode & ~0777u))
+	    c->max_threads > READERS_MAX || c->max_keyspaces > KEYSPACES_MAX || c->mean_entry > size || (c->mode & ~0777u))
 		return SHOAL_ERR_INVALID;
 	*g = (struct geometry){
 		.magic = LAYOUT_MAGIC,
@@ -164,7 +164,7 @@ static int geometry_check(const struct geometry *g, uint64_t file_size)
 		return SHOAL_ERR_CORRUPT;
 	/* The checksum is no signature: a hostile header may carry a right one. */
 	if (!g->processes || g->processes > PROCESSES_MAX || !g->readers || g->readers > READERS_MAX || !g->flights ||
-	    !g->keyspaces || g->heads < 1 || g->heads > HEADS_MAX || !g->extents || !g->buckets ||
+	    !g->keyspaces || g->keyspaces > KEYSPACES_MAX || g->heads < 1 || g->heads > HEADS_MAX || !g->extents || !g->buckets ||
 	    g->buckets % INDEX_GROUP || g->size > SIZE_MAX_SEGMENT || g->extent_size % CACHE_LINE ||
 	    g->extent_size < footprint_max(g) || g->extent_size > EXTENT_LIMIT)
 		return SHOAL_ERR_CORRUPT;

@@ -32,7 +32,7 @@ case_ 'a program runs' env LD_LIBRARY_PATH="$libdir" "$root/shared"
 if [ -e "$libdir/libshoal.a" ]; then
 	# shellcheck disable=SC2046,SC2086
 	case_ 'a program links statically' $CC "$example" -o "$root/static" $(pkg-config --cflags shoal) \
-		"$libdir/libshoal.a" -lurcu-bp -pthread
+		"$libdir/libshoal.a" -lurcu-bp -llz4 -lzstd -lm -pthread
 	case_ 'a static program runs' "$root/static"
 fi
 echo "1..$n"

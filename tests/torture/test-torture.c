@@ -1,0 +1,857 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Eight processes do everything at once to a small segment while their parent kills them at random, and stops some for
+ * a while. Then the dust settles, and everything must be there and be whole.
+ *
+ *   SHOAL_TEST_SECONDS   how long (10)
+ *   SHOAL_TEST_SEED      what to repeat; printed. The same blows fall, on whatever the processes then do.
+ *
+ * Two families of keys. A value says which key and which version of it it is, and carries a pattern that follows from
+ * both, so a torn or mixed one shows, also after it was held for a while.
+ *   loaded keys   come from loads alone. An origin in shared memory counts their versions: a delete bumps it, then
+ *                 deletes; a load reads it in its loader. So no version from before a finished delete may be seen, none
+ *                 from before a finished expire may be fresh, and no reader sees a generation older than anyone saw.
+ *                 Every fourth is never deleted nor expired: of those at most one loader runs at a time.
+ *   set keys      are set, with long and short lives, fetched and deleted.
+ */
+#include <inttypes.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "crew.h"
+
+#define WORKERS 8u
+#define LOADED_KEYS 300u
+#define SET_KEYS 700u
+#define SEGMENT ((size_t)4 << 20)
+#define VALUE_MAX 12000u
+#define HELD 2u
+#define SPAWNS ((uint32_t)1 << 24)
+#define AGES 24u
+
+enum op { GET, READ, SET, SET_SHORT, DELETE, EXPIRE, FETCH, STEPS, GET_MANY, SCAN, THREAD, REAP, OPS };
+static const char *const op_names[OPS] = {"get",   "read",  "set",      "set_ttl", "delete", "expire",
+					  "fetch", "steps", "get_many", "scan",    "thread", "reap"};
+/* In a thousand. */
+static const unsigned op_shares[OPS] = {250, 80, 150, 60, 60, 30, 220, 90, 38, 2, 12, 8};
+
+/* What the origin knows of a key. */
+struct origin {
+	_Alignas(64) word64 version;
+	word64 deleted, expired; /* finished at that version */
+	word64 seen;             /* newest generation that was shown */
+	word32 loading;          /* spawn number of whose loader runs */
+};
+
+struct worker {
+	_Alignas(64) word64 beats;
+	word32 op, key;
+	word64 ops[OPS], ages[AGES];
+	word64 lag_ns; /* the coarse clock's, at most */
+};
+
+struct field {
+	word32 finish, fresh_keys;
+	word64 loads;
+	struct worker workers[WORKERS];
+	struct origin origins[LOADED_KEYS + SET_KEYS];
+	_Atomic unsigned char doomed[SPAWNS]; /* by spawn number: killed, or about to be */
+};
+
+static struct field *field;
+static struct shoal *cache;
+static struct shoal_keyspace *loaded, *plain;
+static uint64_t seed;
+
+/* ---- values ------------------------------------------------------------------------------------------------ */
+
+struct content {
+	uint64_t key, version, size, sum;
+	uint64_t pattern[];
+};
+
+static uint64_t mixed(uint64_t a, uint64_t b)
+{
+	uint64_t state = a * 0x100000001b3u ^ b;
+
+	return crew_random(&state);
+}
+
+static size_t size_of(uint64_t key, uint64_t version)
+{
+	uint64_t x = mixed(key, ~version);
+
+	return sizeof(struct content) + (x % 16 ? x % 1200 : x % (VALUE_MAX - sizeof(struct content))) / 8 * 8;
+}
+
+static void write_content(void *to, uint64_t key, uint64_t version)
+{
+	struct content *c = to;
+	size_t i, n = (size_of(key, version) - sizeof(*c)) / 8;
+
+	*c = (struct content){key, version, size_of(key, version), mixed(key, version)};
+	for (i = 0; i < n; i++)
+		c->pattern[i] = c->sum + i;
+}
+
+static bool is_content(const void *data, size_t size, uint64_t key)
+{
+	const struct content *c = data;
+	size_t i;
+
+	if (size < sizeof(*c) || c->key != key || c->size != size || c->sum != mixed(key, c->version) ||
+	    size != size_of(key, c->version))
+		return false;
+	for (i = 0; i < (size - sizeof(*c)) / 8; i++)
+		if (c->pattern[i] != c->sum + i)
+			return false;
+	return true;
+}
+
+/* Keys of several lengths. */
+static size_t write_key(char *to, uint64_t key)
+{
+	return (size_t)sprintf(to, "%s-%" PRIu64 "%.*s", key < LOADED_KEYS ? "loaded" : "set", key, (int)(key % 40),
+			       "........................................");
+}
+
+/* ---- one worker -------------------------------------------------------------------------------------------- */
+
+struct self {
+	struct worker *worker;
+	uint32_t spawn;
+	uint64_t random;
+	struct {
+		struct shoal_value value;
+		uint64_t key;
+	} held[HELD];
+	bool in_thread;
+};
+
+struct request { /* of one key */
+	struct self *self;
+	uint64_t key, deleted, expired, seen;
+	char name[80];
+	size_t length;
+};
+
+static void begin_request(struct request *r, struct self *self, uint64_t key)
+{
+	struct origin *o = &field->origins[key];
+
+	r->self = self;
+	r->key = key;
+	r->length = write_key(r->name, key);
+	r->deleted = w64_load(&o->deleted);
+	r->expired = w64_load(&o->expired);
+	r->seen = w64_load(&o->seen);
+	w32_store(&self->worker->key, (uint32_t)key);
+}
+
+static struct shoal_keyspace *keyspace_of(uint64_t key)
+{
+	return key < LOADED_KEYS ? loaded : plain;
+}
+
+static bool is_undisturbed(uint64_t key)
+{
+	return key < LOADED_KEYS && key % 4 == 0;
+}
+
+static uint64_t coarse_lag(void)
+{
+	uint64_t precise = crew_now(), coarse = clock_system_ns(CLOCK_MONOTONIC_COARSE);
+
+	return precise > coarse ? precise - coarse : 0;
+}
+
+static void check_data(const struct request *r, const char *how, const void *data, size_t size, bool fresh)
+{
+	uint64_t version;
+
+	if (!is_content(data, size, r->key)) {
+		crew_wrong("%s: key %" PRIu64 " is torn: %zu bytes, key %" PRIu64 ", version %" PRIu64, how, r->key, size,
+			   size >= 8 ? ((const struct content *)data)->key : 0,
+			   size >= 16 ? ((const struct content *)data)->version : 0);
+		return;
+	}
+	version = ((const struct content *)data)->version;
+	if (r->key >= LOADED_KEYS)
+		return;
+	crew_expect(version >= r->deleted, "%s: key %" PRIu64 " shows version %" PRIu64 ", deleted at %" PRIu64, how,
+		    r->key, version, r->deleted);
+	crew_expect(!fresh || version >= r->expired,
+		    "%s: key %" PRIu64 " shows version %" PRIu64 " fresh, expired at %" PRIu64 " (the coarse clock lags %.1f ms)", how,
+		    r->key, version, r->expired, (double)coarse_lag() / 1e6);
+}
+
+static void check_value(const struct request *r, const char *how, const struct shoal_value *v)
+{
+	struct origin *o = &field->origins[r->key];
+	unsigned age = 0;
+
+	if (!v->data) {
+		crew_wrong("%s: key %" PRIu64 " has no data", how, r->key);
+		return;
+	}
+	if (v->source == SHOAL_LOADED) { /* the caller's own, stored or not */
+		crew_expect(is_content(v->data, v->size, r->key), "%s: key %" PRIu64 ": own value is torn", how, r->key);
+		return;
+	}
+	check_data(r, how, v->data, v->size, v->freshness == SHOAL_FRESH);
+	if (r->key < LOADED_KEYS) {
+		crew_expect(v->generation >= r->seen, "%s: key %" PRIu64 " went back to generation %" PRIu64 " from %" PRIu64,
+			    how, r->key, v->generation, r->seen);
+		w64_max(&o->seen, v->generation);
+	}
+	while (age < AGES - 1 && v->age_ms >> age)
+		age++;
+	w64_add(&r->self->worker->ages[age], 1);
+}
+
+/* Give it back now, or hold it for a while; a held one is looked at once more before it goes. */
+static void keep_or_release(const struct request *r, struct shoal_value *v)
+{
+	struct self *self = r->self;
+	unsigned i = (unsigned)crew_below(&self->random, HELD * 4);
+
+	if (i >= HELD || self->in_thread) {
+		shoal_release(v);
+		return;
+	}
+	if (self->held[i].value.data)
+		crew_expect(is_content(self->held[i].value.data, self->held[i].value.size, self->held[i].key),
+			    "held: key %" PRIu64 " changed in hand", self->held[i].key);
+	shoal_release(&self->held[i].value);
+	memcpy(&self->held[i].value, v, sizeof(*v)); /* moved, not copied: *v is forgotten */
+	self->held[i].key = r->key;
+}
+
+static void wrong_result(const struct request *r, const char *how, int result)
+{
+	crew_wrong("%s: key %" PRIu64 ": %s (%d, errno %d)", how, r->key, shoal_strerror(result), result, errno);
+}
+
+static void do_get(struct request *r)
+{
+	struct shoal_value v;
+	int result = shoal_get(keyspace_of(r->key), r->name, r->length, &v);
+
+	if (result == SHOAL_OK) {
+		check_value(r, "get", &v);
+		keep_or_release(r, &v);
+	} else if (result != SHOAL_MISS) {
+		wrong_result(r, "get", result);
+	}
+}
+
+static void do_read(struct request *r)
+{
+	_Alignas(8) char buffer[VALUE_MAX];
+	size_t size = 0, capacity = crew_below(&r->self->random, 8) ? sizeof(buffer) : 100;
+	int result = shoal_read(keyspace_of(r->key), r->name, r->length, buffer, capacity, &size);
+
+	if (result == SHOAL_OK)
+		check_data(r, "read", buffer, size, false);
+	else if (result != SHOAL_MISS && !(result == SHOAL_ERR_TOO_BIG && size > capacity))
+		wrong_result(r, "read", result);
+}
+
+static void do_set(struct request *r, bool brief)
+{
+	uint64_t buffer[VALUE_MAX / 8], version = w64_add(&field->origins[r->key].version, 1) + 1;
+	int result;
+
+	write_content(buffer, r->key, version);
+	result = shoal_set_ttl(plain, r->name, r->length, buffer, size_of(r->key, version),
+			       brief ? 1 + (uint32_t)crew_below(&r->self->random, 20) : 0, brief ? 10 : 0);
+	if (result != SHOAL_OK)
+		wrong_result(r, "set", result);
+}
+
+static void do_delete(struct request *r)
+{
+	struct origin *o = &field->origins[r->key];
+	uint64_t version = w64_add(&o->version, 1) + 1;
+	int result = shoal_delete(keyspace_of(r->key), r->name, r->length);
+
+	if (result != SHOAL_OK && result != SHOAL_MISS)
+		wrong_result(r, "delete", result);
+	w64_max(&o->deleted, version);
+}
+
+static void do_expire(struct request *r)
+{
+	struct origin *o = &field->origins[r->key];
+	uint64_t version = w64_add(&o->version, 1) + 1;
+	int result = shoal_expire(keyspace_of(r->key), r->name, r->length);
+
+	if (result != SHOAL_OK && result != SHOAL_MISS)
+		wrong_result(r, "expire", result);
+	w64_max(&o->expired, version);
+}
+
+/* ---- loads ------------------------------------------------------------------------------------------------- */
+
+/* Of an undisturbed key one loader runs at a time, but for those of the dead. */
+static void enter_loader(const struct request *r)
+{
+	struct origin *o = &field->origins[r->key];
+	uint32_t before;
+
+	w64_add(&field->loads, 1);
+	if (!is_undisturbed(r->key))
+		return;
+	before = atomic_exchange(&o->loading, r->self->spawn);
+	crew_expect(!before || atomic_load(&field->doomed[before % SPAWNS]),
+		    "two load key %" PRIu64 " at once: %u, %u", r->key, before, r->self->spawn);
+}
+
+static void leave_loader(const struct request *r)
+{
+	if (is_undisturbed(r->key))
+		w32_cas(&field->origins[r->key].loading, r->self->spawn, 0);
+}
+
+static void be_slow(struct self *self)
+{
+	uint64_t us = crew_below(&self->random, 4) ? 0 : crew_below(&self->random, 2000);
+
+	if (us)
+		crew_pass_us(us);
+}
+
+/* Load and publish, one way or another; 0, or an error code. What ended the load by itself is passed up in *result. */
+static int load(struct request *r, struct shoal_load *l, int *result)
+{
+	uint64_t buffer[VALUE_MAX / 8], version, *space;
+	unsigned way = (unsigned)crew_below(&r->self->random, 16);
+	size_t size;
+
+	enter_loader(r);
+	version = w64_load(&field->origins[r->key].version);
+	size = size_of(r->key, version);
+	be_slow(r->self);
+	if (way == 0 && !is_undisturbed(r->key)) {
+		leave_loader(r);
+		return 1000 + (int)(r->key % 7);
+	}
+	if (way < 8) {
+		write_content(buffer, r->key, version);
+		leave_loader(r);
+		*result = shoal_load_publish(l, buffer, size);
+		return 0;
+	}
+	space = shoal_load_reserve(l, way < 10 ? size / 2 : size);
+	if (space && way < 10) {
+		write_content(buffer, r->key, version);
+		memcpy(space, buffer, size / 2);
+		space = shoal_load_reserve(l, size);
+		if (space)
+			memcpy((char *)space + size / 2, (char *)buffer + size / 2, size - size / 2);
+	} else if (space) {
+		write_content(space, r->key, version);
+	}
+	leave_loader(r);
+	if (!space) {
+		crew_wrong("reserve: key %" PRIu64 ": errno %d", r->key, errno);
+		return 1;
+	}
+	*result = shoal_load_commit(l, size);
+	return 0;
+}
+
+static int loader(struct shoal_load *l, const void *key, size_t size, void *arg)
+{
+	struct request *r = arg;
+	int result = SHOAL_OK, code = load(r, l, &result);
+
+	if (!code && result)
+		wrong_result(r, "publish inside fetch", result);
+	return code;
+}
+
+static void do_fetch(struct request *r)
+{
+	struct shoal_value v;
+	int result = shoal_fetch(keyspace_of(r->key), r->name, r->length, loader, r, &v);
+
+	if (result == SHOAL_OK) {
+		check_value(r, "fetch", &v);
+		keep_or_release(r, &v);
+	} else if (result != SHOAL_ERR_LOAD || is_undisturbed(r->key) || (v.load_error && v.load_error != 1000 + (int)(r->key % 7))) {
+		wrong_result(r, "fetch", result);
+	}
+}
+
+static void lead_in_steps(struct request *r, struct shoal_load *l)
+{
+	int result = SHOAL_OK, code;
+
+	if (!is_undisturbed(r->key) && !crew_below(&r->self->random, 8)) {
+		shoal_load_cancel(l);
+		return;
+	}
+	code = load(r, l, &result);
+	if (code)
+		result = shoal_load_fail(l, code);
+	if (result != SHOAL_OK && (result != SHOAL_ERR_SUPERSEDED || is_undisturbed(r->key)))
+		wrong_result(r, "publish", result);
+}
+
+static void do_steps(struct request *r)
+{
+	struct shoal_load *l;
+	struct shoal_value v;
+	int result = shoal_begin(keyspace_of(r->key), r->name, r->length, &l, &v);
+
+	if (result == SHOAL_WAIT) {
+		begin_request(r, r->self, r->key);
+		result = shoal_wait(l, (uint32_t)crew_below(&r->self->random, 4), &v);
+		if (result < 0) {
+			crew_expect(result == SHOAL_ERR_TIMEOUT || result == SHOAL_ERR_LOAD, "wait: key %" PRIu64 ": %s", r->key,
+				    shoal_strerror(result));
+			shoal_load_cancel(l);
+			return;
+		}
+	}
+	if (result == SHOAL_OK || result == SHOAL_REFRESH)
+		check_value(r, "begin", &v);
+	else if (result != SHOAL_LEAD && result != SHOAL_ERR_LOAD)
+		wrong_result(r, "begin", result);
+	shoal_release(&v);
+	if (result == SHOAL_LEAD || result == SHOAL_REFRESH)
+		lead_in_steps(r, l);
+}
+
+/* ---- the rest ---------------------------------------------------------------------------------------------- */
+
+static void do_get_many(struct self *self, uint64_t first)
+{
+	struct request requests[24];
+	struct shoal_slice keys[24];
+	struct shoal_value values[24];
+	int outcomes[24], result;
+	uint64_t base = first < LOADED_KEYS ? 0 : LOADED_KEYS, count = first < LOADED_KEYS ? LOADED_KEYS : SET_KEYS;
+	size_t i, n = 1 + crew_below(&self->random, 24);
+
+	for (i = 0; i < n; i++) {
+		begin_request(&requests[i], self, base + (first - base + i * 7) % count);
+		keys[i] = (struct shoal_slice){requests[i].name, requests[i].length};
+	}
+	result = shoal_get_many(keyspace_of(first), keys, n, values, outcomes);
+	if (result)
+		wrong_result(&requests[0], "get_many", result);
+	for (i = 0; i < n && !result; i++) {
+		if (outcomes[i] == SHOAL_OK)
+			check_value(&requests[i], "get_many", &values[i]);
+		else if (outcomes[i] != SHOAL_MISS)
+			wrong_result(&requests[i], "get_many", outcomes[i]);
+		shoal_release(&values[i]);
+	}
+}
+
+static int visit(const struct shoal_entry *e, void *arg)
+{
+	const char *dash = memchr(e->key.data, '-', min_u64(e->key.size, 7));
+
+	w64_add(&((struct self *)arg)->worker->beats, 1);
+	crew_expect(dash && e->size >= sizeof(struct content) && e->size <= VALUE_MAX,
+		    "scan: a strange entry: key of %zu bytes, value of %zu", e->key.size, e->size);
+	return 0;
+}
+
+static void do_scan(struct self *self)
+{
+	int result = shoal_scan(cache, crew_below(&self->random, 2) ? "loaded" : NULL, visit, self);
+
+	crew_expect(result == 0, "scan: %s", shoal_strerror(result));
+}
+
+static void one_op(struct self *self);
+
+static void *in_thread(void *arg)
+{
+	struct self self = {.worker = ((struct self *)arg)->worker,
+			    .spawn = ((struct self *)arg)->spawn,
+			    .random = crew_random(&((struct self *)arg)->random),
+			    .in_thread = true};
+	unsigned n = 1 + (unsigned)crew_below(&self.random, 20);
+
+	while (n--)
+		one_op(&self);
+	return NULL;
+}
+
+static void do_thread(struct self *self)
+{
+	struct self copy = *self;
+	pthread_t thread;
+
+	copy.random = crew_random(&self->random);
+	if (self->in_thread || pthread_create(&thread, NULL, in_thread, &copy))
+		return;
+	one_op(self);
+	pthread_join(thread, NULL);
+}
+
+static enum op choose_op(struct self *self)
+{
+	unsigned at = (unsigned)crew_below(&self->random, 1000), op = 0;
+
+	while (op < OPS - 1 && at >= op_shares[op])
+		at -= op_shares[op++];
+	return (enum op)op;
+}
+
+/* Half of all goes to a fiftieth of the keys, where they meet. */
+static uint64_t choose_key(struct self *self, enum op op)
+{
+	bool set = op == SET || op == SET_SHORT || crew_below(&self->random, 2);
+	uint64_t n = set ? SET_KEYS : LOADED_KEYS, key;
+
+	if (crew_below(&self->random, 2))
+		n /= 50;
+	key = (set ? LOADED_KEYS : 0) + crew_below(&self->random, n);
+	return (op == DELETE || op == EXPIRE) && is_undisturbed(key) ? key + 1 : key;
+}
+
+static void one_op(struct self *self)
+{
+	enum op op = choose_op(self);
+	struct request r;
+
+	begin_request(&r, self, choose_key(self, op));
+	if (!self->in_thread)
+		w32_store(&self->worker->op, op);
+	switch (op) {
+	case GET:
+		do_get(&r);
+		break;
+	case READ:
+		do_read(&r);
+		break;
+	case SET:
+	case SET_SHORT:
+		do_set(&r, op == SET_SHORT);
+		break;
+	case DELETE:
+		do_delete(&r);
+		break;
+	case EXPIRE:
+		do_expire(&r);
+		break;
+	case FETCH:
+		do_fetch(&r);
+		break;
+	case STEPS:
+		do_steps(&r);
+		break;
+	case GET_MANY:
+		do_get_many(self, r.key);
+		break;
+	case SCAN:
+		do_scan(self);
+		break;
+	case THREAD:
+		do_thread(self);
+		break;
+	default:
+		if (shoal_reap(cache) < 0)
+			wrong_result(&r, "reap", SHOAL_ERR_INVALID);
+	}
+	w64_add(&self->worker->ops[op], 1);
+	w64_add(&self->worker->beats, 1);
+	w64_max(&self->worker->lag_ns, coarse_lag());
+}
+
+struct birth {
+	unsigned place;
+	uint32_t spawn;
+};
+
+static void work(void *arg)
+{
+	const struct birth *b = arg;
+	struct self self = {.worker = &field->workers[b->place], .spawn = b->spawn};
+	unsigned i;
+
+	self.random = mixed(seed, b->spawn);
+	while (!w32_load(&field->finish))
+		one_op(&self);
+	for (i = 0; i < HELD; i++) {
+		if (self.held[i].value.data)
+			crew_expect(is_content(self.held[i].value.data, self.held[i].value.size, self.held[i].key),
+				    "held: key %" PRIu64 " changed in hand", self.held[i].key);
+		shoal_release(&self.held[i].value);
+	}
+	if (b->place % 2)
+		shoal_close(cache);
+}
+
+/* ---- the parent -------------------------------------------------------------------------------------------- */
+
+struct place {
+	pid_t pid;
+	struct birth birth;
+	uint64_t stopped_until; /* 0: runs */
+};
+
+struct corpses {
+	pid_t pids[16];
+	unsigned n;
+};
+
+struct blows {
+	uint64_t kills, stops, stopped_kills;
+};
+
+static struct place places[WORKERS];
+static uint32_t spawns;
+
+static void spawn(unsigned i)
+{
+	places[i] = (struct place){.birth = {i, ++spawns}};
+	if (spawns >= SPAWNS) {
+		crew_wrong("too many processes");
+		return;
+	}
+	places[i].pid = crew_fork(work, &places[i].birth);
+}
+
+static void bury(struct corpses *c)
+{
+	int status;
+
+	while (c->n) {
+		pid_t pid = c->pids[--c->n];
+
+		status = crew_join(pid);
+		crew_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "process %d: status %#x", (int)pid, status);
+	}
+}
+
+/* One that dies of something else than our blow shows here. */
+static void look_for_crashes(void)
+{
+	siginfo_t info;
+	unsigned i;
+
+	for (i = 0; i < WORKERS; i++) {
+		info.si_pid = 0;
+		if (!waitid(P_PID, (id_t)places[i].pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid) {
+			crew_wrong("worker %u ended by itself: code %d, status %d, in %s of key %u", i, info.si_code, info.si_status,
+				   op_names[w32_load(&field->workers[i].op) % OPS], w32_load(&field->workers[i].key));
+			return;
+		}
+	}
+}
+
+static void continue_those_due(uint64_t now)
+{
+	unsigned i;
+
+	for (i = 0; i < WORKERS; i++)
+		if (places[i].stopped_until && places[i].stopped_until <= now) {
+			places[i].stopped_until = 0;
+			kill(places[i].pid, SIGCONT);
+		}
+}
+
+/* The one in place 0 is never killed: it tells a hang from a death. */
+static void strike(uint64_t *random, struct blows *blows, struct corpses *corpses)
+{
+	unsigned i = (unsigned)crew_below(random, WORKERS);
+
+	if (!places[i].stopped_until && !crew_below(random, 8)) {
+		places[i].stopped_until = crew_now() + crew_below(random, 20000000);
+		kill(places[i].pid, SIGSTOP);
+		blows->stops++;
+		return;
+	}
+	if (!i)
+		return;
+	atomic_store(&field->doomed[places[i].birth.spawn], 1);
+	kill(places[i].pid, SIGKILL);
+	blows->kills++;
+	blows->stopped_kills += places[i].stopped_until != 0;
+	corpses->pids[corpses->n++] = places[i].pid;
+	spawn(i);
+	if (corpses->n == 16 || crew_below(random, 4))
+		bury(corpses);
+}
+
+/* The eldest must move on; it is stopped for 20 ms at most. */
+static void look_for_a_hang(uint64_t now)
+{
+	static uint64_t beats, since;
+	struct worker *w = &field->workers[0];
+
+	if (beats != w64_load(&w->beats) || !since) {
+		beats = w64_load(&w->beats);
+		since = now;
+	}
+	if (now - since < (uint64_t)20 * 1000000000)
+		return;
+	crew_wrong("worker 0 hangs in %s of key %u", op_names[w32_load(&w->op) % OPS], w32_load(&w->key));
+}
+
+static struct blows rage(uint64_t seconds)
+{
+	uint64_t random = seed, end = crew_now() + seconds * 1000000000, now, pause;
+	struct corpses corpses = {.n = 0};
+	struct blows blows = {0};
+	unsigned i;
+
+	for (i = 0; i < WORKERS; i++)
+		spawn(i);
+	while ((now = crew_now()) < end && !w32_load(&crew_verdict->count)) {
+		continue_those_due(now);
+		strike(&random, &blows, &corpses);
+		look_for_crashes();
+		look_for_a_hang(now);
+		pause = crew_below(&random, 8);
+		crew_pass_us(pause == 0 ? 0 : pause < 6 ? crew_below(&random, 3000) : crew_below(&random, 12000));
+	}
+	bury(&corpses);
+	return blows;
+}
+
+static void finish(void)
+{
+	unsigned i;
+
+	w32_store(&field->finish, 1);
+	continue_those_due(UINT64_MAX);
+	for (i = 0; i < WORKERS; i++)
+		crew_join_well(places[i].pid);
+}
+
+/* ---- afterwards -------------------------------------------------------------------------------------------- */
+
+/* Nobody waits for the dead any more. */
+static void fetch_every_key(void *arg)
+{
+	struct self self = {.worker = &field->workers[0], .random = 1, .in_thread = true};
+	struct request r;
+	uint64_t key, began, longest = 0;
+
+	for (key = 0; key < LOADED_KEYS + SET_KEYS; key++) {
+		began = crew_now();
+		begin_request(&r, &self, key);
+		do_fetch(&r);
+		longest = max_u64(longest, crew_now() - began);
+		w32_add(&field->fresh_keys, 1);
+	}
+	crew_expect(longest < (uint64_t)CREW_PATIENCE_MS * 1000000, "a key took %.1f s", (double)longest / 1e9);
+}
+
+static void check_left_overs(void)
+{
+	const struct segment *s = crew_segment(cache);
+	struct shoal_stats stats;
+	uint32_t x;
+
+	crew_expect(shoal_reap(cache) >= 0, "reap failed");
+	crew_expect(shoal_reap(cache) == 0, "reap found someone again");
+	assert_int_equal(shoal_stats(cache, &stats), SHOAL_OK);
+	crew_expect(stats.processes == 1, "%u processes", stats.processes);
+	crew_expect(stats.threads == 1, "%u threads", stats.threads);
+	crew_expect(stats.pins == 0, "%u pins", stats.pins);
+	crew_expect(stats.flights == 0, "%u flights", stats.flights);
+	crew_expect(stats.permits_used == 0, "%u permits", stats.permits_used);
+	crew_expect(stats.total.corrupt == 0, "%" PRIu64 " corrupt", stats.total.corrupt);
+	for (x = 0; x < s->geometry.extents; x++) {
+		crew_expect(!w64_load(&s->extents[x].lock), "extent %u is locked by %#" PRIx64, x, w64_load(&s->extents[x].lock));
+		crew_expect(EXTENT_STATE(extents_word(s, x)) != EXTENT_EVICTING, "extent %u is EVICTING", x);
+	}
+}
+
+/* ---- figures ----------------------------------------------------------------------------------------------- */
+
+static void print_figures(const struct blows *b)
+{
+	uint64_t sum, most = 1, ages[AGES] = {0};
+	struct shoal_stats stats;
+	unsigned i, j;
+
+	printf("# seed %" PRIu64 ": %" PRIu64 " kills (%" PRIu64 " of a stopped process), %" PRIu64 " stops\n#", seed, b->kills,
+	       b->stopped_kills, b->stops);
+	for (i = 0; i < OPS; i++) {
+		for (sum = 0, j = 0; j < WORKERS; j++)
+			sum += w64_load(&field->workers[j].ops[i]);
+		printf(" %s %" PRIu64, op_names[i], sum);
+	}
+	assert_int_equal(shoal_stats(cache, &stats), SHOAL_OK);
+	printf("\n# loads %" PRIu64 " (%" PRIu64 " loaders ran), takeovers %" PRIu64 ", coalesced %" PRIu64
+	       ", superseded %" PRIu64 ", uncached %" PRIu64 ", timeouts %" PRIu64 ", evicted extents %" PRIu64 "\n",
+	       stats.total.loads, w64_load(&field->loads), stats.total.takeovers, stats.total.coalesced,
+	       stats.total.superseded, stats.total.uncached, stats.total.timeouts, stats.evicted_extents);
+	for (sum = 0, j = 0; j < WORKERS; j++)
+		sum = max_u64(sum, w64_load(&field->workers[j].lag_ns));
+	printf("# the coarse clock lagged by %.1f ms at most\n", (double)sum / 1e6);
+	for (i = 0; i < AGES; i++)
+		for (j = 0; j < WORKERS; j++)
+			ages[i] += w64_load(&field->workers[j].ages[i]);
+	for (i = 0; i < AGES; i++)
+		most = max_u64(most, ages[i]);
+	printf("# ages of values shown:\n");
+	for (i = 0; i < AGES; i++)
+		if (ages[i])
+			printf("#  < %7u ms %9" PRIu64 " %.*s\n", 1u << i, ages[i], (int)(ages[i] * 50 / most),
+			       "##################################################");
+	fflush(stdout);
+}
+
+static uint64_t number(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+
+	return text && *text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+static void killed_at_random(void **state)
+{
+	struct shoal_config config = {.size = SEGMENT, .max_entry = 16 << 10};
+	struct shoal_policy of_loaded = {.fresh_ms = 300, .stale_ms = 200, .retry_ms = 5, .wait_ms = CREW_PATIENCE_MS, .lease_ms = CREW_PATIENCE_MS};
+	struct shoal_policy of_plain = {.fresh_ms = 2000, .stale_ms = 200, .retry_ms = 5, .wait_ms = CREW_PATIENCE_MS, .lease_ms = CREW_PATIENCE_MS};
+	uint64_t seconds = number("SHOAL_TEST_SECONDS", 10);
+	struct blows blows;
+
+	crew_begin();
+	field = crew_memory(sizeof(*field));
+	seed = number("SHOAL_TEST_SEED", crew_now());
+	printf("# seed %" PRIu64 ", %" PRIu64 " s\n", seed, seconds);
+	config.flags = seed & 1 ? SHOAL_CHECKSUM : 0;
+	assert_int_equal(shoal_open(NULL, &config, &cache), SHOAL_OK);
+	assert_int_equal(shoal_keyspace_open(cache, "loaded", 1, &of_loaded, &loaded), SHOAL_OK);
+	assert_int_equal(shoal_keyspace_open(cache, "set", 1, &of_plain, &plain), SHOAL_OK);
+	if (seed & 2)
+		shoal_reap(cache); /* the parent of all is registered, too */
+	blows = rage(seconds);
+	finish();
+	print_figures(&blows);
+	crew_join_well(crew_fork(fetch_every_key, NULL));
+	crew_expect(w32_load(&field->fresh_keys) == LOADED_KEYS + SET_KEYS, "%u keys could be had", w32_load(&field->fresh_keys));
+	check_left_overs();
+	if (!w32_load(&crew_verdict->count))
+		crew_fill(cache, plain);
+	shoal_close(cache);
+	munmap(field, sizeof(*field));
+	assert_int_equal(crew_wrongs(), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(killed_at_random),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
