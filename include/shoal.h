@@ -290,6 +290,30 @@ typedef int shoal_loader(struct shoal_load *load, const void *key, size_t key_si
 int shoal_fetch(struct shoal_keyspace *keyspace, const void *key, size_t key_size, shoal_loader *loader, void *arg,
                 struct shoal_value *value);
 
+/* ---- refreshing in the background -------------------------------------------------------------------------- */
+
+typedef int shoal_setup(void *arg, void **context);   /* 0, or the loader can't run in this thread */
+typedef void shoal_teardown(void *context);
+
+/*
+ * Start threads of this process that refresh: a caller of shoal_fetch that wins a refresh, in a keyspace that has a
+ * refresher, hands it over and gets the old value at once. The queue holds up to `queue` of them; a caller that finds it
+ * full refreshes in its own time, as without a refresher. A child of fork has none until it starts its own. Signals are
+ * blocked in the threads. INVALID: no thread, no queue, or there is one already; SYSTEM.
+ */
+int shoal_refresher_start(struct shoal *cache, unsigned threads, unsigned queue);
+
+/* End the threads, after the refresh that each of them is at; what is queued is given up, and refreshed by who asks next.
+ * shoal_close() does it, too. Not from a loader. */
+void shoal_refresher_stop(struct shoal *cache);
+
+/*
+ * The loader that refreshes this keyspace in the background: it gets a copy of the key and, in place of arg, what `setup`
+ * made of `arg` for its thread (NULL: arg itself), until `teardown` when the thread ends. loader NULL ends it.
+ */
+int shoal_keyspace_refresher(struct shoal_keyspace *keyspace, shoal_loader *loader, shoal_setup *setup,
+                             shoal_teardown *teardown, void *arg);
+
 /* ---- the same in steps, for event loops and for loads that outlive a call ---------------------------------- */
 
 /*

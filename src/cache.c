@@ -54,11 +54,13 @@ failed:
 EXPORT void shoal_close(struct shoal *cache)
 {
 	struct shoal_keyspace *k, *next;
-	struct fallback *f, *before;
+	struct refresher_loader *l, *l_before;
+	struct fallback *f, *f_before;
 	struct member *m;
 
 	if (!cache)
 		return;
+	shoal_refresher_stop(cache);
 	m = cache->member;
 	registry_notice_fork(m);
 	rcu_assign_pointer(cache->member, NULL);
@@ -66,9 +68,13 @@ EXPORT void shoal_close(struct shoal *cache)
 	registry_close(m);
 	for (k = cache->keyspaces; k; k = next) {
 		next = k->next;
-		for (f = k->fallback; f; f = before) {
-			before = f->before;
+		for (f = k->fallback; f; f = f_before) {
+			f_before = f->before;
 			free(f);
+		}
+		for (l = k->refresher; l; l = l_before) {
+			l_before = l->before;
+			free(l);
 		}
 		free(k);
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Time: CLOCK_MONOTONIC of one machine, so there is no skew between processes. The coarse clock (6 ns against 27-43)
- * lags by a tick of at most 10 ms: who decides on a deadline that is nearer than that asks the precise one.
+ * lags by a tick, which a busy host may deliver 50 ms late: who decides on a deadline that is nearer than that asks the precise one.
  * A clock of the caller's (shoal_config.clock) takes the place of both.
  */
 #ifndef SHOAL_CLOCK_H
@@ -11,7 +11,7 @@
 
 #include "base.h"
 
-#define CLOCK_COARSE_LAG_MS 10
+#define CLOCK_COARSE_LAG_MS 100
 
 struct clock {
 	uint64_t (*now)(void *arg); /* NULL: the system's */

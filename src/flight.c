@@ -514,6 +514,35 @@ void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_n
 	futex_wait(word, (uint32_t)t->word, life == LIFE_ARMED ? alive : NULL, seen, min_u64(deadline_ns, slice));
 }
 
+/*
+ * Each thread that waits inside a loader names the flight it waits for; the flight names its leader. Of a circle of
+ * waiters each names its flight before it looks with a fence between, so the last of them sees it whole.
+ */
+bool flight_is_crossed(struct seat *seat, const struct ticket *t)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t waits = (uint64_t)t->slot + 1, word;
+	uint32_t leader, steps;
+
+	w64_store(&seat->reader->waits, waits);
+	barrier_full(); /* partner: the same line of the others in the circle */
+	for (steps = 0; waits && waits <= s->geometry.flights && steps < s->geometry.readers; steps++) {
+		word = w64_load(&s->flights[waits - 1].word);
+		leader = FLIGHT_LEADER(word);
+		if (FLIGHT_STATE(word) != FLIGHT_COMPUTING || leader >= s->geometry.readers)
+			return false;
+		if (leader == seat->index)
+			return true;
+		waits = w64_load(&s->readers[leader].waits);
+	}
+	return false;
+}
+
+void flight_uncross(struct seat *seat)
+{
+	w64_store(&seat->reader->waits, 0);
+}
+
 void flight_relay(const struct segment *s, const struct ticket *t)
 {
 	struct flight *f = flight_at(s, t->slot);

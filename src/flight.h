@@ -88,6 +88,9 @@ void flight_join(const struct segment *s, const struct ticket *t, int waiters); 
 bool flight_error(const struct segment *s, const struct ticket *t, int *error);
 /* Sleep until the flight moves, its leader dies, or the deadline. */
 void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_ns);
+/* About to sleep inside a loader: does this flight's leader wait, through others, for a flight of ours? */
+bool flight_is_crossed(struct seat *seat, const struct ticket *t);
+void flight_uncross(struct seat *seat);
 /* A woken waiter wakes some of the others. */
 void flight_relay(const struct segment *s, const struct ticket *t);
 

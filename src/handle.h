@@ -10,10 +10,12 @@
 #include "flight.h"
 #include "permit.h"
 #include "recover.h"
+#include "refresher.h"
 
 struct shoal {
 	struct member *member;            /* published by rcu_assign_pointer */
 	_Atomic(struct shoal_keyspace *) keyspaces;
+	_Atomic(struct refresher *) refresher;
 };
 
 /* Where values of an older version are found. Immutable; an earlier one is kept till the cache is closed. */
@@ -30,6 +32,7 @@ struct shoal_keyspace {
 	uint32_t id;
 	struct shoal_policy policy; /* resolved: no 0 stands for a default any more, SHOAL_NONE is 0 */
 	_Atomic(struct fallback *) fallback;
+	_Atomic(struct refresher_loader *) refresher; /* likewise kept */
 	struct shoal_keyspace *next;
 };
 

@@ -128,6 +128,22 @@ EXPORT int shoal_keyspace_fallback(struct shoal_keyspace *k, struct shoal_keyspa
 	return SHOAL_OK;
 }
 
+EXPORT int shoal_keyspace_refresher(struct shoal_keyspace *k, shoal_loader *loader, shoal_setup *setup,
+                                    shoal_teardown *teardown, void *arg)
+{
+	struct refresher_loader *l;
+
+	if (!k)
+		return SHOAL_ERR_INVALID;
+	l = malloc(sizeof(*l));
+	if (!l)
+		return SHOAL_ERR_SYSTEM;
+	*l = (struct refresher_loader){loader, setup, teardown, arg, k->refresher};
+	while (!atomic_compare_exchange_weak(&k->refresher, &l->before, l))
+		;
+	return SHOAL_OK;
+}
+
 /* ---- barriers ---------------------------------------------------------------------------------------------- */
 
 static const struct segment *enter(struct shoal_keyspace *k, struct keyspace **record)

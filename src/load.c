@@ -61,6 +61,8 @@ struct shoal_load {
 	struct shoal_value previous, result;
 	struct shoal_value stale; /* fetch: what its caller gets if the loader fails */
 	struct shoal_load *outer; /* of the same thread: the loader that this one runs inside */
+	struct refresher_job job; /* handed to a refresher thread, with this */
+	const struct refresher_loader *refresher;
 	unsigned char bytes[];    /* of the key */
 };
 
@@ -590,6 +592,11 @@ static int wait_for(struct shoal_load *l, uint32_t timeout_ms, struct shoal_valu
 		handle_leave();
 		if (r != SHOAL_WAIT || late)
 			break;
+		if (!l->queued && seat->loading && flight_is_crossed(seat, &l->ticket)) {
+			r = SHOAL_ERR_DEADLOCK;
+			count(l, COUNTER_timeouts);
+			break;
+		}
 		if (l->queued) {
 			permit_sleep(&l->permit, deadline);
 		} else {
@@ -597,6 +604,8 @@ static int wait_for(struct shoal_load *l, uint32_t timeout_ms, struct shoal_valu
 			flight_relay(segment_of(l), &l->ticket);
 		}
 	}
+	if (seat->loading)
+		flight_uncross(seat);
 	if (timeout_ms) {
 		histogram_add(record->wait_histogram, clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
 		w64_add(&record->counters[COUNTER_wait_ns_sum], clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
@@ -968,10 +977,11 @@ static int after_loader(struct shoal_load *l, int code, struct shoal_value *valu
 
 static int run_loader(struct shoal_load *l, shoal_loader *loader, void *arg, struct shoal_value *value)
 {
-	struct seat *seat = l->seat;
+	struct seat *seat = l->seat ? handle_enter(l->k->cache, &(int){0}) : NULL; /* the one that runs it */
 	int code, r;
 
 	if (seat) {
+		handle_leave();
 		l->outer = seat->loading;
 		seat->loading = l;
 	}
@@ -996,6 +1006,87 @@ static void count_alone(const struct shoal_keyspace *k)
 	handle_count(s, k->id, COUNTER_uncached, 1);
 	urcu_bp_read_unlock();
 }
+
+/* ---- in the background ------------------------------------------------------------------------------------- */
+
+static void run_job(struct refresher_job *job, struct refresher_thread *thread)
+{
+	struct shoal_load *l = (struct shoal_load *)(void *)((char *)job - offsetof(struct shoal_load, job));
+	struct shoal_value nothing = {0};
+	void *context;
+
+	if (!thread) {
+		shoal_load_cancel(l);
+		free_load(l);
+	} else if (!refresher_context(thread, l->refresher, &context)) {
+		shoal_load_fail(l, ENOMEM);
+		free_load(l);
+	} else {
+		run_loader(l, l->refresher->load, context, &nothing);
+		shoal_release(&nothing);
+	}
+}
+
+/* Hand a refresh to a thread of its own. False: there is none, or its queue is full. */
+static bool hand_over(struct shoal_load *l)
+{
+	bool pushed;
+
+	l->refresher = atomic_load(&l->k->refresher);
+	l->job.run = run_job;
+	if (!l->refresher || !l->refresher->load)
+		return false;
+	urcu_bp_read_lock(); /* keeps the refresher: partner: the grace period in shoal_refresher_stop */
+	pushed = refresher_push(atomic_load(&l->k->cache->refresher), l->epoch, &l->job);
+	urcu_bp_read_unlock();
+	return pushed;
+}
+
+static uint64_t epoch_of(struct shoal *cache)
+{
+	uint64_t epoch;
+	int error;
+
+	if (!handle_enter(cache, &error)) /* joins: a process that has not has no epoch */
+		return 0;
+	epoch = w64_peek(&rcu_dereference(cache->member)->wiped->epoch);
+	handle_leave();
+	return epoch;
+}
+
+EXPORT int shoal_refresher_start(struct shoal *cache, unsigned threads, unsigned queue)
+{
+	struct refresher *r = NULL, *before;
+	uint64_t epoch;
+	int result;
+
+	if (!cache || !threads || !queue)
+		return SHOAL_ERR_INVALID;
+	epoch = epoch_of(cache);
+	if (!epoch)
+		return SHOAL_ERR_LIMIT;
+	before = atomic_load(&cache->refresher);
+	if (before && refresher_is_of(before, epoch))
+		return SHOAL_ERR_INVALID;
+	result = refresher_start(epoch, threads, queue, &r);
+	if (!result && !atomic_compare_exchange_strong(&cache->refresher, &before, r)) {
+		refresher_stop(r, epoch);
+		result = SHOAL_ERR_INVALID;
+	}
+	return result;
+}
+
+EXPORT void shoal_refresher_stop(struct shoal *cache)
+{
+	struct refresher *r;
+
+	if (!cache || !(r = atomic_exchange(&cache->refresher, NULL)))
+		return;
+	urcu_bp_synchronize_rcu();
+	refresher_stop(r, w64_peek(&cache->member->wiped->epoch));
+}
+
+/* ---- fetch, for those without a place ---------------------------------------------------------------------- */
 
 /* No place in the segment for this process or thread: the caller's loader still gives it its value. */
 static int load_alone(struct attempt *a, const void *data, size_t size, struct shoal_load **load)
@@ -1031,6 +1122,8 @@ EXPORT int shoal_fetch(struct shoal_keyspace *k, const void *key, size_t key_siz
 		if (r != SHOAL_LEAD)
 			free_load(l);
 	}
+	if (r == SHOAL_REFRESH && hand_over(l))
+		return SHOAL_OK;
 	return r == SHOAL_LEAD || r == SHOAL_REFRESH ? run_loader(l, loader, arg, value) : r;
 }
 

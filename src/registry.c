@@ -246,6 +246,7 @@ static void arm(struct seat *seat)
 {
 	struct alive *a;
 
+	w64_store(&seat->reader->waits, 0);
 	if (seat->alive < 0) {
 		w32_store(&seat->reader->alive, 0);
 		return;
