@@ -13,7 +13,8 @@
  *   Units      are in the name: _ms milliseconds, _permille thousandths, sizes in bytes.
  *   Threads    every function may be called by any thread at any time unless its comment says otherwise.
  *   Fork       handles work in a child of fork(). Values and loads in hand stay the parent's: a child's release of
- *              one leaves the parent's alone, and its publish is SHOAL_ERR_SUPERSEDED.
+ *              one leaves the parent's alone, and its publish is SHOAL_ERR_SUPERSEDED. The library registers liburcu-bp's
+ *              fork hooks (pthread_atfork): a program that uses liburcu-bp itself must not register them a second time.
  *   Signals    none of these functions may be called by a signal handler. The library installs no handler.
  *   Output     the library never prints and never aborts.
  */
@@ -338,8 +339,8 @@ int shoal_wait(struct shoal_load *load, uint32_t timeout_ms, struct shoal_value 
 
 /*
  * Publish the value of a load one leads: it replaces older generations and wakes the waiters. SUPERSEDED, NO_SPACE,
- * TOO_BIG: not stored (inside shoal_fetch these are 0 and counted: the caller has its value). INVALID: the load is not
- * led by the caller, or has ended.
+ * TOO_BIG, LIMIT (a load that is not coalesced: no flight slot was free): not stored (inside shoal_fetch these are 0
+ * and counted: the caller has its value). INVALID: the load is not led by the caller, or has ended.
  */
 int shoal_load_publish(struct shoal_load *load, const void *data, size_t size);
 
@@ -376,6 +377,85 @@ int shoal_load_fail(struct shoal_load *load, int code);
 
 /* Give up leading or waiting; one of the waiters takes over. NULL is harmless. */
 void shoal_load_cancel(struct shoal_load *load);
+
+/* ---- warming ----------------------------------------------------------------------------------------------- */
+
+/*
+ * The next key to warm: SHOAL_OK and *key, whose bytes stay the callback's and valid until it is called again;
+ * SHOAL_MISS: no more; negative: an error, which shoal_warm_keys() returns.
+ */
+typedef int shoal_next_key(void *arg, struct shoal_slice *key);
+
+enum shoal_warm_stop {
+	SHOAL_WARM_RUNNING, /* in a progress call: it goes on */
+	SHOAL_WARM_DONE,    /* no more keys */
+	SHOAL_WARM_SLOW,    /* loads take longer than stop_load_ms */
+	SHOAL_WARM_ERRORS,  /* more loads fail than stop_error_permille */
+	SHOAL_WARM_CALLER,  /* `progress` said so */
+	SHOAL_WARM_BUSY,    /* no permit to load within the policy's wait_ms: the origin has all the loads it may have */
+	SHOAL_WARM_ABORTED, /* shoal_warm_keys() returned an error */
+};
+
+struct shoal_warm_report {
+	enum shoal_warm_stop stopped;
+	int load_error;          /* the code of the last loader that failed */
+	uint64_t total;          /* as it was given */
+	uint64_t consumed;       /* keys dealt with, each counted in one of the next five */
+	uint64_t loaded;         /* by this caller */
+	uint64_t failed;         /* its loader failed, here and now */
+	uint64_t migrated;       /* carried over from an older version: shoal_keyspace_fallback() */
+	uint64_t fresh;          /* nothing to do */
+	uint64_t skipped;        /* another loads it, or its load failed within retry_ms, or stale and no permit is free */
+	uint64_t unstored;       /* of `loaded`: not there afterwards (too big, uncacheable, superseded, no space) */
+	uint64_t elapsed_ms;
+	double loads_per_second; /* of this caller, so far */
+	double slowest_ms;       /* of its loaders */
+	int64_t eta_ms;          /* till `total` keys are consumed, at the pace so far; negative: not known */
+	struct shoal_slice key;  /* taken from `next` and not consumed, as `next` gave it; data NULL: none */
+	uint64_t reserved[8];
+};
+
+/* Non-zero stops the warming. */
+typedef int shoal_warm_progress(const struct shoal_warm_report *so_far, void *arg);
+
+struct shoal_warm {
+	double per_second;            /* loads begun by all who warm this keyspace; default 100; INFINITY = no bound */
+	unsigned processes;           /* callers (processes or threads) that share it; default 1 */
+	uint32_t stop_load_ms;        /* stop when two of the last 32 loads took longer; default half of the policy's
+	                                 lease_ms; SHOAL_NONE = don't */
+	unsigned stop_error_permille; /* stop when more of the last 32 loads failed, once there were 16; default 200;
+	                                 SHOAL_NONE = don't */
+	uint32_t progress_ms;         /* between two calls of `progress`; default 1 000; SHOAL_NONE = after every key, and
+	                                 whenever it looks whether it may load */
+	shoal_warm_progress *progress; /* optional */
+	uint64_t total;               /* how many keys `next` will give; 0 = not known */
+	uint64_t reserved[8];
+};
+
+/*
+ * Warm deliberately: load what is missing or stale, one key after the other in the calling thread, without hurting the
+ * origin. Keys that are fresh cost no load and nothing of the rate, and don't count as hits. A key that another loads is
+ * not waited for.
+ *
+ * The rate is kept in the segment: it holds for all who warm this keyspace, whoever comes, goes or is killed, and
+ * whatever `processes` says. In t seconds they begin per_second * t loads at most and a burst of 100 ms' worth, and at
+ * least one for each of `processes`, so that they needn't queue to begin. (A caller whose turn came for a key that
+ * needed no load any more keeps it for its next key.) They should agree on per_second and processes; if they don't,
+ * their rates add up at most. They may share out the keys, or each go through all of them: a key is loaded once. How
+ * many loads run at once is bounded by the number of callers, and by the permits (policy.max_loads, config.max_loads).
+ *
+ * Returns SHOAL_OK when it stopped for the reason in report->stopped. The limits look at the loads of this caller, and
+ * at the time its loader takes. A loader that fails is counted, and the warming goes on. Errors: INVALID (also a key of
+ * no valid size), what `next` returned, SYSTEM, LIMIT, PERMISSION (SHOAL_INSPECT). *report is filled whatever is
+ * returned, but for NULL arguments or a negative rate.
+ *
+ * To resume: of the sequence of keys the first `consumed` are done and the others are not. A `next` that can't go back
+ * to that place has to give a copy of report->key first, if there is one. Or begin anew: what is fresh is passed over.
+ *
+ * `arg` is for next, loader and progress, which may use the cache. `warm` NULL = all defaults.
+ */
+int shoal_warm_keys(struct shoal_keyspace *keyspace, shoal_next_key *next, shoal_loader *loader, void *arg,
+                    const struct shoal_warm *warm, struct shoal_warm_report *report);
 
 /* ---- observation ------------------------------------------------------------------------------------------- */
 

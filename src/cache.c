@@ -214,7 +214,8 @@ EXPORT int shoal_get_many(struct shoal_keyspace *k, const struct shoal_slice *ke
 
 	if (!k || (n && (!keys || !values || !outcomes)))
 		return SHOAL_ERR_INVALID;
-	memset(values, 0, n * sizeof(*values));
+	if (n)
+		memset(values, 0, n * sizeof(*values));
 	seat = handle_enter(k->cache, &r);
 	if (!seat)
 		return r;
@@ -406,6 +407,8 @@ EXPORT int shoal_reject(struct shoal_keyspace *k, const void *data, size_t size,
 									   : SHOAL_ERR_INVALID;
 		handle_leave();
 	}
+	if (r == SHOAL_OK) /* it may have been carried over from there, and would be again */
+		change_old(k, data, size, shoal_delete);
 	shoal_release(value);
 	return r;
 }

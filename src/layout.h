@@ -234,6 +234,7 @@ struct keyspace {
 	word64 version;
 	word64 name[NAME_SIZE / 8];
 	word64 turn; /* the last one drawn for a permit */
+	word64 warm; /* when the next load of a warming is due at its rate, ns; warm.c, W.1 */
 	_Alignas(CACHE_LINE) word64 barrier;  /* generations above it are touched by none of what follows: all a hit looks at */
 	word64 deleted;                       /* up to this one they are gone */
 	word64 forgotten;                     /* newest expire that `expired` has no room for: up to it they are gone, too */

@@ -40,6 +40,7 @@ struct shoal_load {
 	bool queued;          /* WAITING: for a permit, leading or not */
 	bool permitted;       /* `permit` is in hand, queued or granted */
 	bool published;       /* fetch: `result` has the value */
+	int code;             /* what it was failed with */
 	uint64_t epoch;       /* of the process that began it */
 	struct seat *seat;    /* whom the flight names, or who waits */
 	struct ticket ticket;
@@ -47,10 +48,12 @@ struct shoal_load {
 	uint64_t generation;
 	uint32_t fresh_ms, stale_ms;
 	bool migrating;       /* a converter runs: it can't end the leadership, which goes on as a normal load */
-	struct lives inherited; /* then: the remaining life of the old value */
+	struct lives inherited; /* then: the remaining life of the old value, */
+	uint64_t inherited_ms;  /* from when on, */
+	struct bounds bounds;   /* and its ends */
 	bool uncacheable;
 	uint32_t uncacheable_ms;
-	uint64_t began_ns;
+	uint64_t began_ns;       /* by the segment's clock, as deadlines are */
 	struct key key;
 	struct flight_key fk;
 	struct seat *space_seat; /* reserved space: in the log, pinned ... */
@@ -59,7 +62,6 @@ struct shoal_load {
 	void *heap;              /* ... or here */
 	size_t capacity;
 	struct shoal_value previous, result;
-	struct shoal_value stale; /* fetch: what its caller gets if the loader fails */
 	struct shoal_load *outer; /* of the same thread: the loader that this one runs inside */
 	struct refresher_job job; /* handed to a refresher thread, with this */
 	const struct refresher_loader *refresher;
@@ -93,7 +95,7 @@ static struct shoal_load *new_load(struct shoal_keyspace *k, struct seat *seat, 
 	l->key = *key;
 	l->fk = *fk;
 	l->key.data = l->fk.data = l->bytes;
-	l->began_ns = clock_system_ns(CLOCK_MONOTONIC);
+	l->began_ns = seat ? clock_ns(&seat->member->segment.clock) : 0;
 	return l;
 }
 
@@ -151,7 +153,7 @@ static void end_load(struct shoal_load *l)
 /* Loading is over, one way or the other. */
 static void count_time(struct shoal_load *l, bool failed)
 {
-	uint64_t ns = clock_system_ns(CLOCK_MONOTONIC) - l->began_ns;
+	uint64_t ns = clock_ns(&segment_of(l)->clock) - l->began_ns;
 	struct keyspace *record = &segment_of(l)->keyspaces[l->k->id];
 
 	histogram_add(record->load_histogram, ns);
@@ -172,7 +174,7 @@ static void lead(struct shoal_load *l)
 {
 	l->state = LEADING;
 	l->queued = false;
-	l->began_ns = clock_system_ns(CLOCK_MONOTONIC);
+	l->began_ns = clock_ns(&segment_of(l)->clock);
 	count(l, COUNTER_loads);
 	if (l->takeover)
 		count(l, COUNTER_takeovers);
@@ -377,22 +379,23 @@ static bool find_old(struct shoal_load *l, const struct fallback *f, const void 
 {
 	struct seat *seat = handle_enter(l->k->cache, &(int){0});
 	const struct segment *s;
+	struct bounds *b = &l->bounds;
 	struct index_hit hit;
-	struct bounds b;
 	struct key k;
 	bool found = false;
-	uint64_t now;
+	uint64_t now, generation;
 
 	if (!seat)
 		return false;
 	s = &seat->member->segment;
 	if (store_key(f->old, s, key, size, &k) && store_find(seat, f->old, &k, READING, &hit) <= AGE_STALE) {
-		now = now_ms(s);
-		b = store_bounds(s, f->old->id, hit.e.entry, &f->old->policy);
+		l->inherited_ms = now = now_ms(s);
+		generation = hit.e.entry->generation;
+		*b = store_bounds(s, f->old->id, hit.e.entry, &f->old->policy);
 		rcu_clear(seat, READING);
-		l->inherited = (struct lives){store_life(now, b.fresh), store_life(max_u64(now, b.fresh), b.stale),
-					      store_life(max_u64(now, b.stale), b.error)};
-		found = store_get(seat, f->old, &k, old) <= AGE_STALE;
+		l->inherited = (struct lives){store_life(now, b->fresh), store_life(max_u64(now, b->fresh), b->stale),
+					      store_life(max_u64(now, b->stale), b->error)};
+		found = store_get(seat, f->old, &k, old) <= AGE_STALE && old->generation == generation;
 	}
 	rcu_clear(seat, READING);
 	handle_leave();
@@ -441,7 +444,7 @@ static int migrate(struct attempt *a, struct shoal_load **load)
 		shoal_release(a->value);
 		*a->value = l->result;
 		a->value->source = SHOAL_MIGRATED;
-		a->value->freshness = l->inherited.fresh ? SHOAL_FRESH : SHOAL_STALE;
+		a->value->freshness = now_ms(segment_of(l)) < l->bounds.fresh ? SHOAL_FRESH : SHOAL_STALE;
 		free_load(l);
 		return SHOAL_OK;
 	}
@@ -708,6 +711,12 @@ static void name_target(struct seat *seat, const struct index_target *target)
 	w64_store(&seat->reader->expected, target->expected);
 }
 
+/* A delete or expire of the whole keyspace since the load began. One that comes later still finds an entry below it. */
+static bool is_behind_barrier(const struct shoal_load *l, const struct segment *s)
+{
+	return l->generation <= w64_load(&s->keyspaces[l->k->id].barrier);
+}
+
 /* P.2 */
 static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offset, uint64_t until_ms)
 {
@@ -718,7 +727,7 @@ static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offse
 	uint64_t word;
 
 	while (!done) {
-		if (index_place(seat, &l->key, l->generation, READING, OTHER, &target)) {
+		if (is_behind_barrier(l, s) || index_place(seat, &l->key, l->generation, READING, OTHER, &target)) {
 			flight_end(seat, &l->ticket, FLIGHT_FREE);
 			return SHOAL_ERR_SUPERSEDED;
 		}
@@ -741,7 +750,7 @@ static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offse
 static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 {
 	const struct segment *s = &seat->member->segment;
-	uint64_t offset = l->offset, born = now_ms(s), cost_us;
+	uint64_t offset = l->offset, born = l->migrating ? l->inherited_ms : now_ms(s), cost_us;
 	struct lives lives = l->migrating ? l->inherited : store_lives(l->k, l->fresh_ms, l->stale_ms, l->generation);
 	struct packed packed = {.size = size};
 	int r = SHOAL_OK;
@@ -755,7 +764,7 @@ static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 		if (r)
 			return r;
 	}
-	cost_us = (clock_system_ns(CLOCK_MONOTONIC) - l->began_ns) / 1000;
+	cost_us = (clock_ns(&s->clock) - l->began_ns) / 1000;
 	store_fill(s, offset, &l->key, l->generation, born, &lives, STORED(packed.codec, packed.size), l->k->policy.schema,
 		   cost_us);
 	r = publish_entry(l, seat, offset, store_end(born, &lives));
@@ -822,8 +831,13 @@ static void take_value(struct shoal_load *l, size_t size, struct shoal_value *va
 
 static int commit(struct shoal_load *l, size_t size, struct shoal_value *value)
 {
-	int r = publish(l, size);
+	int r;
 
+	if (l->migrating && store_age(&l->bounds, now_ms(segment_of(l))) > AGE_STALE) { /* it ended while it was converted */
+		drop_space(l);
+		return SHOAL_ERR_SUPERSEDED;
+	}
+	r = publish(l, size);
 	if (l->fetch) {
 		take_value(l, size, &l->result);
 		l->published = true;
@@ -905,6 +919,7 @@ EXPORT int shoal_load_fail(struct shoal_load *l, int code)
 		return SHOAL_ERR_INVALID;
 	if (l->migrating)
 		return SHOAL_OK;
+	l->code = code;
 	if (l->coalesced)
 		mine = flight_fail(l->seat, &l->ticket, code, now_ms(segment_of(l)), l->k->policy.retry_ms);
 	if (l->seat)
@@ -957,20 +972,29 @@ EXPORT const struct shoal_value *shoal_load_previous(struct shoal_load *l)
 
 /* ---- fetch ------------------------------------------------------------------------------------------------- */
 
-/* The loader has returned; the handle and the stale value in *value are ours. */
+/* What there is to serve now, within error_ms: while the loader ran, a bound may have passed or the key been deleted. */
+static void bridge(struct shoal_load *l, struct shoal_value *value)
+{
+	struct seat *seat = l->seat ? handle_enter(l->k->cache, &(int){0}) : NULL;
+
+	if (!seat)
+		return;
+	store_get(seat, l->k, &l->key, value);
+	handle_leave();
+}
+
+/* The loader has returned; the handle is ours. */
 static int after_loader(struct shoal_load *l, int code, struct shoal_value *value)
 {
 	if (l->state == LEADING)
 		shoal_load_fail(l, code);
+	else if (!code)
+		code = l->code;
 	if (l->published) {
-		shoal_release(value);
 		*value = l->result;
 		return SHOAL_OK;
 	}
-	if (!value->data && l->previous.data) { /* within error_ms */
-		*value = l->previous;
-		memset(&l->previous, 0, sizeof(l->previous));
-	}
+	bridge(l, value);
 	value->load_error = code;
 	return value->data ? SHOAL_OK : SHOAL_ERR_LOAD;
 }
@@ -985,10 +1009,8 @@ static int run_loader(struct shoal_load *l, shoal_loader *loader, void *arg, str
 		l->outer = seat->loading;
 		seat->loading = l;
 	}
-	l->stale = *value; /* ours, should the thread exit in there */
-	memset(value, 0, sizeof(*value));
+	shoal_release(value);
 	code = loader(l, l->key.data, l->key.size, arg);
-	*value = l->stale;
 	if (seat)
 		seat->loading = l->outer;
 	r = after_loader(l, code, value);
@@ -1101,6 +1123,36 @@ static int load_alone(struct attempt *a, const void *data, size_t size, struct s
 	return SHOAL_LEAD;
 }
 
+/* It has waited; the handle goes on if it leads now. */
+static int waited(struct shoal_load *l, int r)
+{
+	if (r == SHOAL_LEAD)
+		return r;
+	if (r == SHOAL_OK)
+		end_load(l);
+	else
+		shoal_load_cancel(l);
+	free_load(l);
+	return r;
+}
+
+int load_unjoined(struct shoal_keyspace *k, const void *key, size_t key_size, shoal_loader *loader, void *arg,
+                  struct shoal_value *value)
+{
+	struct attempt a = {.k = k, .value = value, .fetch = true};
+	struct shoal_load *l;
+	int r;
+
+	r = enter_and_begin(&a, key, key_size, &l);
+	if (r == SHOAL_WAIT) {
+		r = wait_for(l, 0, value);
+		if (r == SHOAL_ERR_BUSY)
+			r = wait_for(l, k->policy.wait_ms, value);
+		r = waited(l, r);
+	}
+	return r == SHOAL_LEAD || r == SHOAL_REFRESH ? run_loader(l, loader, arg, value) : r;
+}
+
 EXPORT int shoal_fetch(struct shoal_keyspace *k, const void *key, size_t key_size, shoal_loader *loader, void *arg,
                        struct shoal_value *value)
 {
@@ -1113,15 +1165,8 @@ EXPORT int shoal_fetch(struct shoal_keyspace *k, const void *key, size_t key_siz
 	r = enter_and_begin(&a, key, key_size, &l);
 	if (r == SHOAL_ERR_LIMIT)
 		r = load_alone(&a, key, key_size, &l);
-	if (r == SHOAL_WAIT) {
-		r = wait_for(l, k->policy.wait_ms, value);
-		if (r == SHOAL_OK)
-			end_load(l);
-		else if (r != SHOAL_LEAD)
-			shoal_load_cancel(l);
-		if (r != SHOAL_LEAD)
-			free_load(l);
-	}
+	if (r == SHOAL_WAIT)
+		r = waited(l, wait_for(l, k->policy.wait_ms, value));
 	if (r == SHOAL_REFRESH && hand_over(l))
 		return SHOAL_OK;
 	return r == SHOAL_LEAD || r == SHOAL_REFRESH ? run_loader(l, loader, arg, value) : r;
@@ -1139,7 +1184,6 @@ void load_thread_exit(void *arg)
 		if (l->state == LEADING)
 			shoal_load_fail(l, 0);
 		shoal_release(&l->result);
-		shoal_release(&l->stale);
 		free_load(l);
 	}
 	registry_leave(seat);

@@ -138,8 +138,13 @@ int log_append(struct seat *seat, unsigned word, uint32_t length, uint64_t *offs
 			return LOG_FULL;
 		if (r != BUSY)
 			continue;
-		if (++busy > BUSY_ROUNDS && (r = replace_head(seat, word, h, head, opened)))
-			return r;
+		if (++busy > BUSY_ROUNDS) {
+			r = replace_head(seat, word, h, head, opened);
+			if (r)
+				return r;
+			busy = 0; /* one is enough: go on in it */
+			continue;
+		}
 		h = (h + 1) % heads;
 		if (busy > BUSY_ROUNDS / 4)
 			sched_yield();

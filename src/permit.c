@@ -384,7 +384,6 @@ static int take(struct permit_ticket *t)
 
 	if (!fits(&l, t, false) && !fits(&l, t, true)) {
 		w64_cas(&p->word, taking, t->word);
-		w64_store(&p->kicked, 0); /* what told us while we were TAKING does not tell us now; its count does */
 		return PERMIT_WAIT;
 	}
 	t->until = l.now_ms + t->request.lease_ms;

@@ -195,7 +195,7 @@ static int show(const struct scan *scan, const struct log_entry *e, uint64_t wor
 	if (e->keyspace >= scan->s->geometry.keyspaces)
 		return 0;
 	bounds = store_bounds(scan->s, e->keyspace, entry, &any); /* an expire of the keyspace counts; its bounds are its readers' */
-	if (store_age(&bounds, now) == AGE_DEAD)
+	if (store_age(&bounds, now) > AGE_STALE)
 		return 0;
 	record = &scan->s->keyspaces[e->keyspace];
 	read_name(record, name);
@@ -214,11 +214,45 @@ static int show(const struct scan *scan, const struct log_entry *e, uint64_t wor
 			   scan->arg);
 }
 
+/* Copied out, and shown if neither slot nor extent has changed meanwhile: SHOAL_INSPECT, which can't announce what it
+ * reads, and threads whose pins have run out. */
+static int scan_copied(struct shoal *cache, struct scan *scan, uint64_t number, uint64_t *slots)
+{
+	struct entry *copy = NULL;
+	struct log_entry e;
+	uint64_t word, extent;
+	const word64 *slot;
+	bool same = false;
+	int r = 0;
+
+	urcu_bp_read_lock();
+	scan->s = &rcu_dereference(cache->member)->segment;
+	*slots = index_slots(scan->s);
+	slot = &scan->s->index[number / BUCKET_SLOTS].slots[number % BUCKET_SLOTS];
+	word = w64_load(slot);
+	if (SLOT_IS_USED(word) && log_read(scan->s, SLOT_BYTES(word), &e) && (copy = malloc(e.length))) {
+		extent = extents_word(scan->s, extent_of(scan->s, SLOT_BYTES(word)));
+		memcpy(copy, e.entry, e.length);
+		barrier_full();
+		same = SLOT_SAME(w64_load(slot), word) &&
+		       EXTENT_SEQUENCE(extents_word(scan->s, extent_of(scan->s, SLOT_BYTES(word)))) == EXTENT_SEQUENCE(extent);
+		e.value = (unsigned char *)copy + (e.value - (const unsigned char *)e.entry);
+		e.entry = copy;
+		e.key = copy->key;
+	}
+	urcu_bp_read_unlock();
+	if (same)
+		r = show(scan, &e, word);
+	free(copy);
+	return r;
+}
+
 /* With a seat: the entry is pinned during its visit. */
 static int scan_pinned(struct shoal *cache, struct scan *scan, uint64_t number, uint64_t *slots)
 {
 	struct index_hit hit;
 	struct seat *seat;
+	bool found;
 	unsigned pin;
 	int r;
 
@@ -228,47 +262,14 @@ static int scan_pinned(struct shoal *cache, struct scan *scan, uint64_t number, 
 	scan->s = &seat->member->segment;
 	*slots = index_slots(scan->s);
 	pin = rcu_free_pin(seat);
-	if (number >= *slots || (pin && !index_at(seat, number, pin, &hit))) {
-		handle_leave();
-		return 0;
-	}
+	found = pin && index_at(seat, number, pin, &hit);
 	handle_leave(); /* the pin holds the extent, and its mapping */
 	if (!pin)
-		return SHOAL_ERR_LIMIT;
+		return scan_copied(cache, scan, number, slots);
+	if (!found)
+		return 0;
 	r = show(scan, &hit.e, hit.word);
 	registry_settle(seat, pin);
-	return r;
-}
-
-/* Without one (SHOAL_INSPECT): copied out, and shown if neither slot nor extent has changed meanwhile. */
-static int scan_copied(struct shoal *cache, struct scan *scan, uint64_t number, uint64_t *slots)
-{
-	struct log_entry e;
-	uint64_t word, extent;
-	struct entry *copy = NULL;
-	const word64 *slot;
-	int r = 0;
-
-	urcu_bp_read_lock();
-	scan->s = &rcu_dereference(cache->member)->segment;
-	*slots = index_slots(scan->s);
-	slot = &scan->s->index[number / BUCKET_SLOTS].slots[number % BUCKET_SLOTS];
-	word = w64_load(slot);
-	if (SLOT_IS_USED(word) && log_read(scan->s, SLOT_BYTES(word), &e)) {
-		extent = extents_word(scan->s, extent_of(scan->s, SLOT_BYTES(word)));
-		copy = malloc(e.length);
-		if (copy)
-			memcpy(copy, e.entry, e.length);
-		barrier_full();
-		if (copy && SLOT_SAME(w64_load(slot), word) &&
-		    EXTENT_SEQUENCE(extents_word(scan->s, extent_of(scan->s, SLOT_BYTES(word)))) == EXTENT_SEQUENCE(extent)) {
-			e.entry = copy;
-			e.key = copy->key;
-			r = show(scan, &e, word);
-		}
-	}
-	urcu_bp_read_unlock();
-	free(copy);
 	return r;
 }
 

@@ -211,7 +211,8 @@ bool store_copy(const struct log_entry *e, void *to, size_t size)
 {
 	if (STORED_CODEC(e->stored))
 		return codec_unpack((enum codec)STORED_CODEC(e->stored), e->value, e->value_size, to, size);
-	memcpy(to, e->value, size);
+	if (size) /* `to` may be NULL else */
+		memcpy(to, e->value, size);
 	return true;
 }
 

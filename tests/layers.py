@@ -19,7 +19,7 @@ FLOORS = '''
 3 when         rcu
 4 where        extents | log | evict
 5 what         index flight permit
-6 coordinator  recover refresher | handle | store | load | cache keyspace stats
+6 coordinator  recover refresher | handle | store | load | cache keyspace stats warm
 '''
 PROGRAMS = ['src/cli', 'src/nginx', 'bench', 'tests/abi', 'tests/examples']
 

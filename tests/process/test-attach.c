@@ -253,6 +253,8 @@ static int be_a_stranger(const char *path)
 	fds = opendir("/proc/self/fd");
 	while (fds && readdir(fds))
 		n++;
+	if (fds)
+		closedir(fds);
 	must(n <= 2 + 3 + 1); /* nothing of the parent's segment came through exec */
 	must(shoal_open(path, &(struct shoal_config){.flags = SHOAL_ATTACH}, &cache) == SHOAL_OK);
 	must(shoal_keyspace_open(cache, "test", 1, NULL, &k) == SHOAL_OK);

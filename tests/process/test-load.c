@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 
 #include "layout.h"
 #include "testing.h"
@@ -981,8 +982,10 @@ static void a_thread_leaves_a_refresh(void **state)
 static int sleeping_loader(struct shoal_load *load, const void *key, size_t key_size, void *arg)
 {
 	post(&((struct crowd *)arg)->inside);
-	for (;;)
-		pause();
+	for (;;) { /* not in pause(): ThreadSanitizer loses track of a thread that is cancelled in there */
+		pthread_testcancel();
+		sched_yield();
+	}
 	return 0;
 }
 
@@ -1003,6 +1006,10 @@ static void a_cancelled_thread_fails_its_load(void **state)
 	struct shoal_value value;
 	pthread_t thread;
 
+	if (UNDER_ASAN) {
+		printf("# AddressSanitizer takes the stack of a cancelled thread for poisoned\n");
+		return;
+	}
 	assert_int_equal(pthread_create(&thread, NULL, sleep_inside, &crowd), 0);
 	assert_true(await(&crowd.inside, 1));
 	a = waits(p->k, "a");

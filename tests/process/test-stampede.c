@@ -138,12 +138,15 @@ static void ask_expired(void *arg)
 {
 	unsigned i = (unsigned)(uintptr_t)arg;
 	struct shoal_value v;
+	uint64_t called;
 	int r;
 
+	crew_expect(shoal_get(keyspace, "another", 7, &v) == SHOAL_MISS, "process %u joins", i);
 	crew_signal(&field->ready);
 	crew_await(&field->go, 1);
+	called = crew_now(); /* of its own call: sixteen wake on fewer processors */
 	r = shoal_fetch(keyspace, "key", 3, load_slowly, NULL, &v);
-	w64_store(&field->answer_ns[i], crew_now() - w64_load(&field->went_ns));
+	w64_store(&field->answer_ns[i], crew_now() - called);
 	if (r == SHOAL_OK && v.freshness == SHOAL_STALE && is_text(&v, "old"))
 		w32_store(&field->stale[i], 1);
 	else
@@ -171,7 +174,7 @@ static void expired_key_is_served_stale(void **state)
 		stale++;
 		slowest = max_u64(slowest, w64_load(&field->answer_ns[i]));
 	}
-	printf("# %u processes, one expired key, 400 ms to load: %u answered stale, the slowest after %.1f ms\n", EXPIRED,
+	printf("# %u processes, one expired key, 400 ms to load: %u answered stale, the slowest call took %.3f ms\n", EXPIRED,
 	       stale, (double)slowest / 1e6);
 	crew_expect(stale == EXPIRED - 1, "%u were answered stale", stale);
 	crew_expect(w32_load(&field->loads) == 1 && stats_now().total.loads == 1, "%u loads", w32_load(&field->loads));

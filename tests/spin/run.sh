@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Checks flight.pml exhaustively, and that each mutant of it is caught.
+# Checks flight.pml and permit.pml exhaustively, and that each mutant of them is caught.
 #   run.sh           the configurations of a few minutes
 #   run.sh --night   larger ones too
 # The searches are complete (no bitstate, no hashing of states), without partial order reduction, each below 4 GB.
@@ -19,6 +19,7 @@ done
 dir=$(mktemp -d) || exit 2
 trap 'rm -rf "$dir"' EXIT
 passed=0 failed=0
+model=flight
 
 # check safety|live MODEL-OPTION...: leaves pan's output in $dir/pan.out
 check() {
@@ -33,7 +34,7 @@ check() {
   : >"$dir/pan.out"
   (
     cd "$dir/w" || exit 1
-    spin -a "$@" "$here/flight.pml" || exit 1
+    spin -a "$@" "$here/$model.pml" || exit 1
     # shellcheck disable=SC2086 # lists of options
     "${CC:-gcc}" -O2 -w $build -DCOLLAPSE -DNOREDUCE -DMEMLIM=3900 -o pan pan.c || exit 1
     # shellcheck disable=SC2086
@@ -130,8 +131,52 @@ mutants() {
   caught record_in_slot safety -DNC=2 -DNS=1 -DCALLERS=2 -DDELETERS=2 -DMAXK=0 -DMAXL=0
 }
 
+alone='-DNP=2 -DCOARSE=1'          # permits: with every access a step but for kick_next
+order='-DNP=3 -DCOARSE=1 -DSLICES=0' # nobody wakes but by being told
+
+# shellcheck disable=SC2086
+permit_configurations() {
+  holds permit/take safety -DNP=3 -DCOARSE=2
+  holds permit/bounds safety -DNP=3 -DCOARSE=2 -DM=2 -DB=1 -DKEYSPACES=2
+  holds permit/lease safety $alone -DROUNDS=2 -DRENEW=1 -DMAXL=2
+  holds permit/killed safety $alone -DROUNDS=2 -DMAXK=1 -DMAXL=1 -DLAST
+  holds permit/stopped safety $alone -DMAXS=1 -DMAXP=1 -DMAXK=1 -DLAST
+  holds permit/everybody-is-told safety -DNP=2 -DROUNDS=2 -DSLICES=0
+  holds permit/everybody-is-told-3 safety $order
+  holds permit/everybody-is-told-bounds safety $order -DM=2 -DB=1 -DKEYSPACES=2
+}
+
+# shellcheck disable=SC2086
+night_permit_configurations() {
+  holds night/permit-lease safety -DNP=3 -DCOARSE=2 -DM=2 -DMAXL=1
+  holds night/permit-killed safety -DNP=3 -DCOARSE=2 -DMAXK=1
+  holds night/permit-stopped safety $alone -DMAXS=2 -DMAXP=1 -DLAST
+  holds night/permit-killed-stopped safety $alone -DROUNDS=2 -DMAXK=1 -DMAXS=1 -DLAST
+  holds night/permit-everybody-is-told safety $order -DM=2
+}
+
+# shellcheck disable=SC2086
+permit_mutants() {
+  caught no_announcement safety $alone
+  caught taking_not_counted safety $alone
+  caught alone_without_abort safety $alone
+  caught freed_unmarked safety $alone -DRENEW=1 -DMAXL=1
+  caught freed_by_state safety $alone -DROUNDS=2 -DMAXL=1 -DM=2
+  caught until_after_held safety $alone -DROUNDS=2 -DMAXL=1
+  caught dead_stay safety $alone -DMAXK=1 -DLAST
+  caught stopped_first safety $alone -DMAXS=1 -DLAST
+  caught taking_unmarked safety $alone -DMAXS=1 -DLAST
+  caught kick_first safety -DNP=2 -DSLICES=0
+  caught mark_cleared_late safety -DNP=3 -DCOARSE=2 -DSLICES=0
+  caught refused_silently safety -DNP=3 -DCOARSE=2 -DSLICES=0
+}
+
 configurations
 [ -z "$night" ] || night_configurations
 mutants
+model=permit
+permit_configurations
+[ -z "$night" ] || night_permit_configurations
+permit_mutants
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

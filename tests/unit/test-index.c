@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The index, slot by slot. Holds I.1 (of two slots of a key the newer wins, and the older is removed), I.2 (removal takes
+ * the older first), I.3 (a CAS that expects an EMPTY fails once anything happened there), I.4 (announcements are taken
+ * back, all of them) and I.5 (both buckets full: the coldest goes).
+ */
+#include "inside.h"
+
+static int set_up(void **state)
+{
+	static struct inside in;
+
+	in = go_inside(&(struct shoal_config){.size = 2 << 20, .mean_entry = 1 << 20}); /* the least index: 64 buckets */
+	assert_int_equal(in.s->geometry.buckets, 64);
+	*state = &in;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct inside *in = *state;
+
+	assert_true(is_clear(in->seat));
+	close_place(&in->p);
+	return 0;
+}
+
+/* An entry in the log, not in the index yet. */
+static uint64_t write_entry(struct inside *in, const struct key *key, uint64_t generation, const char *text)
+{
+	const struct lives lives = {SHOAL_FOREVER, 0, 0};
+	uint64_t offset;
+
+	assert_int_equal(store_reserve(in->seat, WRITING, key->size, strlen(text), &offset), SHOAL_OK);
+	memcpy(store_value_at(in->s, offset, key), text, strlen(text));
+	store_fill(in->s, offset, key, generation, 0, &lives, (uint32_t)strlen(text), 0, 0);
+	rcu_clear(in->seat, WRITING);
+	return offset;
+}
+
+static bool commit(struct inside *in, const struct index_target *t, const struct key *key, uint64_t offset)
+{
+	uint32_t length = w32_load(&log_at(in->s, offset)->length);
+	bool done = index_commit(in->s, t, index_word(key, offset, t->own ? t->expected : 0), length, UINT64_MAX);
+
+	if (t->announced)
+		rcu_clear(in->seat, t->announced);
+	return done;
+}
+
+static int put(struct inside *in, const char *name, uint64_t generation, const char *text)
+{
+	struct key key = make_key(in, name);
+	uint64_t offset = write_entry(in, &key, generation, text);
+	struct index_target target;
+	int r = index_place(in->seat, &key, generation, READING, OTHER, &target);
+
+	if (r)
+		return r;
+	assert_true(commit(in, &target, &key, offset));
+	return SHOAL_OK;
+}
+
+static unsigned find(struct inside *in, const char *name, enum index_want want, uint64_t *generation)
+{
+	struct key key = make_key(in, name);
+	struct index_hit hit;
+	unsigned n = index_find(in->seat, &key, want, READING, OTHER, &hit);
+
+	if (n) {
+		*generation = hit.e.entry->generation;
+		assert_true(index_is(&hit, &key));
+		rcu_clear(in->seat, hit.announced);
+	}
+	assert_true(is_clear(in->seat));
+	return n;
+}
+
+static word64 *empty_beside(word64 *slot)
+{
+	struct bucket *b = (struct bucket *)((uintptr_t)slot / sizeof(struct bucket) * sizeof(struct bucket));
+	unsigned i;
+
+	for (i = 0; i < BUCKET_SLOTS; i++)
+		if (!SLOT_IS_USED(w64_load(&b->slots[i])))
+			return &b->slots[i];
+	return NULL;
+}
+
+/* Where the key's entry lies. */
+static word64 *slot_of(struct inside *in, const char *name)
+{
+	struct key key = make_key(in, name);
+	struct index_hit hit;
+
+	assert_true(index_find(in->seat, &key, WANT_NEWEST, READING, OTHER, &hit) > 0);
+	rcu_clear(in->seat, hit.announced);
+	return hit.slot;
+}
+
+/* A second slot of a key, as a race of two inserts leaves it. */
+static void put_beside(struct inside *in, const char *name, uint64_t generation, const char *text)
+{
+	struct key key = make_key(in, name);
+	uint64_t offset = write_entry(in, &key, generation, text);
+	word64 *slot = empty_beside(slot_of(in, name));
+
+	assert_non_null(slot);
+	assert_true(commit(in, &(struct index_target){.slot = slot, .expected = w64_load(slot)}, &key, offset));
+}
+
+static void found_replaced_removed(void **state)
+{
+	struct inside *in = *state;
+	struct key key = make_key(in, "a");
+	uint64_t generation;
+
+	assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 0);
+	assert_int_equal(put(in, "a", 10, "x"), SHOAL_OK);
+	assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 1);
+	assert_int_equal(generation, 10);
+	assert_int_equal(put(in, "a", 12, "y"), SHOAL_OK);
+	assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 1);
+	assert_int_equal(generation, 12);
+	assert_int_equal(put(in, "a", 11, "z"), INDEX_NEWER);
+	assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 1);
+	assert_int_equal(generation, 12);
+	assert_int_equal(index_remove(in->seat, &key, 12, READING, OTHER), 0); /* below 12 only */
+	assert_int_equal(index_remove(in->seat, &key, 13, READING, OTHER), 1);
+	assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 0);
+	assert_int_equal(stats_of(in->p.cache).bytes_live, 0);
+	assert_int_equal(stats_of(in->p.cache).entries, 0);
+}
+
+/* I.1 */
+static void the_newer_of_two_wins(void **state)
+{
+	struct inside *in = *state;
+	struct key key = make_key(in, "a");
+	uint64_t generation;
+	int newer_first;
+
+	for (newer_first = 0; newer_first < 2; newer_first++) {
+		assert_int_equal(put(in, "a", newer_first ? 20 : 10, newer_first ? "new" : "old"), SHOAL_OK);
+		put_beside(in, "a", newer_first ? 10 : 20, newer_first ? "old" : "new");
+		assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 2);
+		assert_int_equal(generation, 20);
+		assert_int_equal(find(in, "a", WANT_OLDEST, &generation), 2);
+		assert_int_equal(generation, 10);
+		if (newer_first)
+			index_settle(in->seat, &key, READING, OTHER);
+		else
+			assert_gives(in->p.k, "a", "new"); /* a reader that sees two removes the older */
+		assert_int_equal(find(in, "a", WANT_OLDEST, &generation), 1);
+		assert_int_equal(generation, 20);
+		assert_int_equal(stats_of(in->p.cache).entries, 1);
+		assert_int_equal(index_remove(in->seat, &key, UINT64_MAX, READING, OTHER), 1);
+	}
+}
+
+/* I.2 */
+static void removal_takes_the_older_first(void **state)
+{
+	struct inside *in = *state;
+	struct key key = make_key(in, "a");
+	uint64_t generation;
+
+	assert_int_equal(put(in, "a", 30, "c"), SHOAL_OK);
+	put_beside(in, "a", 10, "a");
+	put_beside(in, "a", 20, "b");
+	assert_int_equal(find(in, "a", WANT_OLDEST, &generation), 3);
+	assert_int_equal(generation, 10);
+	assert_int_equal(index_remove(in->seat, &key, 11, READING, OTHER), 1);
+	assert_int_equal(find(in, "a", WANT_OLDEST, &generation), 2);
+	assert_int_equal(generation, 20);
+	assert_int_equal(index_remove(in->seat, &key, 31, READING, OTHER), 2);
+	assert_int_equal(find(in, "a", WANT_OLDEST, &generation), 0);
+}
+
+/* I.3 */
+static void a_killed_target_stays_dead(void **state)
+{
+	struct inside *in = *state;
+	struct key key = make_key(in, "a"), other = make_key(in, "b");
+	uint64_t offset = write_entry(in, &key, 5, "late"), generation;
+	struct index_target target, again;
+
+	assert_int_equal(index_place(in->seat, &key, 5, READING, OTHER, &target), SHOAL_OK);
+	assert_false(SLOT_IS_USED(target.expected));
+	index_kill(in->seat, index_number(in->s, target.slot), target.expected, READING);
+	assert_false(SLOT_IS_USED(w64_load(target.slot)));
+	assert_true(w64_load(target.slot) != target.expected);
+	assert_false(commit(in, &target, &key, offset));
+	/* an entry that came and went leaves another EMPTY than the one that was */
+	assert_int_equal(index_place(in->seat, &key, 5, READING, OTHER, &target), SHOAL_OK);
+	again = target;
+	assert_true(commit(in, &again, &key, write_entry(in, &key, 6, "x")));
+	assert_int_equal(index_remove(in->seat, &key, 7, READING, OTHER), 1);
+	assert_false(commit(in, &target, &key, offset));
+	/* over an entry of the key: killed with it */
+	assert_int_equal(put(in, "a", 8, "old"), SHOAL_OK);
+	assert_int_equal(index_place(in->seat, &key, 9, READING, OTHER, &target), SHOAL_OK);
+	assert_true(target.own);
+	index_kill(in->seat, index_number(in->s, target.slot), target.expected, OTHER);
+	assert_false(commit(in, &target, &key, offset));
+	assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 0);
+	/* what has changed already is left alone */
+	assert_int_equal(put(in, "b", 8, "x"), SHOAL_OK);
+	index_kill(in->seat, index_number(in->s, slot_of(in, "b")), target.expected, READING);
+	assert_int_equal(find(in, "b", WANT_NEWEST, &generation), 1);
+	index_kill(in->seat, UINT64_MAX, target.expected, READING); /* a bad byte */
+	assert_int_equal(index_remove(in->seat, &other, 9, READING, OTHER), 1);
+}
+
+/* A hit that is counted meanwhile is no change. */
+static void hits_do_not_disturb(void **state)
+{
+	struct inside *in = *state;
+	struct key key = make_key(in, "a");
+	struct index_target target;
+	uint64_t generation;
+
+	assert_int_equal(put(in, "a", 8, "old"), SHOAL_OK);
+	assert_int_equal(index_place(in->seat, &key, 9, READING, OTHER, &target), SHOAL_OK);
+	w64_add(target.slot, (uint64_t)1 << SLOT_FREQUENCY_SHIFT);
+	assert_true(commit(in, &target, &key, write_entry(in, &key, 9, "new")));
+	assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 1);
+	assert_int_equal(generation, 9);
+}
+
+/* I.5 */
+static void the_coldest_makes_room(void **state)
+{
+	struct inside *in = *state;
+	char name[16];
+	int i, round, hot = 0;
+
+	for (i = 0; i < 1000; i++) {
+		snprintf(name, sizeof(name), "key%d", i);
+		assert_set(in->p.k, name, name);
+		assert_gives(in->p.k, name, name); /* what is put is there, whoever went for it */
+	}
+	for (i = 0; i < 1000; i++) {
+		snprintf(name, sizeof(name), "key%d", i);
+		for (round = 0; i % 20 == 0 && round < 4; round++)
+			shoal_read(in->p.k, STR(name), (char[16]){0}, 16, NULL);
+	}
+	for (i = 0; i < 1000; i += 20) {
+		snprintf(name, sizeof(name), "key%d", i);
+		hot += shoal_read(in->p.k, STR(name), (char[16]){0}, 16, NULL) == SHOAL_OK;
+	}
+	assert_true(hot > 10);
+	for (i = 1000; i < 1300; i++) {
+		snprintf(name, sizeof(name), "key%d", i);
+		assert_set(in->p.k, name, name);
+	}
+	assert_int_equal(stats_of(in->p.cache).evicted_extents, 0);
+	for (i = 0; i < 1000; i += 20) {
+		snprintf(name, sizeof(name), "key%d", i);
+		hot -= shoal_read(in->p.k, STR(name), (char[16]){0}, 16, NULL) == SHOAL_OK;
+	}
+	assert_int_equal(hot, 0);
+	assert_true(stats_of(in->p.cache).entries <= 512);
+	assert_true(stats_of(in->p.cache).entries > 400);
+}
+
+/* ---- bad and strange slots --------------------------------------------------------------------------------- */
+
+static void a_bad_slot_is_met_once(void **state)
+{
+	static const uint64_t offsets[] = {0, 8, UINT64_C(1) << 40, SLOT_OFFSET * 8};
+	struct inside *in = *state;
+	struct key key = make_key(in, "a");
+	struct index_hit hit;
+	uint64_t word, generation;
+	word64 *slot;
+	size_t i;
+
+	for (i = 0; i < COUNT(offsets); i++) {
+		assert_int_equal(put(in, "a", 10 + i, "x"), SHOAL_OK);
+		slot = slot_of(in, "a");
+		word = w64_load(slot);
+		w64_store(slot, (word & ~SLOT_OFFSET) | offsets[i] / 8);
+		assert_int_equal(index_find(in->seat, &key, WANT_NEWEST, READING, OTHER, &hit), 0);
+		assert_int_equal(hit.bad, 1);
+		assert_false(SLOT_IS_USED(w64_load(slot)));
+		assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 0);
+	}
+	assert_int_equal(put(in, "a", 50, "x"), SHOAL_OK);
+	slot = slot_of(in, "a");
+	w64_store(slot, w64_load(slot) & ~SLOT_OFFSET);
+	assert_misses(in->p.k, "a");
+	assert_misses(in->p.k, "a");
+	assert_int_equal(counts_of(in->p.k).corrupt, 1);
+}
+
+/* Another key's entry under the same tag: neither found nor left announced, wherever it lies. */
+static void a_stranger_with_the_same_tag(void **state)
+{
+	struct inside *in = *state;
+	struct key key = make_key(in, "a");
+	uint64_t generation, stranger;
+	struct bucket *b;
+	word64 *slot;
+	unsigned i;
+
+	assert_int_equal(put(in, "a", 10, "x"), SHOAL_OK);
+	assert_int_equal(put(in, "b", 11, "y"), SHOAL_OK);
+	slot = slot_of(in, "a");
+	b = (struct bucket *)((uintptr_t)slot / sizeof(struct bucket) * sizeof(struct bucket));
+	stranger = index_word(&key, SLOT_BYTES(w64_load(slot_of(in, "b"))), 0);
+	for (i = 0; i < BUCKET_SLOTS; i++) {
+		uint64_t before = w64_load(&b->slots[i]);
+
+		if (SLOT_IS_USED(before))
+			continue;
+		w64_store(&b->slots[i], stranger);
+		assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 1);
+		assert_int_equal(generation, 10);
+		assert_gives(in->p.k, "a", "x");
+		assert_true(is_clear(in->seat));
+		w64_store(&b->slots[i], before);
+	}
+}
+
+static void a_slot_is_shown(void **state)
+{
+	struct inside *in = *state;
+	struct key key = make_key(in, "a");
+	struct index_hit hit;
+	word64 *slot;
+	uint64_t number;
+
+	assert_int_equal(put(in, "a", 10, "x"), SHOAL_OK);
+	slot = slot_of(in, "a");
+	number = index_number(in->s, slot);
+	assert_true(number < index_slots(in->s));
+	assert_true(index_at(in->seat, number, PINS, &hit));
+	assert_true(index_is(&hit, &key));
+	assert_true(index_points_to(in->s, &key, SLOT_BYTES(hit.word)));
+	assert_false(index_points_to(in->s, &key, SLOT_BYTES(hit.word) + 8));
+	rcu_clear(in->seat, PINS);
+	assert_true(index_drop(in->s, &hit));
+	assert_false(index_drop(in->s, &hit));
+	assert_false(index_at(in->seat, number, PINS, &hit));
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CASE(found_replaced_removed),
+		CASE(the_newer_of_two_wins),
+		CASE(removal_takes_the_older_first),
+		CASE(a_killed_target_stays_dead),
+		CASE(hits_do_not_disturb),
+		CASE(the_coldest_makes_room),
+		CASE(a_bad_slot_is_met_once),
+		CASE(a_stranger_with_the_same_tag),
+		CASE(a_slot_is_shown),
+	};
+
+	return cmocka_run_group_tests_name("index", tests, NULL, NULL);
+}
