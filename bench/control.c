@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void add(struct control *control, double at, unsigned kill)
+static void add(struct control *control, double at, enum deed deed, unsigned number)
 {
-	control->actions[control->count++] = (struct action){.at = at, .kill = kill};
+	control->actions[control->count++] = (struct action){.at = at, .deed = deed, .number = number};
 }
 
 int control_init(struct control *control, int epoll_fd, unsigned port, const char *act, double seconds)
@@ -18,10 +18,12 @@ int control_init(struct control *control, int epoll_fd, unsigned port, const cha
 	memset(control, 0, sizeof(*control));
 	client_init(&control->client, epoll_fd, port);
 	if (!strcmp(act, "expire"))
-		add(control, seconds / 6, 0);
+		add(control, seconds / 6, EXPIRE_ALL, 0);
 	else if (!strcmp(act, "kill"))
 		for (unsigned i = 1; i <= 3; i++)
-			add(control, seconds * (i * 0.3 - 0.2), i);
+			add(control, seconds * (i * 0.3 - 0.2), KILL_LOADER, i);
+	else if (!strcmp(act, "switch"))
+		add(control, seconds / 4, NEW_KEYS, 0);
 	else if (strcmp(act, "cold") != 0)
 		return -1;
 	return 0;
@@ -30,7 +32,7 @@ int control_init(struct control *control, int epoll_fd, unsigned port, const cha
 void control_tick(struct control *control, double at, uint32_t hottest)
 {
 	const struct action *next = &control->actions[control->done];
-	char path[64] = "/expire-all";
+	char path[64];
 
 	if (control->client.busy)
 		return;
@@ -39,8 +41,10 @@ void control_tick(struct control *control, double at, uint32_t hottest)
 		client_send(&control->client, "GET", "/stats");
 		return;
 	}
-	if (next->kill)
-		snprintf(path, sizeof(path), "/kill/%u?item=%u", next->kill, hottest);
+	if (next->deed == KILL_LOADER)
+		snprintf(path, sizeof(path), "/kill/%u?item=%u", next->number, hottest);
+	else
+		snprintf(path, sizeof(path), next->deed == NEW_KEYS ? "/new-keys" : "/expire-all");
 	client_send(&control->client, "POST", path);
 }
 

@@ -9,9 +9,12 @@
 
 #include "client.h"
 
+enum deed { EXPIRE_ALL, KILL_LOADER, NEW_KEYS };
+
 struct action {
 	double at; /* seconds into the act */
-	unsigned kill; /* which kill it is; 0 = all keys expire */
+	enum deed deed;
+	unsigned number; /* of the kill */
 };
 
 struct control {
@@ -24,7 +27,7 @@ struct control {
 	char counters[1024]; /* JSON */
 };
 
-/* `act` is cold, expire or kill. -1 if it is none of these. */
+/* `act` is cold, expire, kill or switch. -1 if it is none of these. */
 int control_init(struct control *control, int epoll_fd, unsigned port, const char *act, double seconds);
 
 /* Regularly, with the time since the act began (negative before) and the item that is the hottest now. */

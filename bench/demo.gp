@@ -4,26 +4,30 @@
 dir = ARG1
 out = ARG2
 seconds = real(ARG3)
-acts = 'cold expire kill'
+acts = 'cold expire kill switch'
 modes = 'none habit shoal'
 modes_with_cache = 'habit shoal'
-set terminal pngcairo size 1680, 1050 font 'sans,10'
+modes_of_switch = 'naive fallback cold'
+set terminal pngcairo size 2200, 1350 font 'sans,10'
 set output out
 set datafile separator comma
 
-array titles[3] = ['1. cold start on the hot keys', '2. the hot keys expire together', \
-	'3. the loader of the hottest key is killed, three times']
-title_of(mode) = mode eq 'none' ? 'no cache' : mode eq 'habit' ? 'delete, then refill' : 'shoal'
-colour_of(mode) = mode eq 'none' ? '#7f7f7f' : mode eq 'habit' ? '#d95f02' : '#1b7fbd'
+array titles[4] = ['1. cold start on the hot keys', '2. the hot keys expire together', \
+	'3. the loader of the hottest key is killed, three times', '4. the key format changes under full load']
+title_of(mode) = mode eq 'none' ? 'no cache' : mode eq 'habit' ? 'delete, then refill' : mode eq 'shoal' ? 'shoal' : \
+	mode eq 'naive' ? 'naive prefix' : mode eq 'fallback' ? 'shoal, fallback' : 'shoal, cold, 4 loads'
+colour_of(mode) = mode eq 'none' ? '#7f7f7f' : mode eq 'habit' || mode eq 'naive' ? '#d95f02' : \
+	mode eq 'cold' ? '#66a61e' : '#1b7fbd'
 file_of(act, mode) = sprintf('%s/%s-%s.csv', dir, act, mode)
-modes_of(act) = act eq 'expire' ? modes_with_cache : modes
+cached_of(act) = act eq 'switch' ? modes_of_switch : modes_with_cache
+modes_of(act) = act eq 'expire' || act eq 'switch' ? cached_of(act) : modes
 
 # A mean over half a second: single ticks of 100 ms see a handful of queries. `i` is the number of the point.
 mean(i, x) = (i == 0 ? forget(0) : 0, m5 = m4, m4 = m3, m3 = m2, m2 = m1, m1 = x, (m1 + m2 + m3 + m4 + m5) / 5.0)
 forget(x) = (m1 = 0, m2 = 0, m3 = 0, m4 = 0, x)
 
-set multiplot layout 3, 3 columnsfirst title ARG4 noenhanced font 'sans,13' \
-	margins 0.05, 0.99, 0.06, 0.90 spacing 0.045, 0.06
+set multiplot layout 4, 4 columnsfirst title ARG4 noenhanced font 'sans,13' \
+	margins 0.042, 0.99, 0.045, 0.93 spacing 0.035, 0.045
 set grid ytics lc rgb '#dddddd'
 set tics nomirror
 set border 3
@@ -35,6 +39,9 @@ do for [i = 1:words(acts)] {
 	unset arrow
 	if (act eq 'expire') {
 		set arrow from seconds / 6.0, graph 0 to seconds / 6.0, graph 1 nohead dt 3 lc rgb '#444444'
+	}
+	if (act eq 'switch') {
+		set arrow from seconds / 4.0, graph 0 to seconds / 4.0, graph 1 nohead dt 3 lc rgb '#444444'
 	}
 	if (act eq 'kill') {
 		do for [k = 1:3] {
@@ -60,6 +67,11 @@ do for [i = 1:words(acts)] {
 	set yrange [0:*]
 	if (i == 1) { set ylabel 'database queries per second' }
 	plot for [mode in modes_of(act)] file_of(act, mode) using 1:(mean($0, $7 * 10)) skip 1 with lines lw 2 \
+		lc rgb colour_of(mode) notitle
+
+	set yrange [0:105]
+	if (i == 1) { set ylabel 'hit rate, %' }
+	plot for [mode in cached_of(act)] file_of(act, mode) using 1:8 skip 1 with linespoints lw 2 pt 7 ps 0.3 \
 		lc rgb colour_of(mode) notitle
 
 	set logscale y

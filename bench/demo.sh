@@ -8,8 +8,16 @@ usage() {
 usage: bench/demo.sh [--origin sqlite|postgres] [--trace FILE] [--out DIR] [--quick]
 
 A prefork HTTP server (8 workers) answers /item/ID from a database whose query costs 20-100 ms. 64 connections ask for
-items in three acts: a cold start, the hot keys expire together, the worker that loads the hottest key is killed.
-Each act is played without a cache, with delete-then-refill, and with shoal.
+items in four acts:
+
+  1  a cold start
+  2  the hot keys expire together
+  3  the worker that loads the hottest key is killed, three times
+  4  a deploy changes the key format under full load: "item:17" becomes "v2:item:17" in all workers at once
+
+Acts 1 to 3 are played without a cache, with delete-then-refill, and with shoal (2 loads per core at once). Act 4 is
+played with a naive new prefix (delete-then-refill, where nothing coalesces), with shoal_keyspace_fallback (the new keys
+find the old values), and with shoal and a cold cache, at most 4 loads at once.
 
   --origin NAME  sqlite (default), or postgres: a server of our own, on a private port
   --trace FILE   replay a trace, lines "<key-id> <size>", plain or zstd, instead of Zipf 0.99 over 100 keys
@@ -161,7 +169,8 @@ set_up() {
 	if [ "$(id -u)" = 0 ]; then cache=/var/cache/shoal-demo; else cache=${XDG_CACHE_HOME:-$HOME/.cache}/shoal-demo; fi
 	mkdir -p "$cache" "$out"
 	out=$(cd "$out" && pwd)
-	rm -f "$out"/{cold,expire,kill}-{none,habit,shoal}.csv "$out/summary.tsv" "$out/demo.png"
+	rm -f "$out"/{cold,expire,kill}-{none,habit,shoal}.csv "$out"/switch-{naive,fallback,cold}.csv \
+		"$out/summary.tsv" "$out/demo.png"
 	if [ "$origin" = postgres ]; then start_postgres; else spec=sqlite:$cache/line-items-1.db; fi
 	echo "  database: $origin, built once"
 	echo "  $("$server" --origin "$spec" --prepare)"
@@ -177,9 +186,11 @@ set_up() {
 
 # ---- the acts -----------------------------------------------------------------------------------------------------
 
-start_server() { # MODE
+start_server() { # MODE [OPTION...]
+	local mode=$1
+	shift
 	rm -f "$scratch/port"
-	"$server" --origin "$spec" --mode "$1" --connections $connections --port-file "$scratch/port" &
+	"$server" --origin "$spec" --mode "$mode" --connections $connections --port-file "$scratch/port" "$@" &
 	server_pid=$!
 	for _ in $(seq 100); do
 		[ ! -s "$scratch/port" ] || return 0
@@ -200,10 +211,15 @@ play() { # ACT MODE LABEL [OPTION...]
 	[ $rc = 0 ] || fail "$label: the load generator failed"
 }
 
+stop_server() {
+	end TERM "$server_pid"
+	server_pid=''
+}
+
 play_mode() { # MODE TITLE
 	local mode=$1 fill=()
 	say "$2"
-	# The second and third act begin warm: what the first left out is asked for once. A trace just goes on.
+	# The later acts begin warm: what the first left out is asked for once. A trace is played again.
 	[ -n "$trace" ] || [ "$mode" = none ] || fill=(--fill)
 	start_server "$mode"
 	play cold "$mode" '1 cold start'
@@ -213,18 +229,37 @@ play_mode() { # MODE TITLE
 		play expire "$mode" '2 keys expire together' "${fill[@]}"
 	fi
 	play kill "$mode" '3 loader is killed' "${fill[@]}"
-	end TERM "$server_pid"
-	server_pid=''
+	case $mode in
+	habit) play switch naive '4 new keys, naive prefix' "${fill[@]}" ;;
+	shoal) play switch fallback '4 new keys, fallback' "${fill[@]}" ;;
+	esac
+	stop_server
+}
+
+# Act 4 once more, on a server of its own: the bound is the segment's, and nothing falls back. It is warm before the
+# switch (with a trace: as far as the trace has come).
+play_cold_switch() { # TITLE
+	local fill=()
+	say "$1"
+	[ -n "$trace" ] || fill=(--fill)
+	start_server shoal --loads 4 --no-fallback
+	play switch cold '4 new keys, cold' "${fill[@]}"
+	stop_server
 }
 
 # ---- results ------------------------------------------------------------------------------------------------------
 
 table() {
-	awk -F '\t' -v bold="$bold" -v plain="$plain" '
+	local refreshable=$keys
+	[ -z "$trace" ] || refreshable=0 # its keys are not counted
+	awk -F '\t' -v bold="$bold" -v plain="$plain" -v keys="$refreshable" '
 		function row(act, mode, name) {
 			if ((act, mode) in line) {
 				split(line[act, mode], f, FS)
-				printf "  %-22s %9d %10d %10.1f %9.1f %9d %8d\n", name, f[3], f[4], f[5], f[6], f[7], f[8]
+				printf "  %-22s %9d %10d %10.1f %9.1f %9d %8d", name, f[3], f[4], f[5], f[6], f[7], f[8]
+				if (act == "switch" && f[14] >= 0)
+					printf " %9.1f", f[14]
+				print ""
 			} else
 				printf "  %-22s %9s   nothing can expire without a cache\n", name, "-"
 		}
@@ -234,21 +269,32 @@ table() {
 			row(id, "habit", "delete, then refill")
 			row(id, "shoal", "shoal")
 		}
+		$1 == "expire" && $2 == "shoal" { refreshed = $3 < keys ? $3 : keys }
 		{ line[$1, $2] = $0; wrong += $11; refused += $10; unfinished += $12; killed[$2] = $13 }
 		END {
-			printf "\n%s%-24s %9s %10s %10s %9s %9s %8s%s\n", bold, "", "database", "answers", "p50", "p99",
-				"max", "errors", plain
-			printf "%s%-24s %9s %10s %10s %9s %9s%s\n", bold, "", "queries", "per s", "ms", "ms", "ms", plain
+			printf "\n%s%-24s %9s %10s %10s %9s %9s %8s %9s%s\n", bold, "", "database", "answers", "p50", "p99",
+				"max", "errors", "lowest", plain
+			printf "%s%-24s %9s %10s %10s %9s %9s %8s %9s%s\n", bold, "", "queries", "per s", "ms", "ms", "ms", "",
+				"hit rate", plain
 			act("cold", "1 Cold start on the hot keys")
 			act("expire", "2 The hot keys expire together")
 			act("kill", "3 The worker that loads the hottest key is killed, three times")
-			printf "\nActs 2 and 3 begin warm; their figures are taken from the first expiry or kill on.\n"
+			print bold "4 The key format changes under full load" plain
+			row("switch", "naive", "naive prefix")
+			row("switch", "fallback", "shoal, fallback")
+			row("switch", "cold", "shoal, cold, 4 loads")
+			printf "\nActs 2 to 4 begin warm; their figures are taken from the first expiry, kill or switch on.\n"
+			if (keys)
+				printf "Act 2 with shoal: %d of %d keys were refreshed when it ended%s.\n", refreshed, keys,
+					refreshed < keys ? "; the rest of them fell to act 3" : ""
 			printf "Act 3 has errors in every mode: what the killed worker had in hand is lost with it, up to 10 requests\n"
 			printf "each time. Killed in the middle of that query: %d of 3 without a cache (where it is one of many, and\n" \
 				"nobody else waits for it), %d of 3 with delete-then-refill, %d of 3 with shoal, where another worker\n" \
 				"took the load over and the rest went on waiting.\n", killed["none"], killed["habit"], killed["shoal"]
 			if (killed["none"] + killed["habit"] + killed["shoal"] < 9)
 				print "(Where a kill is missing, nobody asked for that key again in time.)"
+			printf "Act 4: the naive prefix is delete-then-refill with new keys, so nothing coalesces and no load is bounded.\n" \
+				"A value that falls back is a hit. The hit rate, in %%, is of the new keys, over 50 look-ups or more.\n"
 			if (wrong + refused + unfinished)
 				printf "Of all errors: %d answers of another item, %d refused, %d without an answer at the end.\n", \
 					wrong, refused, unfinished
@@ -267,6 +313,7 @@ began=$SECONDS
 play_mode none 'Without a cache'
 play_mode habit 'With a cache: delete, then refill'
 play_mode shoal 'With shoal'
+play_cold_switch 'With shoal: new keys without the old values, at most 4 loads'
 table
 echo
 picture

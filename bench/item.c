@@ -16,6 +16,15 @@
 #include <unistd.h>
 
 #define PAGE_LEAST 256 /* room for the text of any page */
+#define NEW_PREFIX "v2:"
+#define NEW_PREFIX_SIZE (sizeof(NEW_PREFIX) - 1)
+
+/* A key, and the keyspace that it belongs to: read once, as the deploy may come at any time. */
+struct item_key {
+	struct shoal_keyspace *keyspace;
+	size_t size;
+	char text[40];
+};
 
 static pthread_key_t connections;
 
@@ -38,6 +47,25 @@ static struct origin *connection(struct site *site)
 		pthread_setspecific(connections, origin);
 	}
 	return origin;
+}
+
+static struct item_key key_of(const struct site *site, uint64_t id)
+{
+	unsigned new_keys = board_get(site->board, new_keys) != 0;
+	struct item_key key = {.keyspace = site->items[new_keys]};
+
+	key.size = (size_t)snprintf(key.text, sizeof(key.text), "%sitem:%llu", new_keys ? NEW_PREFIX : "",
+	                            (unsigned long long)id);
+	return key;
+}
+
+int item_old_key(const void *key, size_t key_size, void *buffer, size_t capacity, size_t *size, void *arg)
+{
+	if (key_size <= NEW_PREFIX_SIZE || key_size - NEW_PREFIX_SIZE > capacity)
+		return -1;
+	*size = key_size - NEW_PREFIX_SIZE;
+	memcpy(buffer, (const char *)key + NEW_PREFIX_SIZE, *size);
+	return 0;
 }
 
 static uint64_t load_mark(void)
@@ -100,16 +128,17 @@ static int get_by_query(struct site *site, uint64_t id, size_t size, struct item
 
 static int get_by_habit(struct site *site, uint64_t id, size_t size, struct item_page *page)
 {
+	struct item_key key = key_of(site, id);
 	int rc;
 
-	if (shoal_get(site->items, &id, sizeof(id), &page->value) == SHOAL_OK) {
+	if (shoal_get(key.keyspace, key.text, key.size, &page->value) == SHOAL_OK) {
 		page->data = page->value.data;
 		page->size = page->value.size;
 		return 0;
 	}
 	rc = get_by_query(site, id, size, page);
 	if (!rc)
-		shoal_set(site->items, &id, sizeof(id), page->data, page->size); /* not stored = a miss next time */
+		shoal_set(key.keyspace, key.text, key.size, page->data, page->size); /* not stored = a miss next time */
 	return rc;
 }
 
@@ -136,7 +165,8 @@ static int load_item(struct shoal_load *load, const void *key, size_t key_size, 
 static int get_by_shoal(struct site *site, uint64_t id, size_t size, struct item_page *page)
 {
 	struct load load = {.site = site, .id = id, .size = size};
-	int rc = shoal_fetch(site->items, &id, sizeof(id), load_item, &load, &page->value);
+	struct item_key key = key_of(site, id);
+	int rc = shoal_fetch(key.keyspace, key.text, key.size, load_item, &load, &page->value);
 
 	page->data = page->value.data;
 	page->size = page->value.size;
@@ -165,6 +195,41 @@ void item_release(struct item_page *page)
 	page->own = NULL;
 }
 
+/* The baseline is read first: counters only rise. */
+void item_hits(struct site *site, struct item_hits *hits)
+{
+	struct shoal_keyspace_stats stats = {0};
+	unsigned new_keys = board_get(site->board, new_keys) != 0;
+	uint64_t hits_before = board_get(site->board, hits_before[new_keys]);
+	uint64_t lookups_before = board_get(site->board, lookups_before[new_keys]);
+
+	hits->epoch = board_get(site->board, epoch);
+	if (site->cache)
+		shoal_keyspace_stats(site->items[new_keys], &stats);
+	hits->migrated = stats.migrated;
+	hits->hits = stats.hits_fresh + stats.hits_stale + stats.migrated - hits_before;
+	hits->lookups = hits->hits + hits_before + stats.misses - lookups_before;
+}
+
+/* What was hit until now would hide for a while what is missed from now on. */
+static void begin_epoch(struct site *site)
+{
+	unsigned new_keys = board_get(site->board, new_keys) != 0;
+	struct item_hits hits;
+
+	item_hits(site, &hits);
+	board_set(site->board, hits_before[new_keys], hits.hits + board_get(site->board, hits_before[new_keys]));
+	board_set(site->board, lookups_before[new_keys],
+	          hits.lookups + board_get(site->board, lookups_before[new_keys]));
+	board_add(site->board, epoch);
+}
+
+void item_use_new_keys(struct site *site)
+{
+	board_set(site->board, new_keys, 1); /* their counters begin at nothing */
+	board_add(site->board, epoch);
+}
+
 struct sweep {
 	struct site *site;
 	int count;
@@ -173,7 +238,7 @@ struct sweep {
 static int expire_one(const struct shoal_entry *entry, void *arg)
 {
 	struct sweep *sweep = arg;
-	struct shoal_keyspace *items = sweep->site->items;
+	struct shoal_keyspace *items = sweep->site->items[entry->version - 1];
 
 	if (sweep->site->mode == MODE_HABIT)
 		shoal_delete(items, entry->key.data, entry->key.size);
@@ -188,10 +253,13 @@ int item_expire_all(struct site *site)
 	struct sweep sweep = {.site = site};
 	int rc = site->cache ? shoal_scan(site->cache, "items", expire_one, &sweep) : 0;
 
+	begin_epoch(site);
 	return rc ? rc : sweep.count;
 }
 
 int item_forget(struct site *site, uint64_t id)
 {
-	return site->cache ? shoal_delete(site->items, &id, sizeof(id)) : SHOAL_MISS;
+	struct item_key key = key_of(site, id);
+
+	return site->cache ? shoal_delete(key.keyspace, key.text, key.size) : SHOAL_MISS;
 }

@@ -16,6 +16,20 @@ struct item_page {
 	char *own;                /* holds it otherwise */
 };
 
+/* How a key was spelt before the deploy: a shoal_old_key. */
+int item_old_key(const void *key, size_t key_size, void *buffer, size_t capacity, size_t *size, void *arg);
+
+/* Look-ups in all workers since all items expired or the new keys came, by the keys in use. A value that is carried over
+ * is a hit: nobody waited for a query. */
+struct item_hits {
+	uint32_t epoch;
+	uint64_t hits, lookups, migrated;
+};
+void item_hits(struct site *site, struct item_hits *hits);
+
+/* The deploy: from now on all workers build the keys in the new way. */
+void item_use_new_keys(struct site *site);
+
 /* Once, before the first thread: each thread gets its own connection to the origin, closed when the thread ends. */
 int item_init(void);
 

@@ -26,8 +26,8 @@
 #include <unistd.h>
 
 #define TICK_NS 100000000u
-#define FILL_SECONDS 20
-#define DRAIN_SECONDS 10
+#define FILL_SECONDS 40
+#define DRAIN_SECONDS 15
 
 enum phase { READY, FILL, RUN, DRAIN, DONE };
 
@@ -149,6 +149,15 @@ static void progress(const struct load *load)
 	fflush(stdout);
 }
 
+static struct lookups lookups(const struct load *load)
+{
+	return (struct lookups){
+		.epoch = control_counter(&load->control, "epoch"),
+		.hits = control_counter(&load->control, "hits"),
+		.count = control_counter(&load->control, "lookups"),
+	};
+}
+
 static void enter(struct load *load, enum phase phase)
 {
 	load->phase = phase;
@@ -158,6 +167,7 @@ static void enter(struct load *load, enum phase phase)
 	load->run_began = load->phase_began;
 	load->record.queries = control_counter(&load->control, "queries");
 	load->record.first_queries = load->record.tick_queries = load->record.queries;
+	load->record.counted = lookups(load);
 }
 
 static void wake_idle(struct load *load)
@@ -224,7 +234,10 @@ static void step(struct load *load)
 static void tick(struct load *load)
 {
 	if (measuring(load)) {
+		struct lookups now = lookups(load);
+
 		load->record.queries = control_counter(&load->control, "queries");
+		record_hits(&load->record, &now);
 		if (load->phase == RUN || busy(load))
 			record_tick(&load->record, since(load->run_began));
 	}
@@ -276,20 +289,20 @@ static int summarize(struct load *load)
 		return 0;
 	if (!file)
 		return -1;
-	fprintf(file, "%s\t%s\t%llu\t%.0f\t%.2f\t%.2f\t%.0f\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\n", load->act, load->mode,
-	        (unsigned long long)(record->queries - record->first_queries),
+	fprintf(file, "%s\t%s\t%llu\t%.0f\t%.2f\t%.2f\t%.0f\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%.1f\n",
+	        load->act, load->mode, (unsigned long long)(record->queries - record->first_queries),
 	        (double)record->all.count / (load->seconds - load->figures_from), histogram_ms(&record->all, 0.5),
 	        histogram_ms(&record->all, 0.99), (double)record->all.max_us / 1000, (unsigned long long)record->errors,
 	        (unsigned long long)load->lost, (unsigned long long)load->refused, (unsigned long long)load->wrong,
 	        (unsigned long long)load->unfinished,
-	        (unsigned long long)control_counter(&load->control, "killed_loading"));
+	        (unsigned long long)control_counter(&load->control, "killed_loading"), record->lowest_percent);
 	return fclose(file);
 }
 
 static void usage(FILE *out)
 {
-	fputs("usage: shoal-demo-load --port PORT --act cold|expire|kill [--mode NAME] [--label TEXT] [--seconds S]\n"
-	      "       [--connections N] [--keys N | --trace FILE] [--fill] [--csv FILE] [--summary FILE]\n",
+	fputs("usage: shoal-demo-load --port PORT --act cold|expire|kill|switch [--mode NAME] [--label TEXT]\n"
+	      "       [--seconds S] [--connections N] [--keys N | --trace FILE] [--fill] [--csv FILE] [--summary FILE]\n",
 	      out);
 }
 

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#define LOOKUPS_LEAST 50
+
 static unsigned slot_of(uint64_t us)
 {
 	unsigned shift;
@@ -47,12 +49,13 @@ double histogram_ms(const struct histogram *histogram, double share)
 int record_open(struct record *record, const char *path)
 {
 	memset(record, 0, sizeof(*record));
+	record->hit_percent = record->lowest_percent = -1;
 	if (!path)
 		return 0;
 	record->csv = fopen(path, "w");
 	if (!record->csv)
 		return -1;
-	fputs("seconds,requests,errors,p50_ms,p99_ms,max_ms,queries\n", record->csv);
+	fputs("seconds,requests,errors,p50_ms,p99_ms,max_ms,queries,hit_percent\n", record->csv);
 	return 0;
 }
 
@@ -73,14 +76,31 @@ void record_error(struct record *record, uint64_t us)
 		record->tick.max_us = us;
 }
 
+/* Another epoch's counters began at nothing. */
+void record_hits(struct record *record, const struct lookups *now)
+{
+	struct lookups *last = &record->counted;
+
+	record->hit_percent = -1;
+	if (now->epoch != last->epoch)
+		*last = (struct lookups){.epoch = now->epoch};
+	if (now->count < last->count + LOOKUPS_LEAST)
+		return;
+	record->hit_percent = 100.0 * (double)(now->hits - last->hits) / (double)(now->count - last->count);
+	if (record->lowest_percent < 0 || record->hit_percent < record->lowest_percent)
+		record->lowest_percent = record->hit_percent;
+	*last = *now;
+}
+
 void record_restart(struct record *record)
 {
+	record->lowest_percent = -1;
 	memset(&record->all, 0, sizeof(record->all));
 	record->errors = 0;
 	record->first_queries = record->queries;
 }
 
-/* A tick without answers has no latency: its fields are empty. */
+/* A tick without answers has no latency, one with few look-ups no hit rate: their fields are empty. */
 void record_tick(struct record *record, double seconds)
 {
 	const struct histogram *tick = &record->tick;
@@ -93,7 +113,10 @@ void record_tick(struct record *record, double seconds)
 			        (double)tick->max_us / 1000);
 		else
 			fputs(",,,", record->csv);
-		fprintf(record->csv, "%llu\n", (unsigned long long)(record->queries - record->tick_queries));
+		fprintf(record->csv, "%llu,", (unsigned long long)(record->queries - record->tick_queries));
+		if (record->hit_percent >= 0)
+			fprintf(record->csv, "%.2f", record->hit_percent);
+		fputc('\n', record->csv);
 	}
 	memset(&record->tick, 0, sizeof(record->tick));
 	record->tick_errors = 0;

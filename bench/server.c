@@ -67,21 +67,25 @@ static int listen_here(const char *port_file)
 	return fd;
 }
 
-/* Nothing expires by time, the acts do that. The origin gets as many queries at once as it has cores. */
+/*
+ * Nothing expires by time, the acts do that. Loads are bounded in the segment rather than in the keyspace, as what is
+ * to be spared is the one database behind both versions.
+ */
 static int open_cache(struct site *site)
 {
-	struct shoal_config config = {.size = (size_t)site->segment_mb << 20};
+	struct shoal_config config = {.size = (size_t)site->segment_mb << 20, .max_loads = site->max_loads};
 	struct shoal_policy policy = {
 		.fresh_ms = 600000,
 		.stale_ms = 60000,
 		.error_ms = 300000,
-		.wait_ms = 10000,
-		.max_loads = site->max_loads,
+		.wait_ms = 15000,
 	};
 	int rc = shoal_open(NULL, &config, &site->cache);
 
-	if (!rc)
-		rc = shoal_keyspace_open(site->cache, "items", 1, &policy, &site->items);
+	for (uint32_t version = 1; !rc && version <= 2; version++)
+		rc = shoal_keyspace_open(site->cache, "items", version, &policy, &site->items[version - 1]);
+	if (!rc && site->mode == MODE_SHOAL && !site->no_fallback)
+		rc = shoal_keyspace_fallback(site->items[1], site->items[0], item_old_key, NULL, NULL);
 	if (rc)
 		fprintf(stderr, "shoal-demo-server: cache: %s\n", shoal_strerror(rc));
 	return rc;
@@ -258,7 +262,7 @@ static void usage(FILE *out)
 {
 	fputs("usage: shoal-demo-server --origin sqlite:FILE|postgres:CONNINFO [--prepare]\n"
 	      "       [--mode none|habit|shoal] [--workers N] [--connections N] [--segment MIB] [--loads N]\n"
-	      "       [--port-file FILE]\n",
+	      "       [--no-fallback] [--port-file FILE]\n",
 	      out);
 }
 
@@ -280,14 +284,16 @@ int main(int argc, char **argv)
 		{"workers", required_argument, NULL, 'w'},     {"connections", required_argument, NULL, 'c'},
 		{"segment", required_argument, NULL, 's'},     {"loads", required_argument, NULL, 'l'},
 		{"port-file", required_argument, NULL, 'f'},   {"prepare", no_argument, NULL, 'p'},
-		{"help", no_argument, NULL, 'h'},              {0},
+		{"no-fallback", no_argument, NULL, 'n'},       {"help", no_argument, NULL, 'h'},
+		{0},
 	};
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	struct site site = {.mode = MODE_SHOAL, .mode_name = "shoal", .workers = 8, .connections = 64, .segment_mb = 64};
 	const char *port_file = NULL;
 	int c, preparing = 0, wrong = 0;
 
-	site.max_loads = cores > 2 ? (unsigned)cores : 2;
+	/* Two to a core: beside the visitors, who are on the same cores, a load gets about half of one. */
+	site.max_loads = cores > 1 ? 2 * (unsigned)cores : 2;
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'o': site.origin = optarg; break;
@@ -298,6 +304,7 @@ int main(int argc, char **argv)
 		case 'l': site.max_loads = (unsigned)atoi(optarg); break;
 		case 'f': port_file = optarg; break;
 		case 'p': preparing = 1; break;
+		case 'n': site.no_fallback = 1; break;
 		case 'h': usage(stdout); return 0;
 		default: wrong = 1;
 		}

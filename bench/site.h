@@ -11,6 +11,8 @@
  *	                 hot_item, 0 at its end by CAS
  *	hot_ended        worker: mine at the end of that query      master, after it killed
  *	kill_asked       worker, on the same, after it             master
+ *	new_keys         worker, on POST /new-keys                 workers, before each look-up
+ *	epoch, ..._before worker, after expiring, or new_keys      /stats
  *	kill_done, ...   master                                    /stats
  *
  * All of it is counted, none of it decides about a value, so every access is relaxed. A worker may die anywhere: a
@@ -38,6 +40,9 @@ struct board {
 	_Atomic uint32_t kill_asked, kill_done;
 	_Atomic uint32_t killed_loading; /* of those killed, how many died in a query for the hot item */
 	_Atomic uint32_t respawned;
+	_Atomic uint32_t new_keys; /* the deploy: all workers build the keys in the new way from now on */
+	_Atomic uint32_t epoch;    /* of the hit rate: what was looked up before the last such event is not in it */
+	_Atomic uint64_t hits_before[2], lookups_before[2]; /* by version */
 };
 
 #define board_get(board, field) atomic_load_explicit(&(board)->field, memory_order_relaxed)
@@ -50,11 +55,12 @@ struct site {
 	const char *origin; /* spec for origin_open() */
 	unsigned workers, connections;
 	unsigned segment_mb, max_loads;
+	int no_fallback; /* the new keys begin cold in MODE_SHOAL, too */
 	int listen_fd;
 	pid_t master;
 	struct board *board;
 	struct shoal *cache; /* NULL in MODE_NONE */
-	struct shoal_keyspace *items;
+	struct shoal_keyspace *items[2]; /* by version: old keys, new keys */
 };
 
 /* A worker's whole life; returns its exit status. */

@@ -15,6 +15,7 @@
  *	GET  /item/ID[?size=N]   the page
  *	GET  /stats              counters, JSON
  *	POST /expire-all         all cached items expire together
+ *	POST /new-keys           a deploy that changes how keys are built, in all workers at once
  *	POST /kill/N?item=ID     the item is forgotten, and the worker that then loads it is killed (once per N)
  */
 #include "item.h"
@@ -85,15 +86,18 @@ static enum MHD_Result answer_stats(struct site *site, struct MHD_Connection *co
 	struct board *board = site->board;
 	struct shoal_stats stats = {0};
 	const struct shoal_keyspace_stats *items = &stats.total;
+	struct item_hits hits;
 	char text[1024];
 
 	if (site->cache)
 		shoal_stats(site->cache, &stats);
+	item_hits(site, &hits);
 	snprintf(text, sizeof(text),
 	         "{\"mode\":\"%s\",\"queries\":%llu,\"failures\":%llu,\"killed_loading\":%u,\"kills\":%u,\"respawned\":%u,"
 	         "\"hits_fresh\":%llu,\"hits_stale\":%llu,\"misses\":%llu,\"loads\":%llu,\"coalesced\":%llu,"
 	         "\"takeovers\":%llu,\"timeouts\":%llu,\"busy\":%llu,\"uncached\":%llu,\"entries\":%llu,"
-	         "\"evicted_entries\":%llu,\"wait_p99_ms\":%.3f}\n",
+	         "\"evicted_entries\":%llu,\"wait_p99_ms\":%.3f,"
+	         "\"epoch\":%u,\"hits\":%llu,\"lookups\":%llu,\"migrated\":%llu}\n",
 	         site->mode_name, (unsigned long long)board_get(board, queries),
 	         (unsigned long long)board_get(board, failures), board_get(board, killed_loading),
 	         board_get(board, kill_done), board_get(board, respawned), (unsigned long long)items->hits_fresh,
@@ -101,7 +105,9 @@ static enum MHD_Result answer_stats(struct site *site, struct MHD_Connection *co
 	         (unsigned long long)items->loads, (unsigned long long)items->coalesced,
 	         (unsigned long long)items->takeovers, (unsigned long long)items->timeouts,
 	         (unsigned long long)items->busy, (unsigned long long)items->uncached,
-	         (unsigned long long)stats.entries, (unsigned long long)stats.evicted_entries, items->wait_p99_ms);
+	         (unsigned long long)stats.entries, (unsigned long long)stats.evicted_entries, items->wait_p99_ms,
+	         hits.epoch, (unsigned long long)hits.hits, (unsigned long long)hits.lookups,
+	         (unsigned long long)hits.migrated);
 	return answer_text(connection, MHD_HTTP_OK, text);
 }
 
@@ -118,6 +124,10 @@ static enum MHD_Result post(struct site *site, struct MHD_Connection *connection
 		board_set(board, kill_asked, (uint32_t)strtoul(url + 6, NULL, 10));
 		kill(site->master, SIGUSR1);
 		item_forget(site, board_get(board, hot_item));
+		return answer_text(connection, MHD_HTTP_OK, "ok\n");
+	}
+	if (!strcmp(url, "/new-keys")) {
+		item_use_new_keys(site);
 		return answer_text(connection, MHD_HTTP_OK, "ok\n");
 	}
 	if (!strcmp(url, "/expire-all")) {
@@ -162,7 +172,7 @@ int worker_run(struct site *site)
 	int number;
 
 	/* Join the segment while there is one thread: the kernel's part of that is quicker then. */
-	if (site->cache && shoal_get(site->items, &nothing, sizeof(nothing), &value) == SHOAL_OK)
+	if (site->cache && shoal_get(site->items[0], &nothing, sizeof(nothing), &value) == SHOAL_OK)
 		shoal_release(&value);
 
 	sigemptyset(&signals);

@@ -17,8 +17,8 @@
  *      left it (or it is garbage), and it is brought back to that: so nobody waits for more than one interval and those
  *      who are served before him, and rates that differ add up at most.
  *
- * The right to load is taken before the key is claimed: nobody should have to wait for a leader that waits for its turn.
- * If the key turns out to need no load any more, the right is kept for the next one.
+ * The turn is taken before the key is claimed: nobody should have to wait for a leader that waits for its turn. If the
+ * key turns out to need no load any more, the turn is kept for the next one.
  */
 #include <sched.h>
 #include <string.h>
@@ -44,7 +44,7 @@ struct warming {
 	void *arg;
 	struct shoal_warm config; /* resolved */
 	struct pace pace;
-	bool may_load;            /* the right to begin a load is in hand */
+	bool may_load;            /* its turn has come, and no load was made of it yet */
 	bool ran;                 /* the loader did, for the key in hand */
 	int code;                 /* then: what it returned ... */
 	uint64_t load_ns;         /* ... and its time */

@@ -470,11 +470,11 @@ static uint64_t interrupted_clock(void *arg)
 
 static int warm_one(struct meeting *m, const char *key)
 {
+	struct shoal_warm one = {.per_second = 1, .progress_ms = SHOAL_NONE, .progress = progress};
 	struct job j = {.p = &m->p, .prefix = key, .n = 1, .stop = true};
 	struct shoal_warm_report report;
 
-	if (shoal_warm_keys(m->p.k, next_key, load_key, &j, &(struct shoal_warm){.per_second = 1, .progress_ms = SHOAL_NONE,
-											 .progress = progress}, &report))
+	if (shoal_warm_keys(m->p.k, next_key, load_key, &j, &one, &report))
 		return -1;
 	w32_add(&m->loads, j.loads);
 	return 0;
