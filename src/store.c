@@ -168,35 +168,54 @@ void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struc
 	index_drop(&seat->member->segment, hit);
 }
 
+/* The newest entry, announced in `a`. Two of them: without the older one, it is announced where it is wanted. */
+static bool find_newest(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, unsigned a,
+                        struct index_hit *hit)
+{
+	unsigned count;
+
+	for (;;) {
+		count = index_find(seat, key, WANT_NEWEST, a, OTHER, hit);
+		if (unlikely(hit->bad))
+			handle_count(&seat->member->segment, k->id, COUNTER_corrupt, hit->bad);
+		if (likely(!count || hit->announced == a))
+			return count;
+		rcu_clear(seat, OTHER);
+		index_settle(seat, key, READING, OTHER);
+	}
+}
+
+static enum age judge(struct seat *seat, const struct shoal_keyspace *k, const struct key *key,
+                      const struct index_hit *hit)
+{
+	const struct segment *s = &seat->member->segment;
+	struct bounds bounds = store_bounds(s, k->id, hit->e.entry, &k->policy);
+	enum age age = age_now(&s->clock, &bounds);
+
+	if (unlikely(age != AGE_DEAD && !is_whole(s, &hit->e))) {
+		store_reject(seat, k, key, hit);
+		return AGE_DEAD;
+	}
+	if (unlikely(age != AGE_DEAD && hit->e.entry->schema != k->policy.schema)) {
+		handle_count(s, k->id, COUNTER_schema_mismatches, 1);
+		return AGE_DEAD;
+	}
+	return age;
+}
+
+/* What has ended may have been replaced between the look at the slot and the look at the clock: then look again, or a
+ * reader that was preempted there would miss a key that always had a fresh value. */
 enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, unsigned a,
                     struct index_hit *hit)
 {
-	const struct segment *s = &seat->member->segment;
-	struct bounds bounds;
 	enum age age;
 
-	for (;;) {
-		if (!index_find(seat, key, WANT_NEWEST, a, OTHER, hit)) {
-			if (unlikely(hit->bad))
-				handle_count(s, k->id, COUNTER_corrupt, hit->bad);
+	do {
+		if (!find_newest(seat, k, key, a, hit))
 			return AGE_DEAD;
-		}
-		if (unlikely(hit->bad))
-			handle_count(s, k->id, COUNTER_corrupt, hit->bad);
-		if (likely(hit->announced == a))
-			break;
-		rcu_clear(seat, OTHER); /* two entries: without the older one, the newer is announced where it is wanted */
-		index_settle(seat, key, READING, OTHER);
-	}
-	bounds = store_bounds(s, k->id, hit->e.entry, &k->policy);
-	age = age_now(&s->clock, &bounds);
-	if (unlikely(age != AGE_DEAD && !is_whole(s, &hit->e))) {
-		store_reject(seat, k, key, hit);
-		age = AGE_DEAD;
-	} else if (unlikely(age != AGE_DEAD && hit->e.entry->schema != k->policy.schema)) {
-		handle_count(s, k->id, COUNTER_schema_mismatches, 1);
-		age = AGE_DEAD;
-	}
+		age = judge(seat, k, key, hit);
+	} while (unlikely(age != AGE_FRESH) && !SLOT_SAME(w64_load(hit->slot), hit->word) &&
+		 SLOT_IS_USED(w64_load(hit->slot)));
 	if (unlikely(age == AGE_DEAD))
 		rcu_clear(seat, a);
 	return age;

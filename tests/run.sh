@@ -84,7 +84,7 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 . tests/packages.sh
-packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev'
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev patch'
 [ "$tier" = quick ] || packages="$packages clang"
 [ ! -e tests/spin/run.sh ] || packages="$packages spin"
 # shellcheck disable=SC2086 # words
@@ -213,4 +213,9 @@ fi
 
 if wanted model && [ -e tests/spin/run.sh ]; then
 	program spin ./tests/spin/run.sh
+fi
+
+# Each rule of the policy, broken: some test has to notice.
+if [ "$tier" = night ] && wanted process; then
+	program mutants ./tests/mutants/run.sh
 fi

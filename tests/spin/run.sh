@@ -19,7 +19,7 @@ done
 dir=$(mktemp -d) || exit 2
 trap 'rm -rf "$dir"' EXIT
 passed=0 failed=0
-model=flight
+model=flight level=-O2
 
 # check safety|live MODEL-OPTION...: leaves pan's output in $dir/pan.out
 check() {
@@ -36,7 +36,7 @@ check() {
     cd "$dir/w" || exit 1
     spin -a "$@" "$here/$model.pml" || exit 1
     # shellcheck disable=SC2086 # lists of options
-    "${CC:-gcc}" -O2 -w $build -DCOLLAPSE -DNOREDUCE -DMEMLIM=3900 -o pan pan.c || exit 1
+    "${CC:-gcc}" $level -w $build -DCOLLAPSE -DNOREDUCE -DMEMLIM=3900 -o pan pan.c || exit 1
     # shellcheck disable=SC2086
     ./pan $args -n -m500000
   ) >"$dir/pan.out" 2>&1
@@ -136,23 +136,26 @@ order='-DNP=3 -DCOARSE=1 -DSLICES=0' # nobody wakes but by being told
 
 # shellcheck disable=SC2086
 permit_configurations() {
-  holds permit/take safety -DNP=3 -DCOARSE=2
   holds permit/bounds safety -DNP=3 -DCOARSE=2 -DM=2 -DB=1 -DKEYSPACES=2
   holds permit/lease safety $alone -DROUNDS=2 -DRENEW=1 -DMAXL=2
-  holds permit/killed safety $alone -DROUNDS=2 -DMAXK=1 -DMAXL=1 -DLAST
-  holds permit/stopped safety $alone -DMAXS=1 -DMAXP=1 -DMAXK=1 -DLAST
+  holds permit/killed safety $alone -DMAXK=1 -DMAXL=1 -DLAST
+  holds permit/stopped safety $alone -DMAXS=1 -DMAXP=1 -DLAST
   holds permit/everybody-is-told safety -DNP=2 -DROUNDS=2 -DSLICES=0
-  holds permit/everybody-is-told-3 safety $order
+  holds permit/everybody-is-told-3 safety -DNP=3 -DCOARSE=2 -DSLICES=0
   holds permit/everybody-is-told-bounds safety $order -DM=2 -DB=1 -DKEYSPACES=2
 }
 
 # shellcheck disable=SC2086
 night_permit_configurations() {
+  holds night/permit-take safety -DNP=3 -DCOARSE=2
   holds night/permit-lease safety -DNP=3 -DCOARSE=2 -DM=2 -DMAXL=1
   holds night/permit-killed safety -DNP=3 -DCOARSE=2 -DMAXK=1
-  holds night/permit-stopped safety $alone -DMAXS=2 -DMAXP=1 -DLAST
+  holds night/permit-killed-again safety $alone -DROUNDS=2 -DMAXK=1 -DMAXL=1 -DLAST
+  holds night/permit-stopped safety $alone -DMAXS=1 -DMAXP=1 -DMAXK=1 -DLAST
+  holds night/permit-all-stopped safety $alone -DMAXS=2 -DMAXP=1 -DLAST
   holds night/permit-killed-stopped safety $alone -DROUNDS=2 -DMAXK=1 -DMAXS=1 -DLAST
-  holds night/permit-everybody-is-told safety $order -DM=2
+  holds night/permit-everybody-is-told safety $order
+  holds night/permit-everybody-is-told-2 safety $order -DM=2
 }
 
 # shellcheck disable=SC2086
@@ -177,6 +180,7 @@ mutants
 model=permit
 permit_configurations
 [ -z "$night" ] || night_permit_configurations
+level=-O0 # they are caught sooner than the compiler is done with -O2
 permit_mutants
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Break the engine on purpose, one rule at a time: each NAME.patch here is applied to a copy of the tree, built, and the
+# test that its first line names ("# red: process-fresh") must fail. A mutant that survives, or a patch that no longer
+# applies, is a failure. Prints TAP.
+#   run.sh [NAME ...]
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+n=0 failed=0
+
+result() { # 0|1 TEXT
+	n=$((n + 1))
+	if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2" && failed=1; fi
+}
+
+# The tree as git sees it, uncommitted changes and all, in one build directory: a mutant rebuilds a file or two.
+(cd "$top" && git ls-files -z --cached --others --exclude-standard include src tests meson.build meson_options.txt |
+	tar -c --null -T - 2>/dev/null) | tar -x -C "$work" || exit 1
+meson setup "$work/build" "$work" -Dbench=disabled -Dtests=enabled >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
+
+# A test that hangs under a mutant has noticed it, too.
+is_red() { # TEST
+	ninja -C "$work/build" "tests/$1" >"$work/log" 2>&1 || return 2
+	! timeout 120 "$work/build/tests/$1" >"$work/log" 2>&1 </dev/null
+}
+
+mutant() { # PATCH
+	local name test status
+	name=$(basename "$1" .patch)
+	test=$(sed -n '1s/^# red: //p' "$1")
+	if ! patch -s -p1 -d "$work" --dry-run <"$1" >/dev/null 2>&1; then
+		result 1 "$name: the patch does not apply"
+		return
+	fi
+	patch -s -p1 -d "$work" <"$1"
+	is_red "$test"
+	status=$?
+	case $status in
+	0) result 0 "$name: $test is red" ;;
+	2) result 1 "$name: does not build" ;;
+	*) result 1 "$name: $test stays green" ;;
+	esac
+	patch -s -R -p1 -d "$work" <"$1"
+}
+
+if [ $# -eq 0 ]; then
+	set -- "$here"/*.patch
+else
+	set -- "${@/#/$here/}"
+	set -- "${@/%/.patch}"
+fi
+for p; do
+	mutant "$p"
+done
+echo "1..$n"
+exit $failed
