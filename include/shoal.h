@@ -78,7 +78,7 @@ struct shoal_config {
 	unsigned max_threads;   /* over all processes; default 1024, fewer in segments under 16 MiB */
 	unsigned max_flights;   /* keys in computation at once; default 4096, fewer in segments under 32 MiB */
 	unsigned max_keyspaces; /* default 64, fewer in segments under 8 MiB */
-	unsigned max_loads;     /* loaders that may run at once on this machine; 0 = no bound */
+	unsigned max_loads;     /* loaders that may run at once on this machine (one inside another counts once); 0 = no bound */
 	size_t max_size;        /* address space kept free for a later resize of an anonymous segment; default size */
 	uid_t owner;            /* accept a segment of this user, too (by default: our own effective user, or root) */
 	mode_t mode;            /* of a named segment; default 0600 */

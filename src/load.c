@@ -187,6 +187,18 @@ static void lead(struct shoal_load *l)
 	store_get(l->seat, l->k, &l->key, &l->previous);
 }
 
+/* A load inside a loader runs while that one waits for it: the outer permit is enough, or the two would wait for each
+ * other where there is but one. */
+static bool is_permitted_already(const struct seat *seat)
+{
+	const struct shoal_load *l;
+
+	for (l = seat->loading; l; l = l->outer)
+		if (l->permitted)
+			return true;
+	return false;
+}
+
 /* Ask for a permit, where loads are bounded. False: queued for one. A queue that is full bounds nobody. */
 static bool may_load(struct shoal_load *l, struct seat *seat)
 {
@@ -194,7 +206,7 @@ static bool may_load(struct shoal_load *l, struct seat *seat)
 	struct permit_request request = {.keyspace = l->k->id, .bound = p->max_loads, .lease_ms = p->lease_ms};
 	enum permit_outcome outcome;
 
-	if (!seat->member->segment.geometry.max_loads && !p->max_loads)
+	if ((!seat->member->segment.geometry.max_loads && !p->max_loads) || is_permitted_already(seat))
 		return true;
 	outcome = permit_try(seat, &request, &l->permit);
 	l->permitted = outcome == PERMIT_GRANTED || outcome == PERMIT_WAIT;

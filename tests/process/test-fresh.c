@@ -398,6 +398,27 @@ static void bounds_count_from_the_expire(void **state)
 	}
 }
 
+/* Whatever an expiring handle would allow, the value's own bounds stay. */
+static void an_expire_by_another_policy_prolongs_nothing(void **state)
+{
+	struct shoal_policy brief = {.fresh_ms = 1000, .stale_ms = 500, .error_ms = 200, .retry_ms = 100,
+				     .jitter_permille = SHOAL_NONE, .early = -1};
+	struct shoal_policy generous = brief;
+	struct place *p = *state;
+	struct shoal_keyspace *k, *other;
+	int whole;
+
+	generous.stale_ms = generous.error_ms = 100000;
+	k = keyspace(p->cache, "brief", &brief);
+	other = keyspace(p->cache, "brief", &generous);
+	for (whole = 0; whole < 2; whole++) {
+		assert_set(k, "a", "x");
+		pass_ms(p->clock, 1100);
+		assert_int_equal(whole ? shoal_keyspace_expire(other) : shoal_expire(other, STR("a")), SHOAL_OK);
+		walk(p, other, &(struct walk){by_fetch, 0, 400, 600, .step = 50});
+	}
+}
+
 static void bounds_count_from_the_keyspace_expire(void **state)
 {
 	struct place *p = *state;
@@ -831,9 +852,14 @@ static void an_early_refresh_may_fail(void **state)
 	for (i = 0; i < 100; i++)
 		begins(k, "hot", SHOAL_OK);
 	assert_fails(load);
-	for (i = 0; i < 100; i++)
-		begins(k, "hot", SHOAL_OK);
+	for (i = 0; i < 100; i++) {
+		assert_int_equal(shoal_begin(k, STR("hot"), &load, &value), SHOAL_OK);
+		assert_int_equal(value.freshness, SHOAL_FRESH);
+		assert_int_equal(value.load_error, 0);
+		shoal_release(&value);
+	}
 	assert_int_equal(counts_of(k).loads, 2);
+	assert_int_equal(counts_of(k).hits_stale, 0);
 	pass_ms(p->clock, LIFE);
 	assert_int_equal(shoal_begin(k, STR("hot"), &load, &value), SHOAL_ERR_LOAD);
 	assert_int_equal(value.load_error, 5);
@@ -1222,6 +1248,7 @@ int main(void)
 		CASE(bounds_end_when_leaders_die),
 		cmocka_unit_test(bounds_end_without_a_permit),
 		CASE(bounds_count_from_the_expire),
+		CASE(an_expire_by_another_policy_prolongs_nothing),
 		CASE(bounds_count_from_the_keyspace_expire),
 		CASE(many_keyspace_expires_do_not_prolong),
 		CASE(each_value_has_its_own_expire),
