@@ -81,6 +81,9 @@ static inline int protect(struct seat *seat, word64 *slot, uint64_t word, unsign
 	hit->word = word;
 	if (unlikely(!log_holds(s, offset)))
 		return NOT_OURS;
+	__builtin_prefetch(s->base + offset); /* its lines are fetched side by side, not one after the other as they are read */
+	__builtin_prefetch(s->base + offset + CACHE_LINE);
+	__builtin_prefetch(s->base + offset + 2 * CACHE_LINE);
 	rcu_announce(seat, announce, x);
 	hit->word = w64_load(slot); /* I.4 */
 	if (unlikely(!SLOT_SAME(hit->word, word)))
