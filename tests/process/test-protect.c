@@ -20,25 +20,17 @@ static const struct segment *segment_of(const struct place *p)
 	return &p->cache->member->segment;
 }
 
-/* Until n wait for loads, over all flights. */
-static bool await_waiters(const struct place *p, uint32_t n)
+/* Until n have asked for what isn't there: they lead, or have joined a load. */
+static bool await_misses(struct shoal_keyspace *k, uint64_t n)
 {
 	uint64_t deadline = clock_system_ns(CLOCK_MONOTONIC) + PATIENCE_S * SECOND_NS;
-	const struct segment *s = segment_of(p);
-	uint32_t i, waiters;
-	uint64_t word;
 
-	do {
-		for (waiters = i = 0; i < s->geometry.flights; i++) {
-			word = w64_load(&s->flights[i].word);
-			if (FLIGHT_STATE(word) == FLIGHT_COMPUTING)
-				waiters += w32_load(&s->flights[i].waiters);
-		}
-		if (waiters == n)
-			return true;
+	while (counts_of(k).misses < n) {
+		if (clock_system_ns(CLOCK_MONOTONIC) >= deadline)
+			return false;
 		sched_yield();
-	} while (clock_system_ns(CLOCK_MONOTONIC) < deadline);
-	return false;
+	}
+	return true;
 }
 
 static bool await_flights(const struct place *p, uint32_t n)
@@ -161,7 +153,6 @@ static void a_failing_key_has_no_herd(void **state)
 }
 
 struct wait_all {
-	struct place *p;
 	struct shoal_keyspace *k;
 	word32 runs, go, told;
 	uint32_t size;
@@ -196,10 +187,10 @@ static void waiters_get_the_code(void **state)
 	pid_t pids[PROCESSES];
 
 	policy.retry_ms = SHOAL_NONE;
-	w->p = &p;
+	policy.wait_ms = PATIENCE_S * 1000;
 	w->k = keyspace(p.cache, "waiters", &policy);
 	spawn_all(pids, PROCESSES, wait_for_failure, w);
-	assert_true(await_waiters(&p, PROCESSES - 1));
+	assert_true(await_misses(w->k, PROCESSES));
 	post(&w->go);
 	assert_all_end_well(pids, PROCESSES);
 	assert_int_equal(w32_load(&w->runs), 1);
@@ -235,7 +226,7 @@ static int want_own(void *arg)
 	struct wait_all *w = arg;
 	struct shoal_value value;
 
-	must(shoal_fetch(w->p->k, STR("a"), load_privately, w, &value) == SHOAL_OK);
+	must(shoal_fetch(w->k, STR("a"), load_privately, w, &value) == SHOAL_OK);
 	must(value.size == w->size && value.source == SHOAL_LOADED);
 	shoal_release(&value);
 	return 0;
@@ -244,31 +235,34 @@ static int want_own(void *arg)
 static void loads_in_parallel(uint32_t size, uint32_t for_ms)
 {
 	struct place p = open_place(NULL, &(struct shoal_config){.size = 8 << 20, .max_entry = 10000});
+	struct shoal_policy policy = steady;
 	struct wait_all *w = share(sizeof(*w));
+	struct shoal_keyspace *k;
 	struct shoal_load *one, *two;
 	pid_t pids[PROCESSES];
 
-	w->p = &p;
+	policy.wait_ms = PATIENCE_S * 1000;
+	w->k = k = keyspace(p.cache, "private", &policy);
 	w->size = size;
 	spawn_all(pids, PROCESSES, want_own, w);
-	assert_true(await_waiters(&p, PROCESSES - 1));
+	assert_true(await_misses(k, PROCESSES));
 	assert_int_equal(w32_load(&w->runs), 1);
 	post(&w->go);
 	assert_all_end_well(pids, PROCESSES);
 	assert_int_equal(w32_load(&w->runs), PROCESSES);
-	assert_misses(p.k, "a");
-	assert_int_equal(counts_of(p.k).uncached, PROCESSES);
+	assert_misses(k, "a");
+	assert_int_equal(counts_of(k).uncached, PROCESSES);
 	pass_ms(p.clock, for_ms - 1);
-	one = begins(p.k, "a", SHOAL_LEAD); /* each for itself, still */
-	two = begins(p.k, "a", SHOAL_LEAD);
+	one = begins(k, "a", SHOAL_LEAD); /* each for itself, still */
+	two = begins(k, "a", SHOAL_LEAD);
 	assert_int_equal(shoal_load_publish(two, STR("x")), SHOAL_ERR_LIMIT);
 	shoal_load_cancel(one);
-	assert_misses(p.k, "a");
+	assert_misses(k, "a");
 	pass_ms(p.clock, 1 + 4);
-	one = begins(p.k, "a", SHOAL_LEAD); /* coalesced again */
-	two = begins(p.k, "a", SHOAL_WAIT);
+	one = begins(k, "a", SHOAL_LEAD); /* coalesced again */
+	two = begins(k, "a", SHOAL_WAIT);
 	assert_int_equal(shoal_load_publish(one, STR("x")), SHOAL_OK);
-	assert_gives(p.k, "a", "x");
+	assert_gives(k, "a", "x");
 	shoal_load_cancel(two);
 	assert_int_equal(stats_of(p.cache).flights, 0);
 	unshare_memory(w, sizeof(*w));
@@ -732,7 +726,6 @@ static void a_permit_has_a_lease(void **state)
 /* ---- leases ------------------------------------------------------------------------------------------------ */
 
 struct slow {
-	struct place *p;
 	struct shoal_keyspace *k;
 	word32 loaders, let_go[PROCESSES], done;
 };
@@ -776,12 +769,11 @@ static void slower_than_the_lease(void **state)
 	policy.lease_ms = 1000;
 	policy.fresh_ms = 1000000;
 	policy.wait_ms = PATIENCE_S * 1000;
-	s->p = &p;
 	s->k = keyspace(p.cache, "slow", &policy);
 	spawn_all(pids, PROCESSES, ask_slowly, s);
+	assert_true(await_misses(s->k, PROCESSES));
 	for (i = 1; i <= LEASES; i++) {
 		assert_true(await(&s->loaders, i));
-		assert_true(await_waiters(&p, PROCESSES - i)); /* all the others, for the latest of them */
 		pass_ms(p.clock, 996);
 		shoal_load_cancel(begins(s->k, "a", SHOAL_WAIT));
 		assert_int_equal(w32_load(&s->loaders), i);
