@@ -158,12 +158,18 @@ static enum flight_outcome lead(const struct claim *c, struct flight *f, uint32_
 	return outcome;
 }
 
+/* From now on, not from when the caller asked: it may have been preempted, and another's lease have ended since. */
+static uint64_t end_of_lease(const struct claim *c)
+{
+	return to_ticks(clock_ms(&c->seat->member->segment.clock) + c->lease_ms);
+}
+
 /* The lease first (F.6): of several heirs the longest counts, and only one CAS succeeds. */
 static bool take_over(const struct claim *c, struct flight *f, uint64_t word)
 {
 	uint32_t sequence = (SEQUENCE(word) + 1) & SEQUENCE_MASK;
 
-	raise(&f->lease, sequence, to_ticks(c->now_ms + c->lease_ms));
+	raise(&f->lease, sequence, end_of_lease(c));
 	return w64_cas(&f->word, word, step(word, c->seat->index, FLIGHT_COMPUTING));
 }
 
@@ -335,7 +341,7 @@ static void describe(const struct claim *c, struct flight *f, uint32_t sequence)
 
 	raise(&f->identity[0], sequence, identity_of(k, 0));
 	raise(&f->identity[1], sequence, identity_of(k, 1));
-	raise(&f->lease, (sequence + 1) & SEQUENCE_MASK, to_ticks(c->now_ms + c->lease_ms));
+	raise(&f->lease, (sequence + 1) & SEQUENCE_MASK, end_of_lease(c));
 	w32_store(&f->waiters, 0);
 	w32_store(&f->keyspace, k->keyspace);
 	w32_store(&f->key_size, k->size);

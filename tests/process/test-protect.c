@@ -204,7 +204,7 @@ static void waiters_get_the_code(void **state)
 static int load_privately(struct shoal_load *load, const void *key, size_t key_size, void *arg)
 {
 	struct wait_all *w = arg;
-	uint32_t number = w32_add(&w->runs, 1);
+	uint32_t number = arrive(&w->runs);
 	char *value = calloc(1, w->size);
 	int r;
 
@@ -245,7 +245,7 @@ static void loads_in_parallel(uint32_t size, uint32_t for_ms)
 	w->k = k = keyspace(p.cache, "private", &policy);
 	w->size = size;
 	spawn_all(pids, PROCESSES, want_own, w);
-	assert_true(await_misses(k, PROCESSES));
+	assert_true(await_misses(k, PROCESSES) && await(&w->runs, 1));
 	assert_int_equal(w32_load(&w->runs), 1);
 	post(&w->go);
 	assert_all_end_well(pids, PROCESSES);
