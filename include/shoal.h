@@ -68,6 +68,7 @@ enum {
 	SHOAL_ATTACH = 1 << 1,     /* attach or fail with SHOAL_ERR_NOT_FOUND */
 	SHOAL_CHECKSUM = 1 << 3,   /* of the segment: verify every value on read; a bad one is a counted miss */
 	SHOAL_INSPECT = 1 << 4,    /* of the handle: read-only; shoal_stats, shoal_keyspace_stats and shoal_scan alone */
+	SHOAL_FIFO = 1 << 5,       /* of the segment: evict first in, first out, whatever is hit; for comparison */
 };
 
 struct shoal_config {
@@ -85,7 +86,10 @@ struct shoal_config {
 	unsigned flags;         /* SHOAL_EXCLUSIVE ... */
 	uint64_t (*clock)(void *arg); /* monotonic nanoseconds, the same in every process; NULL = CLOCK_MONOTONIC. For tests */
 	void *clock_arg;
-	uint64_t reserved[8];
+	unsigned extents;       /* pieces that the log is cut into, the unit of eviction; default at least 64, of 1 MiB at most.
+	                           What doesn't fit one of them behaves as larger than max_entry */
+	unsigned reserved32;
+	uint64_t reserved[7];
 };
 
 struct shoal;
@@ -476,7 +480,8 @@ struct shoal_stats {
 	uint32_t processes, threads, pins, flights, permits_used;
 	uint32_t reserved32;
 	uint64_t grace_blocked_ms;
-	uint64_t reserved[32];
+	uint64_t frequency_writes; /* hits that wrote their entry's frequency; of hits_fresh + hits_stale */
+	uint64_t reserved[31];
 };
 
 int shoal_stats(struct shoal *cache, struct shoal_stats *stats);                               /* whole segment */

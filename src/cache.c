@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "load.h"
+#include "room.h"
 #include "store.h"
 
 /* ---- handles ----------------------------------------------------------------------------------------------- */
@@ -149,7 +150,7 @@ static int read_value(struct seat *seat, const struct shoal_keyspace *k, const s
 	if (age == AGE_DEAD)
 		return r;
 	if (likely(!r)) {
-		index_touch(&hit);
+		handle_touch(seat, k->id, &hit);
 		plain = store_plain_size(&hit.e);
 		if (unlikely(plain > capacity))
 			r = SHOAL_ERR_TOO_BIG;
@@ -312,7 +313,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	int r;
 
 	store_pack(k, data, size, &packed);
-	r = store_reserve(seat, WRITING, key->size, packed.size, &offset);
+	r = room_reserve(seat, WRITING, room_kind(s, key), key->size, packed.size, &offset);
 	if (r) { /* the caller has a newer value than the one here: better none than the older */
 		remove_key(seat, key);
 		free(packed.owned);
@@ -451,6 +452,7 @@ static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const
  */
 static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t generation)
 {
+	const struct segment *s = &seat->member->segment;
 	uint64_t offset = 0, reserved = 0;
 	struct index_hit hit;
 	bool done = false;
@@ -466,7 +468,7 @@ static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const
 		} else {
 			reserved = hit.e.value_size;
 			rcu_clear(seat, READING);
-			r = store_reserve(seat, WRITING, key->size, reserved, &offset);
+			r = room_reserve(seat, WRITING, room_kind(s, key), key->size, reserved, &offset);
 		}
 		rcu_clear(seat, READING);
 	}

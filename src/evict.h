@@ -1,20 +1,54 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which extent goes next. The policy knows extents and no index: the coordinator (cache.c, make_room) asks for a
- * victim, walks it, and decides entry by entry with the policy's word.
+ * Which extent goes next, and what of it is worth keeping: S3-FIFO (Yang et al., FIFO queues are all you need for cache
+ * eviction, SOSP 2023), by extents. New entries enter the probation log, a tenth of the space. What was hit twice there
+ * moves on to the main log; what was not is remembered as a ghost, and goes to the main log when it comes back. Entries
+ * of the main log that were hit are appended to it again, each time for one hit less.
+ *
+ * The policy knows extents and no index: the coordinator (room.c) asks for a victim, walks it, and decides entry by entry
+ * by the policy's word. In this order:
+ *
+ *   EVICT_EMPTY      no index slot points into it: retired without a walk
+ *   EVICT_EXPIRED    the latest deadline of its entries has passed: nothing is kept
+ *   EVICT_DEAD       replaced and removed entries take too much of the log: the extent with most of them, all else is kept
+ *   EVICT_PROBATION  the probation log has more than its share: its oldest
+ *   EVICT_MAIN       else the oldest of the main log
  */
 #ifndef SHOAL_EVICT_H
 #define SHOAL_EVICT_H
 
 #include "log.h"
 
-/* The SEALED extent whose turn it is after those with stamps up to *after; -1: none. *after becomes its stamp. */
-int64_t evict_victim(const struct segment *s, uint64_t *after);
+enum evict_reason { EVICT_EMPTY, EVICT_EXPIRED, EVICT_DEAD, EVICT_PROBATION, EVICT_MAIN, EVICT_REASONS };
 
-/* How many extents should be FREE or on their way, so that a writer seldom waits for a grace period. */
-static inline unsigned evict_reserve(const struct segment *s)
+/* A look at all extents, and the first victim of each reason behind `after`. Begin with zeros but for the time. */
+struct evict_turn {
+	uint64_t now_ms;
+	uint64_t after[EVICT_REASONS]; /* passed by: evict_pass() */
+	uint32_t free, coming;         /* FREE; and those that are RETIRED or being evicted */
+	uint32_t retired, probation;   /* `probation`: extents of that log */
+	uint64_t dead;                 /* bytes in sealed extents that no slot points to */
+	struct {
+		uint64_t order;        /* of the candidates of this reason, the least; UINT64_MAX: none */
+		uint32_t x;
+	} first[EVICT_REASONS];
+};
+
+void evict_look(const struct segment *s, struct evict_turn *turn);
+/* Whose turn it is; EVICT_REASONS: nobody's. `urgent`: no free extent is left, so an extent that is cleaned has to yield
+ * at least a half. */
+enum evict_reason evict_choose(const struct segment *s, const struct evict_turn *turn, bool urgent);
+/* This reason's victim is held: on with the next one. */
+void evict_pass(struct evict_turn *turn, enum evict_reason reason);
+
+/* Is an entry with that frequency kept? Then where, and with what frequency. */
+bool evict_keeps(const struct segment *s, enum evict_reason reason, enum log_kind kind, unsigned frequency,
+                 enum log_kind *to, unsigned *left);
+
+/* How many extents should be FREE, or on their way, so that a writer seldom waits for a grace period. */
+static inline uint32_t evict_reserve(const struct segment *s)
 {
-	return s->geometry.extents >= 64 ? 3 : 1;
+	return s->geometry.extents < 16 ? 1 : s->geometry.extents < 128 ? 2 : 3;
 }
 
 #endif

@@ -18,15 +18,16 @@ bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_stat
 }
 
 /* By the opener, which is its only user until it is made a head (E.4): a late collector must have nothing to write here. */
-static void reset(struct extent *e)
+static void reset(struct extent *e, enum log_kind kind)
 {
+	w32_poke(&e->kind, kind);
 	w32_poke(&e->tail, 0);
 	w32_poke(&e->entries, 0);
 	w64_poke(&e->live, 0);
 	w64_poke(&e->until_ms, 0);
 }
 
-int64_t extents_open(struct seat *seat, unsigned announce)
+int64_t extents_open(struct seat *seat, unsigned announce, enum log_kind kind)
 {
 	const struct segment *s = &seat->member->segment;
 	uint32_t n = s->geometry.extents, i, x, hint = w32_peek(&s->header->free_hint);
@@ -41,7 +42,7 @@ int64_t extents_open(struct seat *seat, unsigned announce)
 		if (!extents_move(seat, x, word, EXTENT_OPEN))
 			continue;
 		w32_poke(&s->header->free_hint, x + 1);
-		reset(&s->extents[x]);
+		reset(&s->extents[x], kind);
 		return x;
 	}
 	rcu_clear(seat, announce);

@@ -16,6 +16,11 @@
  * E.4  An opener announces X, in a word that evictors look at, from before the CAS to OPEN until X is a head. Others may
  *      seal X meanwhile, but not evict it: so an opener that was stopped resets its own X and not a later one.
  *
+ * E.5  An extent's `entries` never counts less than the index slots that point into it: it is raised before the CAS that
+ *      makes one point there and lowered after the CAS that ends it, while the extent is announced, so no late step
+ *      counts in a later use of it. Killed in between it counts too many until the extent is evicted. So an extent
+ *      with none is retired without a walk.
+ *
  *   operation         may run beside    another process is killed
  *   extents_open      everything        OPEN and no head: recovery seals it
  *   extents_seal      everything        no effect
@@ -50,7 +55,7 @@ bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_stat
 uint64_t extents_word(const struct segment *s, uint32_t x);
 
 /* Make a free extent OPEN and empty, announced in `word` until the caller has made it a head (E.4); -1: none is free. */
-int64_t extents_open(struct seat *seat, unsigned word);
+int64_t extents_open(struct seat *seat, unsigned word, enum log_kind kind);
 /* OPEN -> SEALED, if it is still as `from`. */
 bool extents_seal(struct seat *seat, uint32_t x, uint64_t from);
 /* Take a SEALED extent for eviction: EVICTING, announced in WALKING, no writer and no pin in it; else false, and it is
@@ -62,7 +67,8 @@ void extents_retire(struct seat *seat, uint32_t x);
 unsigned extents_collect(struct seat *seat);
 unsigned extents_count(const struct segment *s, enum extent_state state);
 
-/* The index has changed: an entry of `length` bytes that lives until `until_ms` came, or went. */
+/* The index is about to point to an entry of `length` bytes that lives until `until_ms`; it points there no more, or
+ * never did. The extent is announced (E.5). */
 void extents_add(const struct segment *s, uint32_t x, uint32_t length, uint64_t until_ms);
 void extents_drop(const struct segment *s, uint32_t x, uint32_t length);
 

@@ -68,4 +68,13 @@ static inline void handle_count_hot(struct seat *seat, uint32_t keyspace, enum c
 		w64_bump(&line->counters[c], 1);
 }
 
+/* A hit, remembered in its index slot while that is short of its cap. */
+static inline void handle_touch(struct seat *seat, uint32_t keyspace, const struct index_hit *hit)
+{
+	struct line *line;
+
+	if (unlikely(index_touch(hit)) && (line = registry_line(seat, keyspace)))
+		w64_bump(&line->touches, 1);
+}
+
 #endif

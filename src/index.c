@@ -288,12 +288,14 @@ bool index_commit(const struct segment *s, const struct index_target *t, uint64_
 {
 	uint64_t now = t->expected;
 
+	extents_add(s, extent_of(s, SLOT_BYTES(word)), length, until_ms);
 	while (!w64_cas(t->slot, now, word)) {
 		now = w64_load(t->slot);
-		if (!SLOT_IS_USED(t->expected) || !SLOT_SAME(now, t->expected))
+		if (!SLOT_IS_USED(t->expected) || !SLOT_SAME(now, t->expected)) {
+			extents_drop(s, extent_of(s, SLOT_BYTES(word)), length);
 			return false;
+		}
 	}
-	extents_add(s, extent_of(s, SLOT_BYTES(word)), length, until_ms);
 	if (t->old_length)
 		extents_drop(s, extent_of(s, SLOT_BYTES(t->expected)), t->old_length);
 	return true;
@@ -379,16 +381,42 @@ void index_kill(struct seat *seat, uint64_t number, uint64_t expected, unsigned 
 
 /* ---- walks ------------------------------------------------------------------------------------------------- */
 
-bool index_points_to(const struct segment *s, const struct key *k, uint64_t offset)
+bool index_locate(const struct segment *s, const struct key *k, uint64_t offset, struct index_hit *hit, bool *alone)
 {
 	struct candidates c = candidates_of(s, k->hash);
-	unsigned side, found;
+	unsigned side, found, count = 0;
+	word64 *slot;
+	uint64_t word;
 
-	for (side = 0; side < 2; side++)
-		for (found = match(c.bucket[side], c.tag); found; found &= found - 1)
-			if (SLOT_BYTES(w64_load(&c.bucket[side]->slots[__builtin_ctz(found)])) == offset)
-				return true;
-	return false;
+	hit->slot = NULL;
+	for (side = 0; side < 2; side++) {
+		for (found = match(c.bucket[side], c.tag); found; found &= found - 1) {
+			slot = &c.bucket[side]->slots[__builtin_ctz(found)];
+			word = w64_load(slot);
+			count += SLOT_IS_USED(word);
+			if (!SLOT_IS_USED(word) || SLOT_BYTES(word) != offset)
+				continue;
+			hit->slot = slot;
+			hit->word = word;
+		}
+	}
+	*alone = count == 1;
+	return hit->slot;
+}
+
+uint64_t index_guess(const struct segment *s, uint64_t hash)
+{
+	struct candidates c = candidates_of(s, hash);
+	unsigned side, found;
+	uint64_t word;
+
+	for (side = 0; side < 2; side++) {
+		found = match(c.bucket[side], c.tag);
+		word = found ? w64_peek(&c.bucket[side]->slots[__builtin_ctz(found)]) : 0;
+		if (SLOT_IS_USED(word))
+			return word;
+	}
+	return 0;
 }
 
 bool index_at(struct seat *seat, uint64_t number, unsigned announce, struct index_hit *hit)

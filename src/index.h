@@ -17,8 +17,8 @@
  *
  *   operation        may run beside    another process is killed
  *   index_find       everything        no effect
- *   index_commit     everything        the slot is as before, or changed; counts of live bytes may be off by this entry
- *                                      until its extent is evicted
+ *   index_commit     everything        the slot is as before, or changed; live bytes may count too many by this entry
+ *                                      until its extent is evicted (extents.h, E.5)
  *   index_remove     everything        likewise
  */
 #ifndef SHOAL_INDEX_H
@@ -60,11 +60,11 @@ void index_hash(const struct segment *s, struct key *k);
 unsigned index_find(struct seat *seat, const struct key *k, enum index_want want, unsigned a, unsigned b,
                     struct index_hit *hit);
 
-/* Remember a hit, up to three times in an entry's life. */
-static inline void index_touch(const struct index_hit *hit)
+/* Remember a hit, up to three times in a row; true if that was a write. */
+static inline bool index_touch(const struct index_hit *hit)
 {
-	if (unlikely((hit->word & SLOT_FREQUENCY) != SLOT_FREQUENCY))
-		w64_cas(hit->slot, hit->word, hit->word + ((uint64_t)1 << SLOT_FREQUENCY_SHIFT));
+	return unlikely((hit->word & SLOT_FREQUENCY) != SLOT_FREQUENCY) &&
+	       w64_cas(hit->slot, hit->word, hit->word + ((uint64_t)1 << SLOT_FREQUENCY_SHIFT));
 }
 
 void index_prefetch(const struct segment *s, uint64_t hash);
@@ -85,6 +85,11 @@ enum { INDEX_NEWER = 1 };
 int index_place(struct seat *seat, const struct key *k, uint64_t generation, unsigned a, unsigned b,
                 struct index_target *target);
 uint64_t index_word(const struct key *k, uint64_t offset, uint64_t old);
+/* The word of an entry that has moved, with that frequency. */
+static inline uint64_t index_moved(uint64_t word, uint64_t offset, unsigned frequency)
+{
+	return (word & ~(SLOT_OFFSET | SLOT_FREQUENCY)) | offset / 8 | (uint64_t)frequency << SLOT_FREQUENCY_SHIFT;
+}
 
 /* The CAS that publishes. False: the slot has changed; place again. */
 bool index_commit(const struct segment *s, const struct index_target *target, uint64_t word, uint32_t length,
@@ -106,8 +111,11 @@ bool index_is(const struct index_hit *hit, const struct key *k);
 
 /* ---- walks ------------------------------------------------------------------------------------------------- */
 
-/* Does a slot of the key point to this very entry? */
-bool index_points_to(const struct segment *s, const struct key *k, uint64_t offset);
+/* The slot that points to this very entry, whose extent is announced or walked by the caller: hit->slot and word.
+ * *alone: no other slot can be of the key. */
+bool index_locate(const struct segment *s, const struct key *k, uint64_t offset, struct index_hit *hit, bool *alone);
+/* What a slot of the key holds, or of a stranger with its tag; 0: none. */
+uint64_t index_guess(const struct segment *s, uint64_t hash);
 /* The entry in slot `number`, protected by `announce`; false: none there. */
 bool index_at(struct seat *seat, uint64_t number, unsigned announce, struct index_hit *hit);
 uint64_t index_slots(const struct segment *s);

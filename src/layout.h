@@ -3,7 +3,8 @@
  * Every struct that lies in the segment, drawn. The segment is one file, mapped at a different address in each
  * process: all references are indices or offsets. Order of the areas, each beginning on a page:
  *
- *   header | alive words | processes | readers | flights | permits | keyspaces | counter lines | extents | index | log
+ *   header | alive words | processes | readers | flights | permits | keyspaces | counter lines | extents | ghosts |
+ *   index | log
  *
  * The alive words are mapped a second time on their own (registry.c says why). Change anything here and
  * LAYOUT_VERSION, which is part of the file's name, has to go up.
@@ -16,7 +17,7 @@
 #include "atomic.h"
 #include "counters.h"
 
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 #define LAYOUT_MAGIC 0x314c414f48530a1au /* not text, and a line end that a text-mode copy would change */
 
 #define SIZE_MIN ((uint64_t)1 << 20)
@@ -28,13 +29,16 @@
 #define HEADS_MAX 4u
 #define NAME_SIZE 64u        /* of a keyspace, with its 0 */
 
+/* New entries go to the probation log, what has proved itself to the main log; evict.h. */
+enum log_kind { LOG_PROBATION, LOG_MAIN, LOGS };
+
 /* ---- header ------------------------------------------------------------------------------------------------ */
 
 /* The part that is fixed at creation; `checksum` covers what is above it. */
 struct geometry {
 	uint64_t magic;
 	uint32_t layout;
-	uint32_t flags;         /* SHOAL_CHECKSUM, SEGMENT_FENCE */
+	uint32_t flags;         /* SHOAL_CHECKSUM, SHOAL_FIFO, SEGMENT_FENCE */
 	uint64_t size;          /* of the file */
 	uint64_t boot_id;
 	uint64_t seed;          /* of the hash */
@@ -42,9 +46,9 @@ struct geometry {
 	uint32_t processes, readers, flights, keyspaces, lines, heads;
 	uint32_t extents, extent_size, max_entry, max_loads;
 	uint32_t buckets;
-	uint32_t reserved;
-	uint64_t alive_at, processes_at, readers_at, flights_at, permits_at, keyspaces_at, lines_at, extents_at, index_at,
-		log_at;
+	uint32_t ghosts;        /* buckets of them */
+	uint64_t alive_at, processes_at, readers_at, flights_at, permits_at, keyspaces_at, lines_at, extents_at, ghosts_at,
+		index_at, log_at;
 	uint64_t checksum;
 };
 
@@ -60,9 +64,11 @@ struct header {
 	word32 free_hint;                       /* where the last free extent was found */
 	word32 lines_used;                      /* counter lines handed out, never given back */
 	word64 evicted_entries, evicted_extents, reappended_bytes, grace_blocked_ms;
+	word64 ghost_bytes;                     /* of entries ever put among the ghosts: their clock */
+	word32 room_wanted;                     /* the reserve of free extents is not full: a hint to writers */
 	_Alignas(CACHE_LINE) word64 turn;       /* virtual time of the permits' queue; permit.c */
 	word32 permits_used;                    /* nodes below this one have been used; raised only */
-	_Alignas(CACHE_LINE) word64 heads[HEADS_MAX]; /* {extent's sequence:32 | extent + 1:32}, 0 = none; extents.c */
+	_Alignas(CACHE_LINE) word64 heads[LOGS][HEADS_MAX]; /* {extent's sequence:32 | extent + 1:32}, 0 = none; log.c */
 };
 _Static_assert(sizeof(struct header) <= PAGE, "the header is one page");
 
@@ -91,10 +97,11 @@ struct process {
  *   words[OTHER]    a second candidate of one look-up                and of scans
  *   words[WRITING]  the extent a set writes into
  *   words[WALKING]  the extent being evicted
+ *   words[COPYING]  the extent that an entry is moved to out of it
  *
  * Written by the owning thread; pins are cleared by any thread of its process; all of them by a recoverer, by CAS.
  */
-enum { READING, OTHER, WRITING, WALKING, PINS, READER_WORDS = 24 };
+enum { READING, OTHER, WRITING, WALKING, COPYING, PINS, READER_WORDS = 24 };
 
 struct reader {
 	_Alignas(CACHE_LINE) word64 owner; /* {incarnation:32 | process slot + 1:16 | process incarnation:16}; low half 0 = free */
@@ -115,6 +122,7 @@ struct line {
 	_Alignas(CACHE_LINE) word32 keyspace; /* index + 1, written last by who took the line */
 	word32 next;                          /* the next line of this reader slot, index + 1 */
 	word64 counters[COUNTERS_HOT];        /* written by the slot's owner alone */
+	word64 touches;                       /* likewise: hits that wrote their entry's frequency */
 };
 _Static_assert(sizeof(struct line) == CACHE_LINE, "one line per line");
 
@@ -132,12 +140,22 @@ struct extent {
 	_Alignas(CACHE_LINE) word64 word;
 	word64 lock;      /* head lock: READER_REF of who writes a length and moves the tail; 0 = free */
 	word32 tail;      /* bytes used; moved under the lock */
-	word32 entries;   /* published in it and not yet replaced or removed; counted by who changes the index */
+	word32 entries;   /* index slots that point into it, or more (E.5); counted by who changes the index */
 	word64 live;      /* their bytes */
 	word64 stamp;     /* order of sealing */
 	word64 until_ms;  /* latest end of life of its entries, UINT64_MAX = for ever */
+	word32 kind;      /* which log it is of; written by the opener */
 };
 _Static_assert(sizeof(struct extent) == CACHE_LINE, "one line per extent");
+
+/*
+ * Ghosts: keys that were evicted from the probation log a short while ago, so that their next value goes to the main
+ * log; ghost.c. A word is {fingerprint of the key:16 | when:16}, a hint: any word is harmless.
+ */
+#define GHOST_WAYS 16u
+struct ghosts {
+	_Alignas(CACHE_LINE) word32 words[GHOST_WAYS];
+};
 
 /*
  * An entry: one generation of a key, in an extent, 8-byte aligned. Immutable once the index points to it.

@@ -27,6 +27,7 @@
 
 #include "histogram.h"
 #include "load.h"
+#include "room.h"
 #include "store.h"
 
 enum load_state { LEADING, WAITING, ENDED };
@@ -34,6 +35,7 @@ enum load_state { LEADING, WAITING, ENDED };
 struct shoal_load {
 	struct shoal_keyspace *k;
 	enum load_state state;
+	bool warming;         /* by shoal_warm_keys */
 	bool fetch;           /* inside shoal_fetch: the value is kept for the caller, the handle is fetch's */
 	bool coalesced;       /* it leads a flight */
 	bool takeover;        /* from a leader that died or gave up */
@@ -656,11 +658,18 @@ static bool leads(const struct shoal_load *l)
 	return l && l->state == LEADING && is_ours(l);
 }
 
+/* What is warmed has to prove itself. */
+static enum log_kind kind_of(const struct shoal_load *l, const struct seat *seat)
+{
+	return l->warming ? LOG_PROBATION : room_kind(&seat->member->segment, &l->key);
+}
+
 /* In the log, behind a pin of this thread. False: no room, no pin, too big, not to be stored. */
 static bool reserve_in_log(struct shoal_load *l, struct seat *seat, size_t size, uint64_t *offset, unsigned *pin)
 {
 	*pin = rcu_free_pin(seat);
-	return l->coalesced && *pin && !(l->k->policy.flags & SHOAL_COMPRESS) && !store_reserve(seat, *pin, l->key.size, size, offset);
+	return l->coalesced && *pin && !(l->k->policy.flags & SHOAL_COMPRESS) &&
+	       !room_reserve(seat, *pin, kind_of(l, seat), l->key.size, size, offset);
 }
 
 static void *space_at(const struct shoal_load *l)
@@ -769,7 +778,7 @@ static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 
 	if (!l->pin) {
 		store_pack(l->k, l->heap, size, &packed);
-		r = store_reserve(seat, WRITING, l->key.size, packed.size, &offset);
+		r = room_reserve(seat, WRITING, kind_of(l, seat), l->key.size, packed.size, &offset);
 		if (!r)
 			memcpy(store_value_at(s, offset, &l->key), packed.data, packed.size);
 		free(packed.owned);
@@ -1156,6 +1165,8 @@ int load_unjoined(struct shoal_keyspace *k, const void *key, size_t key_size, sh
 	int r;
 
 	r = enter_and_begin(&a, key, key_size, &l);
+	if (l)
+		l->warming = true;
 	if (r == SHOAL_WAIT) {
 		r = wait_for(l, 0, value);
 		if (r == SHOAL_ERR_BUSY)

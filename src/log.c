@@ -9,15 +9,17 @@
 #define HEAD(sequence, x) ((uint64_t)(sequence) << 32 | ((x) + 1))
 #define HEAD_EXTENT(head) ((uint32_t)(head) - 1)
 #define BUSY_ROUNDS 64u /* over all heads, before one is replaced; from the 16th on we give up the processor in between */
+#define SPREAD_AT 4u    /* busy rounds from which on another head is opened rather than waited for */
 
 /* ---- heads ------------------------------------------------------------------------------------------------- */
 
 static bool is_head(const struct segment *s, uint32_t x)
 {
+	const word64 *heads = &s->header->heads[0][0];
 	uint32_t h;
 
-	for (h = 0; h < s->geometry.heads; h++)
-		if ((uint32_t)w64_load(&s->header->heads[h]) == x + 1)
+	for (h = 0; h < LOGS * HEADS_MAX; h++)
+		if ((uint32_t)w64_load(&heads[h]) == x + 1)
 			return true;
 	return false;
 }
@@ -51,11 +53,60 @@ static bool take_lock(struct seat *seat, uint32_t x, bool ask)
 	return ask && registry_life(seat->member, owner, &word, &seen) >= LIFE_THREAD_DEAD && w64_cas(&e->lock, owner, mine);
 }
 
-/* Put a new extent in the place of head `old`. LOG_FULL: there is none. */
-static int replace_head(struct seat *seat, unsigned announce, uint32_t h, uint64_t old, bool *opened)
+/* Where to append: a place among the heads of a log, and what it holds. */
+struct place_of_head {
+	word64 *head;
+	uint64_t word;
+	bool fits;
+};
+
+/* What is left in a head; a bad one has nothing. A look without the lock, decided on under it. */
+static uint32_t rest_of(const struct segment *s, uint64_t head)
+{
+	uint32_t x = HEAD_EXTENT(head), tail;
+
+	if (x >= s->geometry.extents)
+		return 0;
+	tail = w32_peek(&s->extents[x].tail);
+	return tail > s->geometry.extent_size ? 0 : s->geometry.extent_size - tail;
+}
+
+/* The first head from `start` on that has room; else a place without one, or the fullest head, to be given up: small
+ * entries fill what the large ones leave (L.4). `spread`: rather a place without a head than one that is busy. */
+static struct place_of_head choose(const struct segment *s, enum log_kind kind, uint32_t start, uint32_t length, bool spread)
+{
+	struct place_of_head empty = {0}, fullest = {0}, p;
+	uint32_t h, rest, least = UINT32_MAX, heads = s->geometry.heads;
+
+	for (h = 0; h < heads; h++) {
+		p.head = &s->header->heads[kind][(start + h) % heads];
+		p.word = w64_load(p.head);
+		p.fits = false;
+		if (!p.word) {
+			if (!empty.head)
+				empty = p;
+			continue;
+		}
+		rest = rest_of(s, p.word);
+		p.fits = rest >= length;
+		if (p.fits && !spread)
+			return p;
+		if (rest < least) {
+			least = rest;
+			fullest = p;
+		}
+	}
+	if (spread && !empty.head)
+		return choose(s, kind, start, length, false);
+	return empty.head && least >= s->geometry.extent_size / 8 ? empty : fullest;
+}
+
+/* Put a new extent in a head's place. LOG_FULL: there is none. */
+static int replace_head(struct seat *seat, unsigned announce, enum log_kind kind, const struct place_of_head *p, bool *opened)
 {
 	const struct segment *s = &seat->member->segment;
-	int64_t x = extents_open(seat, announce);
+	int64_t x = extents_open(seat, announce, kind);
+	uint32_t old = HEAD_EXTENT(p->word);
 	uint64_t word;
 	bool made;
 
@@ -63,12 +114,12 @@ static int replace_head(struct seat *seat, unsigned announce, uint32_t h, uint64
 		return LOG_FULL;
 	word = extents_word(s, (uint32_t)x);
 	*opened = true;
-	made = w64_cas(&s->header->heads[h], old, HEAD(EXTENT_SEQUENCE(word), (uint32_t)x));
+	made = w64_cas(p->head, p->word, HEAD(EXTENT_SEQUENCE(word), (uint32_t)x));
 	if (!made)
 		extents_move(seat, (uint32_t)x, word, EXTENT_RETIRED); /* another was first */
 	rcu_clear(seat, announce);
-	if (made && old && !w64_load(&s->extents[HEAD_EXTENT(old)].lock))
-		seal_if_no_head(seat, HEAD_EXTENT(old));
+	if (made && old < s->geometry.extents && !w64_load(&s->extents[old].lock))
+		seal_if_no_head(seat, old);
 	return SHOAL_OK;
 }
 
@@ -77,79 +128,75 @@ static int replace_head(struct seat *seat, unsigned announce, uint32_t h, uint64
 enum { BUSY = 2, AGAIN };
 
 /* Under the lock. */
-static int move_tail(struct seat *seat, uint32_t x, uint32_t h, uint64_t head, uint32_t length, uint64_t *offset)
+static int move_tail(const struct segment *s, uint32_t x, uint32_t length, uint64_t *offset)
 {
-	const struct segment *s = &seat->member->segment;
 	struct extent *e = &s->extents[x];
 	uint32_t tail = w32_peek(&e->tail);
 
-	if (tail > s->geometry.extent_size || s->geometry.extent_size - tail < length) {
-		w64_cas(&s->header->heads[h], head, 0);
-		return AGAIN; /* unlock() seals it */
-	}
+	if (tail > s->geometry.extent_size || s->geometry.extent_size - tail < length)
+		return AGAIN; /* choose() sees it, too */
 	*offset = s->geometry.log_at + (uint64_t)x * s->geometry.extent_size + tail;
 	w32_poke(&log_at(s, *offset)->length, length);
 	w32_store(&e->tail, tail + length); /* the word that publishes the length to walks */
 	return SHOAL_OK;
 }
 
-static int append_at(struct seat *seat, unsigned word, uint32_t h, uint64_t head, uint32_t length, bool ask,
+static int append_at(struct seat *seat, unsigned word, const struct place_of_head *p, uint32_t length, bool ask,
                      uint64_t *offset)
 {
 	const struct segment *s = &seat->member->segment;
-	uint32_t x = HEAD_EXTENT(head);
+	uint32_t x = HEAD_EXTENT(p->word);
 	uint64_t w;
 	int r;
 
-	if (x >= s->geometry.extents) { /* a bad byte */
-		w64_cas(&s->header->heads[h], head, 0);
-		return AGAIN;
-	}
 	rcu_announce(seat, word, x);
 	w = extents_word(s, x); /* E.1: after the announcement */
-	if (EXTENT_STATE(w) != EXTENT_OPEN || EXTENT_SEQUENCE(w) != head >> 32) {
-		w64_cas(&s->header->heads[h], head, 0);
+	if (EXTENT_STATE(w) != EXTENT_OPEN || EXTENT_SEQUENCE(w) != p->word >> 32) {
+		w64_cas(p->head, p->word, 0);
 		return AGAIN;
 	}
 	if (!take_lock(seat, x, ask))
 		return BUSY;
-	r = extents_word(s, x) == w ? move_tail(seat, x, h, head, length, offset) : AGAIN;
+	r = extents_word(s, x) == w ? move_tail(s, x, length, offset) : AGAIN;
 	unlock(seat, x);
 	return r;
 }
 
-int log_append(struct seat *seat, unsigned word, uint32_t length, uint64_t *offset, bool *opened)
+int log_append(struct seat *seat, unsigned word, enum log_kind kind, uint32_t length, uint64_t *offset, bool *opened)
 {
 	const struct segment *s = &seat->member->segment;
-	uint32_t heads = s->geometry.heads, h = seat->index % heads, rounds, busy = 0;
-	uint64_t head;
-	int r = AGAIN;
+	uint32_t start = seat->index, rounds, busy = 0;
+	struct place_of_head p;
+	int r;
 
 	if (length > s->geometry.extent_size)
 		return SHOAL_ERR_TOO_BIG;
 	for (rounds = 0; rounds < 1000; rounds++) {
-		head = w64_load(&s->header->heads[h]);
-		r = head ? append_at(seat, word, h, head, length, busy > BUSY_ROUNDS / 2, offset)
-			 : replace_head(seat, word, h, 0, opened);
-		if (r == SHOAL_OK && head)
+		p = choose(s, kind, start, length, busy == SPREAD_AT);
+		if (!p.fits) {
+			r = replace_head(seat, word, kind, &p, opened);
+			if (r && busy != SPREAD_AT)
+				return r;
+			busy += busy == SPREAD_AT; /* spread once */
+			continue;
+		}
+		r = append_at(seat, word, &p, length, busy > BUSY_ROUNDS / 2, offset);
+		if (!r)
 			return SHOAL_OK;
 		rcu_clear(seat, word);
-		if (r == LOG_FULL)
-			return LOG_FULL;
 		if (r != BUSY)
 			continue;
+		start++;
 		if (++busy > BUSY_ROUNDS) {
-			r = replace_head(seat, word, h, head, opened);
+			r = replace_head(seat, word, kind, &p, opened);
 			if (r)
 				return r;
 			busy = 0; /* one is enough: go on in it */
-			continue;
-		}
-		h = (h + 1) % heads;
-		if (busy > BUSY_ROUNDS / 4)
+		} else if (busy > BUSY_ROUNDS / 4) {
 			sched_yield();
-		else
+		} else {
 			spin_hint();
+		}
 	}
 	return LOG_FULL;
 }

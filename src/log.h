@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The log: entries appended to a few OPEN extents (heads), and walked extent by extent.
+ * The log: entries appended to a few OPEN extents (heads), and walked extent by extent. There are two of them, the
+ * probation and the main log (evict.h), each with heads of its own.
  *
  * L.1  A head's lock is held only to write the new entry's length and to move the tail. After a kill at any
  *      instruction the tail is consistent: the length counts only once the tail has passed it. So a dead owner's lock
@@ -9,6 +10,8 @@
  *      extent, never stolen; who unlocks an extent that is no head any more seals it.
  * L.3  The payload is copied after the lock is released; nothing refers to the entry before the index CAS. A crash while
  *      writing costs its bytes until the extent is evicted.
+ * L.4  An entry that fits no head opens another one beside those that have an eighth of an extent left, up to HEADS_MAX
+ *      for each log; else the fullest head is sealed. So small entries fill up what large ones left.
  *
  *   operation      may run beside             another process is killed
  *   log_append     everything                 its lock is taken over; LOG_FULL is never due to a lock
@@ -39,7 +42,7 @@ static inline uint64_t log_length(const struct segment *s, size_t key_size, size
  * Reserve `length` bytes. SHOAL_OK: *offset is where, its extent is announced in `word`, and its length is written.
  * LOG_FULL: no free extent; make room and call again. *opened: a free extent was used up.
  */
-int log_append(struct seat *seat, unsigned word, uint32_t length, uint64_t *offset, bool *opened);
+int log_append(struct seat *seat, unsigned word, enum log_kind kind, uint32_t length, uint64_t *offset, bool *opened);
 
 static inline struct entry *log_at(const struct segment *s, uint64_t offset)
 {
@@ -73,6 +76,14 @@ static inline bool log_read_in(const struct segment *s, uint32_t x, uint64_t off
 static inline bool log_read(const struct segment *s, uint64_t offset, struct log_entry *e)
 {
 	return log_holds(s, offset) && log_read_in(s, extent_of(s, offset), offset, e);
+}
+
+/* When an entry ends by its own deadlines; UINT64_MAX = never. */
+static inline uint64_t log_end(uint64_t born_ms, uint32_t fresh, uint32_t stale, uint32_t error)
+{
+	if (fresh == SHOAL_FOREVER || stale == SHOAL_FOREVER || error == SHOAL_FOREVER)
+		return UINT64_MAX;
+	return born_ms + fresh + stale + error;
 }
 
 /* Walk an extent that is EVICTING by the caller: begin with *at = 0. */

@@ -4,7 +4,8 @@
  *
  *   inside a head lock       the lock is given back; the tail is consistent (log.h, L.1)
  *   OPEN extent, no head     sealed by the next who is short of room (log_sweep)
- *   EVICTING                 back to SEALED: what it had removed is removed, the rest is evicted at its turn
+ *   EVICTING                 back to SEALED: what it had removed or moved stays so, the rest is evicted at its turn; a
+ *                            copy that no slot points to is dead bytes
  *   CLAIMING ... OVERDUE     the flight goes to its waiters as an ORPHAN, or to FREE
  *   permits                  given back, or their place in the queue
  *   announcements, pins      cleared, then the reader slot is freed, then the process slot

@@ -689,3 +689,13 @@ void registry_counts(const struct segment *s, uint32_t keyspace, uint64_t counts
 			for (c = 0; c < COUNTERS_HOT; c++)
 				counts[c] += w64_peek(&s->lines[i].counters[c]);
 }
+
+uint64_t registry_touches(const struct segment *s)
+{
+	uint32_t i, n = (uint32_t)min_u64(w32_load(&s->header->lines_used), s->geometry.lines);
+	uint64_t sum = 0;
+
+	for (i = 0; i < n; i++)
+		sum += w64_peek(&s->lines[i].touches);
+	return sum;
+}

@@ -132,5 +132,7 @@ void registry_free_process(const struct member *m, const struct corpse *corpse);
 /* This seat's counters of a keyspace; NULL if the segment has no line left (count in the record then). */
 struct line *registry_line(struct seat *seat, uint32_t keyspace);
 void registry_counts(const struct segment *s, uint32_t keyspace, uint64_t counts[COUNTERS_HOT]);
+/* Hits that wrote a frequency, of all. */
+uint64_t registry_touches(const struct segment *s);
 
 #endif

@@ -32,6 +32,8 @@
 #include "segment.h"
 
 #define EXTENTS_MIN 64u
+#define EXTENT_LEAST 1024u
+#define ENTRY_EXTRA (sizeof(struct entry) + 3 * 8) /* two paddings and a checksum */
 #define EXTENT_MAX ((uint64_t)1 << 20)
 #define EXTENT_LIMIT ((uint64_t)1 << 29) /* keeps segment.h's division exact: lines < 2^41 times lines of an extent < 2^23 */
 #define INDEX_GROUP 64u /* buckets in a page; index.c keeps both candidates of a key in one group */
@@ -78,12 +80,17 @@ static uint64_t take(uint64_t *at, uint64_t bytes)
 	return begin;
 }
 
-static uint32_t buckets_for(uint64_t log_bytes, uint64_t mean_entry)
+static uint32_t buckets_for(uint64_t entries)
 {
-	uint64_t entries = log_bytes / (mean_entry + sizeof(struct entry) + 8);
 	uint64_t buckets = align_up(entries * 3 / 2 / BUCKET_SLOTS + 1, INDEX_GROUP);
 
 	return buckets > UINT32_MAX / 2 ? UINT32_MAX / 2 / INDEX_GROUP * INDEX_GROUP : (uint32_t)buckets;
+}
+
+/* About as many as there are entries. */
+static uint32_t ghosts_for(uint64_t entries, uint32_t flags)
+{
+	return flags & SHOAL_FIFO ? 1 : (uint32_t)min_u64(entries / GHOST_WAYS + 1, UINT32_MAX / 2);
 }
 
 /* Where the areas lie follows from the counts alone, so an attacher can recompute and compare it. Returns the first
@@ -100,6 +107,7 @@ static uint64_t place_areas(struct geometry *g)
 	g->keyspaces_at = take(&at, (uint64_t)g->keyspaces * sizeof(struct keyspace));
 	g->lines_at = take(&at, (uint64_t)g->lines * sizeof(struct line));
 	g->extents_at = take(&at, (uint64_t)g->extents * sizeof(struct extent));
+	g->ghosts_at = take(&at, (uint64_t)g->ghosts * sizeof(struct ghosts));
 	g->index_at = take(&at, (uint64_t)g->buckets * sizeof(struct bucket));
 	g->log_at = at;
 	return at;
@@ -107,7 +115,7 @@ static uint64_t place_areas(struct geometry *g)
 
 static uint64_t footprint_max(const struct geometry *g)
 {
-	return align_up(sizeof(struct entry) + (uint64_t)g->max_entry + 3 * 8, CACHE_LINE);
+	return align_up((uint64_t)g->max_entry + ENTRY_EXTRA, CACHE_LINE);
 }
 
 /* Extents take what the tables leave; the tables of extents and index depend on it in turn, so they are sized for a
@@ -115,16 +123,17 @@ static uint64_t footprint_max(const struct geometry *g)
 static int geometry_from(const struct shoal_config *c, bool fence, struct geometry *g)
 {
 	uint64_t size = align_up(c->size ? c->size : (size_t)64 << 20, PAGE);
-	uint64_t log, count;
+	uint64_t log, count, entries;
 
 	if (size < SIZE_MIN || size > SIZE_MAX_SEGMENT || c->max_entry > size / 64 ||
 	    c->max_entry > EXTENT_LIMIT / 2 || c->max_processes > PROCESSES_MAX ||
-	    c->max_threads > READERS_MAX || c->max_keyspaces > KEYSPACES_MAX || c->mean_entry > size || (c->mode & ~0777u))
+	    c->max_threads > READERS_MAX || c->max_keyspaces > KEYSPACES_MAX || c->mean_entry > size ||
+	    c->extents > size / EXTENT_LEAST || (c->mode & ~0777u))
 		return SHOAL_ERR_INVALID;
 	*g = (struct geometry){
 		.magic = LAYOUT_MAGIC,
 		.layout = LAYOUT_VERSION,
-		.flags = (c->flags & SHOAL_CHECKSUM) | (fence ? SEGMENT_FENCE : 0),
+		.flags = (c->flags & (SHOAL_CHECKSUM | SHOAL_FIFO)) | (fence ? SEGMENT_FENCE : 0),
 		.size = size,
 		.boot_id = proc_boot_id(),
 		.mode = c->mode ? c->mode : 0600,
@@ -136,17 +145,23 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 		.heads = HEADS_MAX,
 		.max_entry = (uint32_t)(c->max_entry ? c->max_entry : min_u64(size / 256, EXTENT_MAX)),
 	};
+	entries = size / ((c->mean_entry ? c->mean_entry : 512) + sizeof(struct entry) + 8);
 	g->lines = g->readers * 2;
 	g->extent_size = (uint32_t)max_u64(min_u64(EXTENT_MAX, size / EXTENTS_MIN / CACHE_LINE * CACHE_LINE),
 	                                   footprint_max(g));
-	g->extents = (uint32_t)(size / g->extent_size) + EXTENTS_MIN;
-	g->buckets = buckets_for(size, c->mean_entry ? c->mean_entry : 512);
+	g->extents = c->extents ? c->extents : (uint32_t)(size / g->extent_size) + EXTENTS_MIN;
+	g->buckets = buckets_for(entries);
+	g->ghosts = ghosts_for(entries, g->flags);
 	if (place_areas(g) > size / 2)
 		return SHOAL_ERR_INVALID;
 	log = size - g->log_at;
-	count = max_u64(log / max_u64(footprint_max(g), min_u64(EXTENT_MAX, log / EXTENTS_MIN)), 1);
+	count = c->extents ? c->extents
+			   : max_u64(log / max_u64(footprint_max(g), min_u64(EXTENT_MAX, log / EXTENTS_MIN)), 1);
+	if (log / count < EXTENT_LEAST || log / count > EXTENT_LIMIT)
+		return SHOAL_ERR_INVALID;
 	g->extent_size = (uint32_t)(log / count / CACHE_LINE * CACHE_LINE);
 	g->extents = (uint32_t)count;
+	g->max_entry = (uint32_t)min_u64(g->max_entry, g->extent_size - ENTRY_EXTRA);
 	place_areas(g);
 	if (getrandom(&g->seed, sizeof(g->seed), 0) != sizeof(g->seed))
 		return SHOAL_ERR_SYSTEM;
@@ -164,8 +179,8 @@ static int geometry_check(const struct geometry *g, uint64_t file_size)
 		return SHOAL_ERR_CORRUPT;
 	/* The checksum is no signature: a hostile header may carry a right one. */
 	if (!g->processes || g->processes > PROCESSES_MAX || !g->readers || g->readers > READERS_MAX || !g->flights ||
-	    !g->keyspaces || g->keyspaces > KEYSPACES_MAX || g->heads < 1 || g->heads > HEADS_MAX || !g->extents || !g->buckets ||
-	    g->buckets % INDEX_GROUP || g->size > SIZE_MAX_SEGMENT || g->extent_size % CACHE_LINE ||
+	    !g->keyspaces || g->keyspaces > KEYSPACES_MAX || g->heads < 1 || g->heads > HEADS_MAX || !g->extents ||
+	    !g->buckets || !g->ghosts || g->buckets % INDEX_GROUP || g->size > SIZE_MAX_SEGMENT || g->extent_size % CACHE_LINE ||
 	    g->extent_size < footprint_max(g) || g->extent_size > EXTENT_LIMIT)
 		return SHOAL_ERR_CORRUPT;
 	if (place_areas(&again) > file_size || memcmp(&again, g, sizeof(again)) ||
@@ -193,6 +208,7 @@ static int map_areas(int fd, const struct geometry *g, bool read_only, struct se
 		.keyspaces = (struct keyspace *)(base + g->keyspaces_at),
 		.lines = (struct line *)(base + g->lines_at),
 		.extents = (struct extent *)(base + g->extents_at),
+		.ghosts = (struct ghosts *)(base + g->ghosts_at),
 		.index = (struct bucket *)(base + g->index_at),
 		.log = base + g->log_at,
 		.per_extent = UINT64_MAX / (g->extent_size / CACHE_LINE) + 1,

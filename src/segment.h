@@ -21,6 +21,7 @@ struct segment {
 	struct keyspace *keyspaces;
 	struct line *lines;
 	struct extent *extents;
+	struct ghosts *ghosts;
 	struct bucket *index;
 	char *log;
 	uint64_t per_extent;      /* 2^64 / lines of an extent, rounded up: division by multiplication */

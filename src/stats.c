@@ -152,6 +152,7 @@ EXPORT int shoal_stats(struct shoal *cache, struct shoal_stats *stats)
 	stats->evicted_extents = w64_peek(&s->header->evicted_extents);
 	stats->reappended_bytes = w64_peek(&s->header->reappended_bytes);
 	stats->grace_blocked_ms = w64_peek(&s->header->grace_blocked_ms);
+	stats->frequency_writes = registry_touches(s);
 	urcu_bp_read_unlock();
 	return SHOAL_OK;
 }

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "evict.h"
 #include "hash.h"
 #include "store.h"
 
@@ -89,9 +88,7 @@ static enum age age_now(const struct clock *clock, const struct bounds *b)
 
 uint64_t store_end(uint64_t born_ms, const struct lives *l)
 {
-	if (l->fresh == SHOAL_FOREVER || l->stale == SHOAL_FOREVER || l->error == SHOAL_FOREVER)
-		return UINT64_MAX;
-	return born_ms + l->fresh + l->stale + l->error;
+	return log_end(born_ms, l->fresh, l->stale, l->error);
 }
 
 uint32_t store_life(uint64_t begin, uint64_t end)
@@ -259,7 +256,7 @@ enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const stru
 
 	if (age == AGE_DEAD)
 		return age;
-	index_touch(&hit);
+	handle_touch(seat, k->id, &hit);
 	now = clock_coarse_ms(&s->clock);
 	value->size = store_plain_size(&hit.e);
 	value->generation = hit.e.entry->generation;
@@ -304,87 +301,7 @@ bool store_is_early(struct seat *seat, const struct shoal_keyspace *k, const str
 	return (double)(hash_mix(hash_mix(seat->random)) >> 11) * 0x1p-53 < exp(-left_ms / scale_ms);
 }
 
-/* ---- room -------------------------------------------------------------------------------------------------- */
-
-/* Drop what an extent still holds. Older duplicates of a key go before it (index.h, I.2). */
-static void drop_entry(struct seat *seat, uint64_t offset)
-{
-	const struct segment *s = &seat->member->segment;
-	struct log_entry e;
-	struct key key;
-
-	if (!log_read(s, offset, &e) || !e.key_size)
-		return;
-	key = (struct key){.data = e.key, .size = e.key_size, .keyspace = e.keyspace};
-	index_hash(s, &key);
-	if (index_points_to(s, &key, offset) && index_remove(seat, &key, e.entry->generation + 1, READING, OTHER))
-		w64_add(&s->header->evicted_entries, 1);
-}
-
-/* One extent at most per call: that bounds a writer's pause. */
-static bool evict_one(struct seat *seat)
-{
-	const struct segment *s = &seat->member->segment;
-	uint64_t after = 0, offset;
-	uint32_t at = 0;
-	int64_t x;
-
-	while ((x = evict_victim(s, &after)) >= 0 && !extents_claim(seat, (uint32_t)x))
-		recover_sometimes(seat->member); /* held, perhaps by a dead one */
-	if (x < 0)
-		return false;
-	while (log_next(s, (uint32_t)x, &at, &offset))
-		drop_entry(seat, offset);
-	extents_retire(seat, (uint32_t)x);
-	w64_add(&s->header->evicted_extents, 1);
-	return true;
-}
-
-void store_make_room(struct seat *seat)
-{
-	const struct segment *s = &seat->member->segment;
-	unsigned want = evict_reserve(s);
-
-	extents_collect(seat);
-	if (extents_count(s, EXTENT_FREE) >= want)
-		return;
-	log_sweep(seat);
-	if (extents_count(s, EXTENT_FREE) + extents_count(s, EXTENT_RETIRED) < want || !extents_count(s, EXTENT_FREE))
-		evict_one(seat);
-	extents_collect(seat);
-}
-
-int store_reserve(struct seat *seat, unsigned word, size_t key_size, size_t value_size, uint64_t *offset)
-{
-	const struct segment *s = &seat->member->segment;
-	bool opened = false, recovered = false;
-	uint64_t length;
-	unsigned tries;
-	int r;
-
-	if (value_size > s->geometry.max_entry || key_size + value_size > s->geometry.max_entry)
-		return SHOAL_ERR_TOO_BIG;
-	length = log_length(s, key_size, value_size);
-	for (tries = 0; tries < s->geometry.extents + 8; tries++) {
-		r = log_append(seat, word, (uint32_t)length, offset, &opened);
-		if (r != LOG_FULL)
-			break;
-		store_make_room(seat);
-		if (extents_count(s, EXTENT_FREE))
-			continue;
-		if (!recovered) { /* the dead may be what holds the room */
-			recover_all(seat->member);
-			recovered = true;
-		} else if (tries > 64) {
-			break;
-		}
-	}
-	if (r == LOG_FULL)
-		return SHOAL_ERR_NO_SPACE;
-	if (!r && opened)
-		store_make_room(seat);
-	return r;
-}
+/* ---- entries ----------------------------------------------------------------------------------------------- */
 
 void store_pack(const struct shoal_keyspace *k, const void *data, size_t size, struct packed *p)
 {
@@ -402,8 +319,6 @@ void store_pack(const struct shoal_keyspace *k, const void *data, size_t size, s
 		p->codec = CODEC_NONE;
 	}
 }
-
-/* ---- entries ----------------------------------------------------------------------------------------------- */
 
 void *store_value_at(const struct segment *s, uint64_t offset, const struct key *key)
 {

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the public verbs share: look a key up and judge its age, make room and write an entry, take flights out of the
- * way of a newer value. Everything here runs inside a read-side section, on the seat of the calling thread.
+ * What the public verbs share: look a key up and judge its age, write an entry, take flights out of the way of a newer
+ * value. Everything here runs inside a read-side section, on the seat of the calling thread.
  *
  *   operation         may run beside    another process is killed
  *   store_find        everything        no effect
- *   store_reserve     everything        its half-written entries are dead bytes until their extent goes
  *   store_supersede   everything        between kill and detach: the flight goes on, and places again
  */
 #ifndef SHOAL_STORE_H
@@ -94,17 +93,10 @@ size_t store_plain_size(const struct log_entry *e);
 /* Copy it out, plain; false: it can't be unpacked. */
 bool store_copy(const struct log_entry *e, void *to, size_t size);
 
-/* Space for an entry, announced in `word`. SHOAL_ERR_TOO_BIG, NO_SPACE. Nothing else may be announced in READING,
- * OTHER or WALKING. */
-int store_reserve(struct seat *seat, unsigned word, size_t key_size, size_t value_size, uint64_t *offset);
-
 /* Write all of an entry but its value's bytes, and the checksum if the segment has them: call it last. */
 void store_fill(const struct segment *s, uint64_t offset, const struct key *key, uint64_t generation, uint64_t born_ms,
                 const struct lives *lives, uint32_t stored, uint32_t schema, uint64_t cost_us);
 void *store_value_at(const struct segment *s, uint64_t offset, const struct key *key);
-
-/* Evict ahead of need: keeps evict_reserve() extents free. */
-void store_make_room(struct seat *seat);
 
 /*
  * Before a newer thing happens to the key: end the loads of it whose generation is below `turn->seen.below`, and what is

@@ -247,24 +247,26 @@ static CREW_UNUSED bool crew_is_head(const struct segment *s, uint32_t x)
 {
 	uint32_t h;
 
-	for (h = 0; h < s->geometry.heads; h++)
-		if ((uint32_t)w64_load(&s->header->heads[h]) == x + 1)
+	for (h = 0; h < LOGS * HEADS_MAX; h++)
+		if ((uint32_t)w64_load(&s->header->heads[0][h]) == x + 1)
 			return true;
 	return false;
 }
 
 /*
  * While nobody else is at it: every slot of the index points to an entry of its key in an extent that is in use, and the
- * extents that are `exact` count what is theirs. (A writer that was killed leaves a count that is off until its extent
- * was evicted.)
+ * extents that are `exact` count what is theirs. (A writer that was killed leaves a count that is too high until its
+ * extent was evicted.)
  */
 static CREW_UNUSED void crew_check_index(const struct shoal *cache, const bool *exact)
 {
 	const struct segment *s = crew_segment(cache);
 	uint64_t n, word, offset, slots = 0, walked = 0, *live = calloc(s->geometry.extents, sizeof(*live));
 	uint32_t x, at, *entries = calloc(s->geometry.extents, sizeof(*entries));
+	struct index_hit hit;
 	struct log_entry e;
 	struct key key;
+	bool alone;
 
 	for (n = 0; n < index_slots(s); n++) {
 		word = w64_load(&s->index[n / BUCKET_SLOTS].slots[n % BUCKET_SLOTS]);
@@ -286,12 +288,14 @@ static CREW_UNUSED void crew_check_index(const struct shoal *cache, const bool *
 		crew_expect(!exact[x] || (live[x] == w64_load(&s->extents[x].live) && entries[x] == w32_load(&s->extents[x].entries)),
 			    "extent %u has %" PRIu64 " bytes in %u entries, and counts %" PRIi64 " in %u", x, live[x], entries[x],
 			    (int64_t)w64_load(&s->extents[x].live), w32_load(&s->extents[x].entries));
+		crew_expect(entries[x] <= w32_load(&s->extents[x].entries), "extent %u counts %u of its %u entries (E.5)", x,
+			    w32_load(&s->extents[x].entries), entries[x]);
 		for (at = 0; log_next(s, x, &at, &offset);) {
 			if (!log_read(s, offset, &e) || !e.key_size)
 				continue;
 			key = (struct key){.data = e.key, .size = e.key_size, .keyspace = e.keyspace};
 			index_hash(s, &key);
-			walked += index_points_to(s, &key, offset);
+			walked += index_locate(s, &key, offset, &hit, &alone);
 		}
 	}
 	crew_expect(slots == walked, "%" PRIu64 " slots are used, the log has %" PRIu64 " entries of theirs", slots, walked);
@@ -301,7 +305,8 @@ static CREW_UNUSED void crew_check_index(const struct shoal *cache, const bool *
 
 /*
  * Nothing is lost: fill it three times over, and every extent comes into use again while nothing is refused. A turn of an
- * extent is five steps of its sequence. One writer has one head; the other heads stay as they are, and are in use.
+ * extent is five steps of its sequence. One writer has one head; the other heads stay as they are, and are in use, and so
+ * does the main log, which new keys don't push out.
  */
 static CREW_UNUSED void crew_fill(struct shoal *cache, struct shoal_keyspace *keyspace)
 {
@@ -324,7 +329,7 @@ static CREW_UNUSED void crew_fill(struct shoal *cache, struct shoal_keyspace *ke
 		steps = (EXTENT_SEQUENCE(extents_word(s, x)) - before[x]) & 0xfffffff;
 		exact[x] = steps >= 5;
 		reused += exact[x];
-		crew_expect(steps >= 5 || crew_is_head(s, x), "extent %u did not come into use: state %u, %u steps", x,
+		crew_expect(steps >= 5 || crew_is_head(s, x) || w32_load(&s->extents[x].kind) == LOG_MAIN, "extent %u did not come into use: state %u, %u steps", x,
 			    EXTENT_STATE(extents_word(s, x)), steps);
 	}
 	crew_expect(shoal_stats(cache, &stats) == SHOAL_OK, "no statistics");

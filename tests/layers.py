@@ -17,9 +17,9 @@ FLOORS = '''
 1 bytes        counters | layout | histogram segment
 2 who          registry
 3 when         rcu
-4 where        extents | log | evict
+4 where        ghost | extents | log | evict
 5 what         index flight permit
-6 coordinator  recover refresher | handle | store | load | cache keyspace stats warm
+6 coordinator  recover refresher | handle room | store | load | cache keyspace stats warm
 '''
 PROGRAMS = ['src/cli', 'src/nginx', 'bench', 'tests/abi', 'tests/examples']
 

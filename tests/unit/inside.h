@@ -4,6 +4,7 @@
 #define SHOAL_INSIDE_H
 
 #include "handle.h"
+#include "room.h"
 #include "store.h"
 #include "testing.h"
 

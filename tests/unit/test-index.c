@@ -31,7 +31,7 @@ static uint64_t write_entry(struct inside *in, const struct key *key, uint64_t g
 	const struct lives lives = {SHOAL_FOREVER, 0, 0};
 	uint64_t offset;
 
-	assert_int_equal(store_reserve(in->seat, WRITING, key->size, strlen(text), &offset), SHOAL_OK);
+	assert_int_equal(room_reserve(in->seat, WRITING, LOG_PROBATION, key->size, strlen(text), &offset), SHOAL_OK);
 	memcpy(store_value_at(in->s, offset, key), text, strlen(text));
 	store_fill(in->s, offset, key, generation, 0, &lives, (uint32_t)strlen(text), 0, 0);
 	rcu_clear(in->seat, WRITING);
@@ -327,9 +327,10 @@ static void a_slot_is_shown(void **state)
 {
 	struct inside *in = *state;
 	struct key key = make_key(in, "a");
-	struct index_hit hit;
+	struct index_hit hit, located;
 	word64 *slot;
 	uint64_t number;
+	bool alone;
 
 	assert_int_equal(put(in, "a", 10, "x"), SHOAL_OK);
 	slot = slot_of(in, "a");
@@ -337,8 +338,8 @@ static void a_slot_is_shown(void **state)
 	assert_true(number < index_slots(in->s));
 	assert_true(index_at(in->seat, number, PINS, &hit));
 	assert_true(index_is(&hit, &key));
-	assert_true(index_points_to(in->s, &key, SLOT_BYTES(hit.word)));
-	assert_false(index_points_to(in->s, &key, SLOT_BYTES(hit.word) + 8));
+	assert_true(index_locate(in->s, &key, SLOT_BYTES(hit.word), &located, &alone) && alone);
+	assert_false(index_locate(in->s, &key, SLOT_BYTES(hit.word) + 8, &located, &alone));
 	rcu_clear(in->seat, PINS);
 	assert_true(index_drop(in->s, &hit));
 	assert_false(index_drop(in->s, &hit));

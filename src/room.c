@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See room.h. An entry moves by the CAS of its slot from the old place to the new: no reader misses it meanwhile. Whatever
+ * else happened to the key since the look at the slot makes that CAS fail, and the copy is dead bytes.
+ */
+#include <string.h>
+
+#include "ghost.h"
+#include "room.h"
+
+#define BATCH 16u /* entries whose index lines are fetched side by side */
+
+/* ---- one extent -------------------------------------------------------------------------------------------- */
+
+struct walk {
+	struct seat *seat;
+	enum evict_reason reason;
+	enum log_kind kind;
+	uint64_t now_ms;
+	uint64_t budget; /* bytes that may be moved still */
+	uint64_t moved, dropped;
+};
+
+struct found {
+	struct log_entry e;
+	struct key key;
+	uint64_t offset;
+};
+
+static uint64_t end_of(const struct entry *e)
+{
+	return log_end(e->born_ms, e->fresh_for, e->stale_for, e->error_for);
+}
+
+static bool is_dead(const struct walk *w, const struct log_entry *e)
+{
+	const struct segment *s = &w->seat->member->segment;
+
+	return end_of(e->entry) <= w->now_ms || e->keyspace >= s->geometry.keyspaces ||
+	       e->entry->generation <= w64_load(&s->keyspaces[e->keyspace].deleted);
+}
+
+/* A newer entry of the key beside this one: it is not worth moving (index.h, I.2). Older ones are removed. */
+static bool is_newest(struct seat *seat, const struct key *key, const struct index_hit *hit)
+{
+	struct index_hit newest = {0};
+	bool same;
+
+	index_settle(seat, key, READING, OTHER);
+	if (!index_find(seat, key, WANT_NEWEST, READING, OTHER, &newest))
+		return false;
+	same = SLOT_SAME(newest.word, hit->word);
+	rcu_clear(seat, newest.announced);
+	return same;
+}
+
+/* Append a copy, and let the slot point to it. False: no room. */
+static bool move_entry(struct walk *w, const struct log_entry *e, const struct index_hit *hit, enum log_kind to, unsigned frequency)
+{
+	const struct segment *s = &w->seat->member->segment;
+	struct index_target target = {hit->slot, hit->word, true, e->length, 0};
+	uint32_t length = (uint32_t)log_length(s, e->key_size, e->value_size);
+	struct entry *copy;
+	uint64_t offset;
+	bool opened;
+
+	if (length > w->budget)
+		return false;
+	if (log_append(w->seat, COPYING, to, length, &offset, &opened)) {
+		w->budget = 0;
+		return false;
+	}
+	w->budget -= length;
+	copy = log_at(s, offset);
+	memcpy(&copy->stored, &e->entry->stored, length - offsetof(struct entry, stored));
+	if (index_commit(s, &target, index_moved(hit->word, offset, frequency), length, end_of(e->entry)))
+		w->moved += length;
+	rcu_clear(w->seat, COPYING);
+	return true;
+}
+
+/* Older duplicates of the key go before it (index.h, I.2). */
+static void drop_entry(struct walk *w, const struct found *f, const struct index_hit *hit, bool alone, bool dead)
+{
+	const struct segment *s = &w->seat->member->segment;
+
+	if (!(alone ? index_drop(s, hit) : index_remove(w->seat, &f->key, f->e.entry->generation + 1, READING, OTHER) > 0))
+		return;
+	w->dropped++;
+	if (w->reason == EVICT_PROBATION && !dead && !(s->geometry.flags & SHOAL_FIFO))
+		ghost_add(s, f->key.hash, f->e.length);
+}
+
+static void walk_entry(struct walk *w, const struct found *f)
+{
+	const struct segment *s = &w->seat->member->segment;
+	struct index_hit hit = {.e = f->e};
+	enum log_kind to;
+	unsigned left;
+	bool alone, dead;
+
+	if (!index_locate(s, &f->key, f->offset, &hit, &alone))
+		return;
+	dead = w->reason == EVICT_EXPIRED || is_dead(w, &f->e);
+	if (!dead && evict_keeps(s, w->reason, w->kind, SLOT_FREQUENCY_OF(hit.word), &to, &left) &&
+	    (alone || is_newest(w->seat, &f->key, &hit)) && move_entry(w, &f->e, &hit, to, left))
+		return;
+	drop_entry(w, f, &hit, alone, dead);
+}
+
+static void walk_extent(struct walk *w, uint32_t x)
+{
+	const struct segment *s = &w->seat->member->segment;
+	struct found batch[BATCH];
+	unsigned i, n = BATCH;
+	uint32_t at = 0;
+
+	while (n == BATCH) {
+		for (n = 0; n < BATCH && log_next(s, x, &at, &batch[n].offset);) {
+			struct found *f = &batch[n];
+
+			if (!log_read_in(s, x, f->offset, &f->e) || !f->e.key_size)
+				continue;
+			f->key = (struct key){.data = f->e.key, .size = f->e.key_size, .keyspace = f->e.keyspace};
+			index_hash(s, &f->key);
+			index_prefetch(s, f->key.hash);
+			n++;
+		}
+		for (i = 0; i < n; i++)
+			walk_entry(w, &batch[i]);
+	}
+}
+
+/* ---- the reserve ------------------------------------------------------------------------------------------- */
+
+/* The first victim that is not held. */
+static enum evict_reason claim(struct seat *seat, struct evict_turn *turn, uint32_t *x)
+{
+	const struct segment *s = &seat->member->segment;
+	enum evict_reason reason;
+
+	while ((reason = evict_choose(s, turn, !turn->free)) != EVICT_REASONS) {
+		*x = turn->first[reason].x;
+		if (extents_claim(seat, *x))
+			break;
+		recover_sometimes(seat->member); /* held, perhaps by a dead one */
+		evict_pass(turn, reason);
+		evict_look(s, turn);
+	}
+	return reason;
+}
+
+/* How much may be moved: what a walk yields has to outweigh what is taken of the reserve meanwhile. */
+static uint64_t budget(const struct segment *s, const struct evict_turn *turn)
+{
+	uint32_t there = turn->free + turn->coming;
+
+	return there + 1 >= evict_reserve(s) ? UINT64_MAX : turn->free ? s->geometry.extent_size / 2 : 0;
+}
+
+static bool evict_one(struct seat *seat, struct evict_turn *turn)
+{
+	const struct segment *s = &seat->member->segment;
+	struct walk w = {.seat = seat, .now_ms = turn->now_ms, .budget = budget(s, turn)};
+	uint32_t x;
+
+	w.reason = claim(seat, turn, &x);
+	if (w.reason == EVICT_REASONS)
+		return false;
+	w.kind = w32_peek(&s->extents[x].kind) == LOG_MAIN ? LOG_MAIN : LOG_PROBATION;
+	if (w.reason != EVICT_EMPTY || w32_peek(&s->extents[x].entries)) /* E.5: nobody writes into it any more */
+		walk_extent(&w, x);
+	extents_retire(seat, x);
+	w64_add(&s->header->evicted_extents, 1);
+	if (w.dropped)
+		w64_add(&s->header->evicted_entries, w.dropped);
+	if (w.moved)
+		w64_add(&s->header->reappended_bytes, w.moved);
+	return true;
+}
+
+void room_make(struct seat *seat)
+{
+	const struct segment *s = &seat->member->segment;
+	struct evict_turn turn = {.now_ms = clock_coarse_ms(&s->clock)};
+	uint32_t want = evict_reserve(s), freed;
+
+	evict_look(s, &turn);
+	freed = turn.retired ? extents_collect(seat) : 0;
+	turn.free += freed;
+	turn.coming -= freed;
+	if (turn.free < want) {
+		log_sweep(seat);
+		if ((turn.free + turn.coming < want || !turn.free) && evict_one(seat, &turn))
+			extents_collect(seat);
+		turn.free = extents_count(s, EXTENT_FREE);
+	}
+	w32_store(&s->header->room_wanted, turn.free < want);
+}
+
+enum log_kind room_kind(const struct segment *s, const struct key *key)
+{
+	uint64_t word;
+
+	if (s->geometry.flags & SHOAL_FIFO)
+		return LOG_PROBATION;
+	word = index_guess(s, key->hash);
+	if (!word)
+		return ghost_take(s, key->hash) ? LOG_MAIN : LOG_PROBATION;
+	if (!log_holds(s, SLOT_BYTES(word)))
+		return LOG_PROBATION;
+	return w32_peek(&s->extents[extent_of(s, SLOT_BYTES(word))].kind) == LOG_MAIN ? LOG_MAIN : LOG_PROBATION;
+}
+
+int room_reserve(struct seat *seat, unsigned word, enum log_kind kind, size_t key_size, size_t value_size, uint64_t *offset)
+{
+	const struct segment *s = &seat->member->segment;
+	bool opened = false, made = false;
+	unsigned tries;
+	uint64_t length;
+	int r;
+
+	if (value_size > s->geometry.max_entry || key_size + value_size > s->geometry.max_entry)
+		return SHOAL_ERR_TOO_BIG;
+	length = log_length(s, key_size, value_size);
+	if (unlikely(w32_peek(&s->header->room_wanted))) {
+		room_make(seat);
+		made = true;
+	}
+	for (tries = 0; tries < s->geometry.extents + 8; tries++) {
+		r = log_append(seat, word, kind, (uint32_t)length, offset, &opened);
+		if (r != LOG_FULL)
+			break;
+		room_make(seat);
+		made = true;
+		if (extents_count(s, EXTENT_FREE))
+			continue;
+		if (tries == 0) /* the dead may be what holds the room */
+			recover_all(seat->member);
+		else if (tries > 64)
+			break;
+	}
+	if (r == LOG_FULL)
+		return SHOAL_ERR_NO_SPACE;
+	if (!r && opened && !made)
+		room_make(seat);
+	else if (!r && opened)
+		w32_store(&s->header->room_wanted, 1);
+	return r;
+}
