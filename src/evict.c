@@ -10,7 +10,7 @@
  * lives beside, and the more the fewer dead bytes there are. Small logs have less to give, their reserve takes more. */
 static unsigned dead_percent(const struct segment *s)
 {
-	return s->geometry.extents < 128 ? 7 : 10;
+	return s->geometry.extents < 128 ? 5 : 8;
 }
 
 static uint64_t percent_of_log(const struct segment *s, unsigned percent)
@@ -31,14 +31,20 @@ static void propose(struct evict_turn *t, enum evict_reason reason, uint64_t ord
 	t->first[reason].x = x;
 }
 
-static void look_at_sealed(const struct segment *s, uint32_t x, struct evict_turn *t)
+/* Bytes that were used and that no slot points to. The rest behind the tail is not worth a cleaning. */
+static uint32_t dead_bytes(const struct segment *s, const struct extent *e)
+{
+	uint64_t live = w64_peek(&e->live);
+	uint32_t used = (uint32_t)min_u64(w32_peek(&e->tail), s->geometry.extent_size);
+
+	return live < used ? used - (uint32_t)live : 0;
+}
+
+static void look_at_sealed(const struct segment *s, uint32_t x, uint32_t dead, struct evict_turn *t)
 {
 	const struct extent *e = &s->extents[x];
-	uint64_t stamp = w64_peek(&e->stamp), live = w64_peek(&e->live);
-	uint32_t used = (uint32_t)min_u64(w32_peek(&e->tail), s->geometry.extent_size), dead;
+	uint64_t stamp = w64_peek(&e->stamp);
 
-	dead = live < used ? used - (uint32_t)live : 0;
-	t->dead += dead;
 	if (!w32_peek(&e->entries))
 		propose(t, EVICT_EMPTY, stamp, x);
 	if (w64_peek(&e->until_ms) <= t->now_ms)
@@ -53,7 +59,7 @@ void evict_look(const struct segment *s, struct evict_turn *t)
 {
 	enum extent_state state;
 	unsigned reason;
-	uint32_t x;
+	uint32_t x, dead;
 
 	t->free = t->coming = t->retired = t->probation = 0;
 	t->dead = 0;
@@ -64,9 +70,13 @@ void evict_look(const struct segment *s, struct evict_turn *t)
 		t->free += state == EXTENT_FREE;
 		t->retired += state == EXTENT_RETIRED;
 		t->coming += state == EXTENT_RETIRED || state == EXTENT_EVICTING;
-		t->probation += (state == EXTENT_OPEN || state == EXTENT_SEALED) && w32_peek(&s->extents[x].kind) != LOG_MAIN;
+		if (state != EXTENT_OPEN && state != EXTENT_SEALED)
+			continue;
+		t->probation += w32_peek(&s->extents[x].kind) != LOG_MAIN;
+		dead = dead_bytes(s, &s->extents[x]);
+		t->dead += dead;
 		if (state == EXTENT_SEALED)
-			look_at_sealed(s, x, t);
+			look_at_sealed(s, x, dead, t);
 	}
 }
 

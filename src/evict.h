@@ -27,7 +27,7 @@ struct evict_turn {
 	uint64_t after[EVICT_REASONS]; /* passed by: evict_pass() */
 	uint32_t free, coming;         /* FREE; and those that are RETIRED or being evicted */
 	uint32_t retired, probation;   /* `probation`: extents of that log */
-	uint64_t dead;                 /* bytes in sealed extents that no slot points to */
+	uint64_t dead;                 /* used bytes that no slot points to */
 	struct {
 		uint64_t order;        /* of the candidates of this reason, the least; UINT64_MAX: none */
 		uint32_t x;

@@ -18,9 +18,10 @@ bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_stat
 }
 
 /* By the opener, which is its only user until it is made a head (E.4): a late collector must have nothing to write here. */
-static void reset(struct extent *e, enum log_kind kind)
+static void reset(struct extent *e, enum log_kind kind, uint64_t stamp)
 {
 	w32_poke(&e->kind, kind);
+	w64_poke(&e->stamp, stamp);
 	w32_poke(&e->tail, 0);
 	w32_poke(&e->entries, 0);
 	w64_poke(&e->live, 0);
@@ -42,7 +43,7 @@ int64_t extents_open(struct seat *seat, unsigned announce, enum log_kind kind)
 		if (!extents_move(seat, x, word, EXTENT_OPEN))
 			continue;
 		w32_poke(&s->header->free_hint, x + 1);
-		reset(&s->extents[x], kind);
+		reset(&s->extents[x], kind, w64_peek(&s->header->stamp));
 		return x;
 	}
 	rcu_clear(seat, announce);

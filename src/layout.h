@@ -66,6 +66,7 @@ struct header {
 	word64 evicted_entries, evicted_extents, reappended_bytes, grace_blocked_ms;
 	word64 ghost_bytes;                     /* of entries ever put among the ghosts: their clock */
 	word32 room_wanted;                     /* the reserve of free extents is not full: a hint to writers */
+	word64 pins;                            /* the last count of pinned extents; store.c */
 	_Alignas(CACHE_LINE) word64 turn;       /* virtual time of the permits' queue; permit.c */
 	word32 permits_used;                    /* nodes below this one have been used; raised only */
 	_Alignas(CACHE_LINE) word64 heads[LOGS][HEADS_MAX]; /* {extent's sequence:32 | extent + 1:32}, 0 = none; log.c */
@@ -142,7 +143,7 @@ struct extent {
 	word32 tail;      /* bytes used; moved under the lock */
 	word32 entries;   /* index slots that point into it, or more (E.5); counted by who changes the index */
 	word64 live;      /* their bytes */
-	word64 stamp;     /* order of sealing */
+	word64 stamp;     /* OPEN: the last one drawn when it was opened; then its own, the order of sealing */
 	word64 until_ms;  /* latest end of life of its entries, UINT64_MAX = for ever */
 	word32 kind;      /* which log it is of; written by the opener */
 };

@@ -667,7 +667,7 @@ static enum log_kind kind_of(const struct shoal_load *l, const struct seat *seat
 /* In the log, behind a pin of this thread. False: no room, no pin, too big, not to be stored. */
 static bool reserve_in_log(struct shoal_load *l, struct seat *seat, size_t size, uint64_t *offset, unsigned *pin)
 {
-	*pin = rcu_free_pin(seat);
+	*pin = store_pin(seat, now_ms(&seat->member->segment));
 	return l->coalesced && *pin && !(l->k->policy.flags & SHOAL_COMPRESS) &&
 	       !room_reserve(seat, *pin, kind_of(l, seat), l->key.size, size, offset);
 }

@@ -9,6 +9,9 @@
 #define HEAD(sequence, x) ((uint64_t)(sequence) << 32 | ((x) + 1))
 #define HEAD_EXTENT(head) ((uint32_t)(head) - 1)
 #define BUSY_ROUNDS 64u /* over all heads, before one is replaced; from the 16th on we give up the processor in between */
+#define FITTING 3u      /* heads of a log that are kept for entries of different sizes (L.4) */
+#define SMALL_REST 32u  /* its part of an extent is not worth a head */
+#define OLD 16u          /* extents sealed since a head was opened: nothing fits it */
 #define SPREAD_AT 4u    /* busy rounds from which on another head is opened rather than waited for */
 
 /* ---- heads ------------------------------------------------------------------------------------------------- */
@@ -71,34 +74,49 @@ static uint32_t rest_of(const struct segment *s, uint64_t head)
 	return tail > s->geometry.extent_size ? 0 : s->geometry.extent_size - tail;
 }
 
-/* The first head from `start` on that has room; else a place without one, or the fullest head, to be given up: small
- * entries fill what the large ones leave (L.4). `spread`: rather a place without a head than one that is busy. */
+/* How many extents were sealed since it was opened. */
+static uint64_t age_of(const struct segment *s, uint64_t head)
+{
+	uint32_t x = HEAD_EXTENT(head);
+
+	return x < s->geometry.extents ? w64_peek(&s->header->stamp) - w64_peek(&s->extents[x].stamp) : UINT64_MAX;
+}
+
+/* The first head from `start` on that has room; else, by L.4, a place without one, or the head to be given up. `spread`:
+ * rather a place without a head than one that is busy. */
 static struct place_of_head choose(const struct segment *s, enum log_kind kind, uint32_t start, uint32_t length, bool spread)
 {
-	struct place_of_head empty = {0}, fullest = {0}, p;
-	uint32_t h, rest, least = UINT32_MAX, heads = s->geometry.heads;
+	struct place_of_head empty = {0}, full = {0}, old = {0}, p = {0};
+	uint32_t i, rest, least = UINT32_MAX, there = 0, heads = s->geometry.heads;
+	uint64_t age = OLD;
 
-	for (h = 0; h < heads; h++) {
-		p.head = &s->header->heads[kind][(start + h) % heads];
+	for (i = 0; i < heads; i++) {
+		p.head = &s->header->heads[kind][(start + i) % heads];
 		p.word = w64_load(p.head);
 		p.fits = false;
 		if (!p.word) {
-			if (!empty.head)
-				empty = p;
+			empty = empty.head ? empty : p;
 			continue;
 		}
 		rest = rest_of(s, p.word);
 		p.fits = rest >= length;
 		if (p.fits && !spread)
 			return p;
-		if (rest < least) {
+		if (rest < least || !there) {
 			least = rest;
-			fullest = p;
+			full = p;
 		}
+		if (age_of(s, p.word) > age) {
+			age = age_of(s, p.word);
+			old = p;
+		}
+		there++;
 	}
 	if (spread && !empty.head)
 		return choose(s, kind, start, length, false);
-	return empty.head && least >= s->geometry.extent_size / 8 ? empty : fullest;
+	if (empty.head && (spread || !there || (there < FITTING && least >= s->geometry.extent_size / SMALL_REST)))
+		return empty;
+	return old.head && least >= s->geometry.extent_size / SMALL_REST ? old : full;
 }
 
 /* Put a new extent in a head's place. LOG_FULL: there is none. */

@@ -10,8 +10,10 @@
  *      extent, never stolen; who unlocks an extent that is no head any more seals it.
  * L.3  The payload is copied after the lock is released; nothing refers to the entry before the index CAS. A crash while
  *      writing costs its bytes until the extent is evicted.
- * L.4  An entry that fits no head opens another one beside those that have an eighth of an extent left, up to HEADS_MAX
- *      for each log; else the fullest head is sealed. So small entries fill up what large ones left.
+ * L.4  An entry that fits no head opens another one, up to three of each log, so that small entries fill up what large ones
+ *      leave; but a head that is full is sealed, and so is, when there are three, one that is old, or the fullest. With
+ *      entries of up to a quarter of an extent one head would lose 6% of the log to the rests of extents, in simulation.
+ *      Writers that find heads busy open others, up to HEADS_MAX.
  *
  *   operation      may run beside             another process is killed
  *   log_append     everything                 its lock is taken over; LOG_FULL is never due to a lock

@@ -39,3 +39,26 @@ int rcu_announced(const struct segment *s, const struct seat *self, unsigned fro
 	}
 	return result;
 }
+
+/* Extents that are 32,768 apart count as one, which is of no account where there are that many. */
+uint32_t rcu_pinned(const struct segment *s, uint32_t *readers)
+{
+	uint64_t seen[512] = {0}, bit;
+	uint32_t r, w, extent, n = 0;
+
+	*readers = 0;
+	for (r = 0; r < s->geometry.readers; r++) {
+		if (!(uint32_t)w64_peek(&s->readers[r].owner))
+			continue;
+		++*readers;
+		for (w = PINS; w < READER_WORDS; w++) {
+			extent = (uint32_t)w64_peek(&s->readers[r].words[w]);
+			bit = (uint64_t)1 << (extent & 63);
+			if (!extent || seen[extent / 64 % 512] & bit)
+				continue;
+			seen[extent / 64 % 512] |= bit;
+			n++;
+		}
+	}
+	return n;
+}

@@ -51,6 +51,9 @@ static inline unsigned rcu_free_pin(const struct seat *seat)
 	return 0;
 }
 
+/* How many extents are held by pins, about; *readers: by how many threads they could be. */
+uint32_t rcu_pinned(const struct segment *s, uint32_t *readers);
+
 /* Which of n extents does a reader announce in its words from `from_word` on? held[i] is set. An error: the barrier was
  * refused, and all count as held. What `self` itself walks is passed over. */
 int rcu_announced(const struct segment *s, const struct seat *self, unsigned from_word, const uint32_t *extents,

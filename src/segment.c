@@ -87,10 +87,10 @@ static uint32_t buckets_for(uint64_t entries)
 	return buckets > UINT32_MAX / 2 ? UINT32_MAX / 2 / INDEX_GROUP * INDEX_GROUP : (uint32_t)buckets;
 }
 
-/* About as many as there are entries. */
+/* Twice as many as there are entries: small ones leave sooner than large ones, so there are more of them here. */
 static uint32_t ghosts_for(uint64_t entries, uint32_t flags)
 {
-	return flags & SHOAL_FIFO ? 1 : (uint32_t)min_u64(entries / GHOST_WAYS + 1, UINT32_MAX / 2);
+	return flags & SHOAL_FIFO ? 1 : (uint32_t)min_u64(entries * 2 / GHOST_WAYS + 1, UINT32_MAX / 2);
 }
 
 /* Where the areas lie follows from the counts alone, so an attacher can recompute and compare it. Returns the first
@@ -116,6 +116,12 @@ static uint64_t place_areas(struct geometry *g)
 static uint64_t footprint_max(const struct geometry *g)
 {
 	return align_up((uint64_t)g->max_entry + ENTRY_EXTRA, CACHE_LINE);
+}
+
+/* Extents that are not small beside the largest entries lose room at their ends. */
+static uint64_t extent_most(const struct geometry *g)
+{
+	return max_u64(EXTENT_MAX, 2 * footprint_max(g));
 }
 
 /* Extents take what the tables leave; the tables of extents and index depend on it in turn, so they are sized for a
@@ -156,7 +162,7 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 		return SHOAL_ERR_INVALID;
 	log = size - g->log_at;
 	count = c->extents ? c->extents
-			   : max_u64(log / max_u64(footprint_max(g), min_u64(EXTENT_MAX, log / EXTENTS_MIN)), 1);
+			   : max_u64(log / max_u64(footprint_max(g), min_u64(extent_most(g), log / EXTENTS_MIN)), 1);
 	if (log / count < EXTENT_LEAST || log / count > EXTENT_LIMIT)
 		return SHOAL_ERR_INVALID;
 	g->extent_size = (uint32_t)(log / count / CACHE_LINE * CACHE_LINE);

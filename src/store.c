@@ -245,19 +245,46 @@ static bool hold_copy(struct shoal_value *value, const struct log_entry *e)
 	return true;
 }
 
+/*
+ * Pinned extents can't be evicted, so pins may hold a quarter of the extents, about. The count is kept in the segment as
+ * {when:40 | threads:16 | many:8}. It is made anew now and then, and more often where the pins of all threads together
+ * could be too many: once per millisecond, and in a thread that pins value after value.
+ */
+#define COUNT_AGAIN_MS 64u
+
+static bool many_are_pinned(struct seat *seat, uint32_t own, uint64_t now_ms)
+{
+	const struct segment *s = &seat->member->segment;
+	uint32_t most = s->geometry.extents / 4, threads;
+	uint64_t word = w64_peek(&s->header->pins), old = (now_ms - (word >> 24)) & 0xffffffffffu;
+	bool close = (uint64_t)(own + 1) * (word >> 8 & 0xffff) > most;
+
+	if (likely(word && old < COUNT_AGAIN_MS && !(close && (old || (own >= 4 && !(own & (own - 1)))))))
+		return word & 1;
+	word = rcu_pinned(s, &threads) >= most;
+	w64_poke(&s->header->pins, now_ms << 24 | (uint64_t)threads << 8 | word);
+	return word;
+}
+
+unsigned store_pin(struct seat *seat, uint64_t now_ms)
+{
+	unsigned pin = rcu_free_pin(seat);
+
+	return pin && unlikely(many_are_pinned(seat, pin - PINS, now_ms)) ? 0 : pin;
+}
+
 enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value)
 {
 	const struct segment *s = &seat->member->segment;
-	unsigned pin = rcu_free_pin(seat);
+	uint64_t now = clock_coarse_ms(&s->clock);
+	unsigned pin = store_pin(seat, now);
 	struct index_hit hit;
 	enum age age = store_find(seat, k, key, pin ? pin : READING, &hit);
 	struct hold *hold = store_hold(value);
-	uint64_t now;
 
 	if (age == AGE_DEAD)
 		return age;
 	handle_touch(seat, k->id, &hit);
-	now = clock_coarse_ms(&s->clock);
 	value->size = store_plain_size(&hit.e);
 	value->generation = hit.e.entry->generation;
 	value->age_ms = now > hit.e.entry->born_ms ? now - hit.e.entry->born_ms : 0;

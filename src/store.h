@@ -60,6 +60,9 @@ bool store_old_key(const struct shoal_keyspace *k, const void *key, size_t key_s
                    void **buffer, size_t *size);
 struct flight_key store_flight_key(const struct segment *s, const struct key *key);
 
+/* A pin for a value or a reservation; 0: out of them, or so many extents are pinned that new values are copied. */
+unsigned store_pin(struct seat *seat, uint64_t now_ms);
+
 /* ---- values in hand ---------------------------------------------------------------------------------------- */
 
 /* The private fields of struct shoal_value. */

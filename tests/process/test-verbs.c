@@ -7,7 +7,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 
-#include "layout.h"
+#include "handle.h"
 #include "testing.h"
 
 static int set_up(void **state)
@@ -485,47 +485,49 @@ static void values_in_hand_stay(void **state)
 struct pinner {
 	struct place *p;
 	word32 *gate;
-	int number, outcome, in_hand;
-	struct shoal_value values[READER_WORDS - PINS];
+	uint32_t first; /* of the extents it holds */
 };
 
 static char big[12000];
 
-static void *pin_all(void *arg)
+/* What values in hand do, but without end: those are counted, and copied where they would hold too much. */
+static void *pin_extents(void *arg)
 {
 	struct pinner *one = arg;
-	int key = one->number * 1000;
+	struct seat *seat = handle_enter(one->p->cache, &(int){0});
+	unsigned w;
 
-	for (; one->in_hand < READER_WORDS - PINS && !one->outcome; key++) {
-		one->outcome = shoal_set(one->p->k, &key, sizeof(key), big, sizeof(big));
-		if (!one->outcome && !shoal_get(one->p->k, &key, sizeof(key), &one->values[one->in_hand]))
-			one->in_hand++;
-	}
+	assert_non_null(seat);
+	for (w = PINS; w < READER_WORDS; w++)
+		if (one->first + w - PINS < seat->member->segment.geometry.extents)
+			rcu_announce(seat, w, one->first + w - PINS);
+	handle_leave();
 	post(&one->gate[0]);
 	await(&one->gate[1], 1);
-	while (one->in_hand)
-		shoal_release(&one->values[--one->in_hand]);
+	for (w = PINS; w < READER_WORDS; w++)
+		rcu_clear(seat, w);
 	return NULL;
 }
 
-/* Every extent pinned: NO_SPACE, and rather no value than the older one. */
+/* Every extent held: NO_SPACE, and rather no value than the older one. */
 static void no_space_when_all_is_pinned(void **state)
 {
-	enum { THREADS = 8 };
+	enum { THREADS = 8, EACH = READER_WORDS - PINS };
 	struct place p = open_place(NULL, &(struct shoal_config){.size = 1 << 20, .max_entry = 16 << 10});
-	static struct pinner pinners[THREADS];
+	struct pinner pinners[THREADS];
 	word32 gate[2] = {0};
 	pthread_t threads[THREADS];
-	int i;
+	int i, r = SHOAL_OK;
 
-	memset(pinners, 0, sizeof(pinners));
 	assert_set(p.k, "key", "old");
-	for (i = 0; i < THREADS; i++) { /* one after the other, an extent for each value */
-		pinners[i] = (struct pinner){.p = &p, .gate = gate, .number = i};
-		assert_int_equal(pthread_create(&threads[i], NULL, pin_all, &pinners[i]), 0);
-		assert_true(await(&gate[0], (uint32_t)i + 1));
+	for (i = 0; i < THREADS; i++) {
+		pinners[i] = (struct pinner){.p = &p, .gate = gate, .first = (uint32_t)i * EACH};
+		assert_int_equal(pthread_create(&threads[i], NULL, pin_extents, &pinners[i]), 0);
 	}
-	assert_int_equal(pinners[THREADS - 1].outcome, SHOAL_ERR_NO_SPACE);
+	assert_true(await(&gate[0], THREADS));
+	for (i = 0; i < 1000 && r == SHOAL_OK; i++)
+		r = shoal_set(p.k, &i, sizeof(i), big, sizeof(big));
+	assert_int_equal(r, SHOAL_ERR_NO_SPACE);
 	assert_int_equal(shoal_set(p.k, "key", 3, big, sizeof(big)), SHOAL_ERR_NO_SPACE);
 	assert_misses(p.k, "key");
 	post(&gate[1]);
