@@ -313,7 +313,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	int r;
 
 	store_pack(k, data, size, &packed);
-	r = room_reserve(seat, WRITING, room_kind(s, key), key->size, packed.size, &offset);
+	r = room_reserve(seat, WRITING, room_kind(s, key, packed.size), key->size, packed.size, &offset);
 	if (r) { /* the caller has a newer value than the one here: better none than the older */
 		remove_key(seat, key);
 		free(packed.owned);
@@ -468,7 +468,7 @@ static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const
 		} else {
 			reserved = hit.e.value_size;
 			rcu_clear(seat, READING);
-			r = room_reserve(seat, WRITING, room_kind(s, key), key->size, reserved, &offset);
+			r = room_reserve(seat, WRITING, room_kind(s, key, reserved), key->size, reserved, &offset);
 		}
 		rcu_clear(seat, READING);
 	}

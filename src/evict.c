@@ -1,26 +1,64 @@
 /* SPDX-License-Identifier: MIT */
 /* The policy: see evict.h. */
 #include "evict.h"
+#include "ghost.h"
 
-#define PROBATION_PERCENT 10
-#define PROMOTED_AT 2u /* hits in probation */
-#define KEPT_AT 1u     /* hits in the main log since it was appended to it */
+#define KEPT_AT 1u /* hits since it came, or was moved */
+#define PATIENCE 8u /* walks for one extent, after each of which it takes a hit more */
+#define PROBATION_PERCENT 10 /* at first, and within what it is learnt */
+#define PROBATION_LEAST 3
+#define PROBATION_MOST 30
 
-/* Share of the log that dead bytes may take before extents are cleaned for them: what is cleaned costs copies of what
- * lives beside, and the more the fewer dead bytes there are. Small logs have less to give, their reserve takes more. */
-static unsigned dead_percent(const struct segment *s)
+static uint64_t permille_of_log(const struct segment *s, unsigned permille)
 {
-	return s->geometry.extents < 128 ? 5 : 8;
+	return (uint64_t)s->geometry.extents * s->geometry.extent_size / 1000 * permille;
 }
 
-static uint64_t percent_of_log(const struct segment *s, unsigned percent)
+/* Dead bytes that are borne before extents are cleaned for them: what is cleaned costs copies of what lives beside, the
+ * more the fewer dead bytes there are. In a log of few extents, the reserve and the open ones take more of what is to be
+ * at most 15% in all. */
+static uint64_t dead_most(const struct segment *s)
 {
-	return (uint64_t)s->geometry.extents * s->geometry.extent_size / 100 * percent;
+	return permille_of_log(s, 100 - (unsigned)min_u64(3000 / s->geometry.extents, 60));
 }
 
-static uint32_t probation_share(const struct segment *s)
+static uint64_t probation_share(const struct segment *s)
 {
-	return (uint32_t)max_u64(s->geometry.extents * PROBATION_PERCENT / 100, 1);
+	uint64_t learnt = w64_peek(&s->header->probation_bytes);
+
+	return max_u64(learnt ? learnt : permille_of_log(s, PROBATION_PERCENT * 10), s->geometry.extent_size);
+}
+
+/* Too early an eviction from the probation log says that it is small; one from the main log, twice as loud, that it is
+ * large. Racing learners lose a lesson. */
+static void learn(const struct segment *s, enum log_kind from, uint32_t length)
+{
+	uint64_t least = permille_of_log(s, PROBATION_LEAST * 10), most = permille_of_log(s, PROBATION_MOST * 10);
+	uint64_t share = probation_share(s);
+
+	if (from == LOG_PROBATION)
+		share += length;
+	else
+		share -= min_u64(share, 2 * (uint64_t)length);
+	w64_poke(&s->header->probation_bytes, max_u64(min_u64(share, most), least));
+}
+
+void evict_dropped(const struct segment *s, enum log_kind from, uint64_t hash, uint32_t length)
+{
+	if (!(s->geometry.flags & SHOAL_FIFO))
+		ghost_add(s, hash, length, from);
+}
+
+/* What the main log gave up was not hit there lately: it has to prove itself again. */
+enum log_kind evict_admits(const struct segment *s, uint64_t hash, uint32_t length)
+{
+	struct ghost ghost;
+
+	if (s->geometry.flags & SHOAL_FIFO || !ghost_take(s, hash, &ghost))
+		return LOG_PROBATION;
+	if (ghost.young)
+		learn(s, ghost.from, length);
+	return ghost.from == LOG_PROBATION ? LOG_MAIN : LOG_PROBATION;
 }
 
 static void propose(struct evict_turn *t, enum evict_reason reason, uint64_t order, uint32_t x)
@@ -89,7 +127,7 @@ static bool wants_cleaning(const struct segment *s, const struct evict_turn *t, 
 {
 	uint32_t most = UINT32_MAX - (uint32_t)(t->first[EVICT_DEAD].order >> 32);
 
-	return !(s->geometry.flags & SHOAL_FIFO) && has(t, EVICT_DEAD) && t->dead > percent_of_log(s, dead_percent(s)) &&
+	return !(s->geometry.flags & SHOAL_FIFO) && has(t, EVICT_DEAD) && t->dead > dead_most(s) &&
 	       (!urgent || most >= s->geometry.extent_size / 2);
 }
 
@@ -101,7 +139,8 @@ enum evict_reason evict_choose(const struct segment *s, const struct evict_turn 
 		return EVICT_EXPIRED;
 	if (wants_cleaning(s, t, urgent))
 		return EVICT_DEAD;
-	if (has(t, EVICT_PROBATION) && (t->probation > probation_share(s) || !has(t, EVICT_MAIN)))
+	if (has(t, EVICT_PROBATION) &&
+	    ((uint64_t)t->probation * s->geometry.extent_size > probation_share(s) || !has(t, EVICT_MAIN)))
 		return EVICT_PROBATION;
 	return has(t, EVICT_MAIN) ? EVICT_MAIN : EVICT_REASONS;
 }
@@ -111,22 +150,10 @@ void evict_pass(struct evict_turn *t, enum evict_reason reason)
 	t->after[reason] = t->first[reason].order;
 }
 
-bool evict_keeps(const struct segment *s, enum evict_reason reason, enum log_kind kind, unsigned frequency,
+bool evict_keeps(const struct segment *s, enum evict_reason reason, enum log_kind kind, unsigned frequency, uint32_t walks,
                  enum log_kind *to, unsigned *left)
 {
 	*to = reason == EVICT_DEAD ? kind : LOG_MAIN;
-	*left = frequency;
-	if (reason == EVICT_DEAD)
-		return true;
-	if (s->geometry.flags & SHOAL_FIFO)
-		return false;
-	if (reason == EVICT_MAIN && frequency >= KEPT_AT) {
-		--*left;
-		return true;
-	}
-	if (reason == EVICT_PROBATION && frequency >= PROMOTED_AT) {
-		*left = 0;
-		return true;
-	}
-	return false;
+	*left = reason == EVICT_PROBATION ? 0 : frequency - (reason == EVICT_MAIN);
+	return reason == EVICT_DEAD || (!(s->geometry.flags & SHOAL_FIFO) && frequency >= KEPT_AT + walks / PATIENCE);
 }

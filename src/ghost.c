@@ -3,11 +3,13 @@
 #include "ghost.h"
 #include "hash.h"
 
-#define UNITS 4096u      /* of the clock in the log's size, or up to twice as many */
-#define REACH_PERCENT 90 /* of the log's size, in bytes evicted since: how long a ghost is remembered */
+#define UNITS 1024u      /* of a clock in the log's size, or up to twice as many */
+#define REACH_PERCENT 90 /* of the log's size, in bytes evicted since: how long a ghost of the probation log is one */
+#define YOUNG_PERCENT 5  /* likewise: while it is young; a ghost of the main log is not one any longer */
 
-#define GHOST(hash, stamp) ((uint32_t)((hash) >> 48) << 16 | ((stamp) & 0xffff))
+#define GHOST(hash, from, stamp) ((uint32_t)((hash) >> 48) << 16 | (uint32_t)(from) << 15 | ((stamp) & 0x7fff))
 #define IS_OF(word, hash) ((word) >> 16 == (hash) >> 48)
+#define FROM(word) ((word) >> 15 & 1 ? LOG_MAIN : LOG_PROBATION)
 
 static uint64_t log_bytes(const struct segment *s)
 {
@@ -19,9 +21,23 @@ static unsigned shift(const struct segment *s)
 	return (unsigned)(63 - __builtin_clzll(max_u64(log_bytes(s) / UNITS, 1)));
 }
 
-static uint32_t age(uint32_t word, uint64_t now)
+/* In units. */
+static uint32_t percent(const struct segment *s, unsigned n)
 {
-	return (now - word) & 0xffff;
+	return (uint32_t)(log_bytes(s) / 100 * n >> shift(s));
+}
+
+static uint32_t age(const struct segment *s, uint32_t word)
+{
+	return ((uint32_t)(w64_peek(&s->header->ghost_bytes[FROM(word)]) >> shift(s)) - word) & 0x7fff;
+}
+
+/* How ready to give way: one that is none any more is more so than any that is. */
+static uint32_t staleness(const struct segment *s, uint32_t word)
+{
+	uint32_t n = age(s, word);
+
+	return !word || (FROM(word) == LOG_MAIN && n > percent(s, YOUNG_PERCENT)) ? UINT32_MAX : n;
 }
 
 static struct ghosts *bucket_of(const struct segment *s, uint64_t mixed)
@@ -29,39 +45,39 @@ static struct ghosts *bucket_of(const struct segment *s, uint64_t mixed)
 	return &s->ghosts[(mixed & UINT32_MAX) * s->geometry.ghosts >> 32];
 }
 
-void ghost_add(const struct segment *s, uint64_t hash, uint32_t length)
+void ghost_add(const struct segment *s, uint64_t hash, uint32_t length, enum log_kind from)
 {
-	uint64_t mixed = hash_mix(hash), now = w64_add(&s->header->ghost_bytes, length) >> shift(s);
+	uint64_t mixed = hash_mix(hash), now = w64_add(&s->header->ghost_bytes[from], length) >> shift(s);
 	struct ghosts *b = bucket_of(s, mixed);
 	unsigned i, oldest = 0;
-	uint32_t word;
+	uint32_t word, most = 0, n;
 
 	for (i = 0; i < GHOST_WAYS; i++) {
 		word = w32_peek(&b->words[i]);
-		if (!word || IS_OF(word, mixed)) {
-			oldest = i;
-			break;
-		}
-		if (age(word, now) > age(w32_peek(&b->words[oldest]), now))
-			oldest = i;
+		n = word && IS_OF(word, mixed) ? UINT32_MAX : staleness(s, word);
+		if (n <= most)
+			continue;
+		most = n;
+		oldest = i;
 	}
-	w32_poke(&b->words[oldest], GHOST(mixed, now));
+	w32_poke(&b->words[oldest], GHOST(mixed, from, now));
 }
 
-bool ghost_take(const struct segment *s, uint64_t hash)
+bool ghost_take(const struct segment *s, uint64_t hash, struct ghost *ghost)
 {
-	uint64_t mixed = hash_mix(hash), now = w64_peek(&s->header->ghost_bytes) >> shift(s);
-	uint64_t reach = log_bytes(s) / 100 * REACH_PERCENT >> shift(s);
+	uint64_t mixed = hash_mix(hash);
 	struct ghosts *b = bucket_of(s, mixed);
-	uint32_t word;
+	uint32_t word, n;
 	unsigned i;
 
 	for (i = 0; i < GHOST_WAYS; i++) {
 		word = w32_peek(&b->words[i]);
 		if (!word || !IS_OF(word, mixed))
 			continue;
+		n = age(s, word);
 		w32_poke(&b->words[i], 0);
-		return age(word, now) <= reach;
+		*ghost = (struct ghost){FROM(word), n <= percent(s, YOUNG_PERCENT)};
+		return ghost->young || (ghost->from == LOG_PROBATION && n <= percent(s, REACH_PERCENT));
 	}
 	return false;
 }

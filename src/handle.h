@@ -73,7 +73,7 @@ static inline void handle_touch(struct seat *seat, uint32_t keyspace, const stru
 {
 	struct line *line;
 
-	if (unlikely(index_touch(hit)) && (line = registry_line(seat, keyspace)))
+	if (unlikely(index_touch(&seat->member->segment, hit)) && (line = registry_line(seat, keyspace)))
 		w64_bump(&line->touches, 1);
 }
 

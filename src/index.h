@@ -60,10 +60,11 @@ void index_hash(const struct segment *s, struct key *k);
 unsigned index_find(struct seat *seat, const struct key *k, enum index_want want, unsigned a, unsigned b,
                     struct index_hit *hit);
 
-/* Remember a hit, up to three times in a row; true if that was a write. */
-static inline bool index_touch(const struct index_hit *hit)
+/* Remember a hit, up to three in a row; not in an extent that is still written to (evict.h). True if that was a write. */
+static inline bool index_touch(const struct segment *s, const struct index_hit *hit)
 {
 	return unlikely((hit->word & SLOT_FREQUENCY) != SLOT_FREQUENCY) &&
+	       EXTENT_STATE(w64_peek(&s->extents[extent_of(s, SLOT_BYTES(hit->word))].word)) != EXTENT_OPEN &&
 	       w64_cas(hit->slot, hit->word, hit->word + ((uint64_t)1 << SLOT_FREQUENCY_SHIFT));
 }
 

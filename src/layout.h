@@ -64,7 +64,9 @@ struct header {
 	word32 free_hint;                       /* where the last free extent was found */
 	word32 lines_used;                      /* counter lines handed out, never given back */
 	word64 evicted_entries, evicted_extents, reappended_bytes, grace_blocked_ms;
-	word64 ghost_bytes;                     /* of entries ever put among the ghosts: their clock */
+	word64 ghost_bytes[LOGS];               /* of entries ever evicted from each log: the ghosts' clocks */
+	word64 probation_bytes;                 /* what the probation log should take; 0 = not learnt yet; evict.c */
+	word32 walks;                           /* by the policy's word, since a writer last opened an extent */
 	word32 room_wanted;                     /* the reserve of free extents is not full: a hint to writers */
 	word64 pins;                            /* the last count of pinned extents; store.c */
 	_Alignas(CACHE_LINE) word64 turn;       /* virtual time of the permits' queue; permit.c */
@@ -150,8 +152,7 @@ struct extent {
 _Static_assert(sizeof(struct extent) == CACHE_LINE, "one line per extent");
 
 /*
- * Ghosts: keys that were evicted from the probation log a short while ago, so that their next value goes to the main
- * log; ghost.c. A word is {fingerprint of the key:16 | when:16}, a hint: any word is harmless.
+ * Ghosts: keys that were evicted a short while ago; ghost.h. Hints: any word is harmless.
  */
 #define GHOST_WAYS 16u
 struct ghosts {

@@ -659,9 +659,9 @@ static bool leads(const struct shoal_load *l)
 }
 
 /* What is warmed has to prove itself. */
-static enum log_kind kind_of(const struct shoal_load *l, const struct seat *seat)
+static enum log_kind kind_of(const struct shoal_load *l, const struct seat *seat, size_t size)
 {
-	return l->warming ? LOG_PROBATION : room_kind(&seat->member->segment, &l->key);
+	return l->warming ? LOG_PROBATION : room_kind(&seat->member->segment, &l->key, size);
 }
 
 /* In the log, behind a pin of this thread. False: no room, no pin, too big, not to be stored. */
@@ -669,7 +669,7 @@ static bool reserve_in_log(struct shoal_load *l, struct seat *seat, size_t size,
 {
 	*pin = store_pin(seat, now_ms(&seat->member->segment));
 	return l->coalesced && *pin && !(l->k->policy.flags & SHOAL_COMPRESS) &&
-	       !room_reserve(seat, *pin, kind_of(l, seat), l->key.size, size, offset);
+	       !room_reserve(seat, *pin, kind_of(l, seat, size), l->key.size, size, offset);
 }
 
 static void *space_at(const struct shoal_load *l)
@@ -778,7 +778,7 @@ static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 
 	if (!l->pin) {
 		store_pack(l->k, l->heap, size, &packed);
-		r = room_reserve(seat, WRITING, kind_of(l, seat), l->key.size, packed.size, &offset);
+		r = room_reserve(seat, WRITING, kind_of(l, seat, packed.size), l->key.size, packed.size, &offset);
 		if (!r)
 			memcpy(store_value_at(s, offset, &l->key), packed.data, packed.size);
 		free(packed.owned);

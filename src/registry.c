@@ -237,6 +237,7 @@ static int claim_reader(struct member *m, struct seat *seat)
 		seat->reader = r;
 		seat->index = i;
 		seat->tag = (uint64_t)incarnation << 32;
+		w64_poke(&m->segment.header->pins, 0); /* to be counted anew: one more who may pin */
 		return SHOAL_OK;
 	}
 	return SHOAL_ERR_LIMIT;

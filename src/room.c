@@ -5,7 +5,6 @@
  */
 #include <string.h>
 
-#include "ghost.h"
 #include "room.h"
 
 #define BATCH 16u /* entries whose index lines are fetched side by side */
@@ -17,7 +16,8 @@ struct walk {
 	enum evict_reason reason;
 	enum log_kind kind;
 	uint64_t now_ms;
-	uint64_t budget; /* bytes that may be moved still */
+	uint32_t walks;  /* before it, for the same extent */
+	bool full;       /* nothing more can be moved */
 	uint64_t moved, dropped;
 };
 
@@ -64,13 +64,9 @@ static bool move_entry(struct walk *w, const struct log_entry *e, const struct i
 	uint64_t offset;
 	bool opened;
 
-	if (length > w->budget)
+	w->full = w->full || log_append(w->seat, COPYING, to, length, &offset, &opened);
+	if (w->full)
 		return false;
-	if (log_append(w->seat, COPYING, to, length, &offset, &opened)) {
-		w->budget = 0;
-		return false;
-	}
-	w->budget -= length;
 	copy = log_at(s, offset);
 	memcpy(&copy->stored, &e->entry->stored, length - offsetof(struct entry, stored));
 	if (index_commit(s, &target, index_moved(hit->word, offset, frequency), length, end_of(e->entry)))
@@ -87,8 +83,8 @@ static void drop_entry(struct walk *w, const struct found *f, const struct index
 	if (!(alone ? index_drop(s, hit) : index_remove(w->seat, &f->key, f->e.entry->generation + 1, READING, OTHER) > 0))
 		return;
 	w->dropped++;
-	if (w->reason == EVICT_PROBATION && !dead && !(s->geometry.flags & SHOAL_FIFO))
-		ghost_add(s, f->key.hash, f->e.length);
+	if (!dead)
+		evict_dropped(s, w->kind, f->key.hash, f->e.length);
 }
 
 static void walk_entry(struct walk *w, const struct found *f)
@@ -102,7 +98,7 @@ static void walk_entry(struct walk *w, const struct found *f)
 	if (!index_locate(s, &f->key, f->offset, &hit, &alone))
 		return;
 	dead = w->reason == EVICT_EXPIRED || is_dead(w, &f->e);
-	if (!dead && evict_keeps(s, w->reason, w->kind, SLOT_FREQUENCY_OF(hit.word), &to, &left) &&
+	if (!dead && evict_keeps(s, w->reason, w->kind, SLOT_FREQUENCY_OF(hit.word), w->walks, &to, &left) &&
 	    (alone || is_newest(w->seat, &f->key, &hit)) && move_entry(w, &f->e, &hit, to, left))
 		return;
 	drop_entry(w, f, &hit, alone, dead);
@@ -150,23 +146,17 @@ static enum evict_reason claim(struct seat *seat, struct evict_turn *turn, uint3
 	return reason;
 }
 
-/* How much may be moved: what a walk yields has to outweigh what is taken of the reserve meanwhile. */
-static uint64_t budget(const struct segment *s, const struct evict_turn *turn)
-{
-	uint32_t there = turn->free + turn->coming;
-
-	return there + 1 >= evict_reserve(s) ? UINT64_MAX : turn->free ? s->geometry.extent_size / 2 : 0;
-}
-
 static bool evict_one(struct seat *seat, struct evict_turn *turn)
 {
 	const struct segment *s = &seat->member->segment;
-	struct walk w = {.seat = seat, .now_ms = turn->now_ms, .budget = budget(s, turn)};
+	struct walk w = {.seat = seat, .now_ms = turn->now_ms, .full = !turn->free};
 	uint32_t x;
 
 	w.reason = claim(seat, turn, &x);
 	if (w.reason == EVICT_REASONS)
 		return false;
+	if (w.reason == EVICT_PROBATION || w.reason == EVICT_MAIN)
+		w.walks = w32_add(&s->header->walks, 1);
 	w.kind = w32_peek(&s->extents[x].kind) == LOG_MAIN ? LOG_MAIN : LOG_PROBATION;
 	if (w.reason != EVICT_EMPTY || w32_peek(&s->extents[x].entries)) /* E.5: nobody writes into it any more */
 		walk_extent(&w, x);
@@ -198,15 +188,12 @@ void room_make(struct seat *seat)
 	w32_store(&s->header->room_wanted, turn.free < want);
 }
 
-enum log_kind room_kind(const struct segment *s, const struct key *key)
+enum log_kind room_kind(const struct segment *s, const struct key *key, size_t value_size)
 {
-	uint64_t word;
+	uint64_t word = index_guess(s, key->hash);
 
-	if (s->geometry.flags & SHOAL_FIFO)
-		return LOG_PROBATION;
-	word = index_guess(s, key->hash);
 	if (!word)
-		return ghost_take(s, key->hash) ? LOG_MAIN : LOG_PROBATION;
+		return evict_admits(s, key->hash, (uint32_t)min_u64(log_length(s, key->size, value_size), s->geometry.extent_size));
 	if (!log_holds(s, SLOT_BYTES(word)))
 		return LOG_PROBATION;
 	return w32_peek(&s->extents[extent_of(s, SLOT_BYTES(word))].kind) == LOG_MAIN ? LOG_MAIN : LOG_PROBATION;
@@ -242,9 +229,12 @@ int room_reserve(struct seat *seat, unsigned word, enum log_kind kind, size_t ke
 	}
 	if (r == LOG_FULL)
 		return SHOAL_ERR_NO_SPACE;
-	if (!r && opened && !made)
-		room_make(seat);
-	else if (!r && opened)
+	if (r || !opened)
+		return r;
+	w32_store(&s->header->walks, 0);
+	if (made)
 		w32_store(&s->header->room_wanted, 1);
-	return r;
+	else
+		room_make(seat);
+	return SHOAL_OK;
 }

@@ -118,10 +118,13 @@ static uint64_t footprint_max(const struct geometry *g)
 	return align_up((uint64_t)g->max_entry + ENTRY_EXTRA, CACHE_LINE);
 }
 
-/* Extents that are not small beside the largest entries lose room at their ends. */
-static uint64_t extent_most(const struct geometry *g)
+/* 64 to 128, or as many as there are MiB. Extents that are not large beside the largest entries lose room at their ends;
+ * so do few extents, by their reserve. */
+static uint64_t extents_for(const struct geometry *g, uint64_t log)
 {
-	return max_u64(EXTENT_MAX, 2 * footprint_max(g));
+	uint64_t large = footprint_max(g), size = min_u64(max_u64(4 * large, log / (2 * EXTENTS_MIN)), log / EXTENTS_MIN);
+
+	return max_u64(log / max_u64(min_u64(size, max_u64(EXTENT_MAX, 2 * large)), large), 1);
 }
 
 /* Extents take what the tables leave; the tables of extents and index depend on it in turn, so they are sized for a
@@ -161,8 +164,7 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 	if (place_areas(g) > size / 2)
 		return SHOAL_ERR_INVALID;
 	log = size - g->log_at;
-	count = c->extents ? c->extents
-			   : max_u64(log / max_u64(footprint_max(g), min_u64(extent_most(g), log / EXTENTS_MIN)), 1);
+	count = c->extents ? c->extents : extents_for(g, log);
 	if (log / count < EXTENT_LEAST || log / count > EXTENT_LIMIT)
 		return SHOAL_ERR_INVALID;
 	g->extent_size = (uint32_t)(log / count / CACHE_LINE * CACHE_LINE);

@@ -257,7 +257,7 @@ static bool many_are_pinned(struct seat *seat, uint32_t own, uint64_t now_ms)
 	const struct segment *s = &seat->member->segment;
 	uint32_t most = s->geometry.extents / 4, threads;
 	uint64_t word = w64_peek(&s->header->pins), old = (now_ms - (word >> 24)) & 0xffffffffffu;
-	bool close = (uint64_t)(own + 1) * (word >> 8 & 0xffff) > most;
+	bool close = (uint64_t)(own + 1) * (word >> 8 & 0xffff) >= most;
 
 	if (likely(word && old < COUNT_AGAIN_MS && !(close && (old || (own >= 4 && !(own & (own - 1)))))))
 		return word & 1;

@@ -145,7 +145,7 @@ static CREW_UNUSED bool crew_await(word32 *w, uint32_t least)
 
 /* ---- children ---------------------------------------------------------------------------------------------- */
 
-static pid_t crew_fork(void (*body)(void *arg), void *arg)
+static CREW_UNUSED pid_t crew_fork(void (*body)(void *arg), void *arg)
 {
 	pid_t parent = getpid(), pid;
 
