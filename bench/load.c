@@ -346,7 +346,8 @@ static int prepare(struct load *load)
 	int rc = load->trace ? stream_trace(&load->stream, load->trace) : stream_zipf(&load->stream, load->keys, 0.99, 42);
 
 	if (rc) {
-		fprintf(stderr, "shoal-demo-load: %s: %s\n", load->trace ? load->trace : "stream", strerror(errno));
+		fprintf(stderr, "shoal-demo-load: %s:%s\n", load->trace ? load->trace : "stream",
+		        load->trace ? load->stream.trace.error : " out of memory");
 		return -1;
 	}
 	load->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -4,10 +4,7 @@
  */
 #include "stream.h"
 
-#include <errno.h>
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,47 +27,20 @@ int stream_zipf(struct stream *stream, unsigned keys, double exponent, uint64_t 
 	return 0;
 }
 
-static int append(struct stream *stream, size_t *capacity, struct stream_request request)
+int stream_trace(struct stream *stream, const char *path)
 {
-	if (stream->count == *capacity) {
-		size_t more = *capacity ? *capacity * 2 : 1 << 16;
-		struct stream_request *requests = realloc(stream->requests, more * sizeof(*requests));
-
-		if (!requests)
-			return -1;
-		stream->requests = requests;
-		*capacity = more;
-	}
-	stream->requests[stream->count++] = request;
+	memset(stream, 0, sizeof(*stream));
+	if (trace_read(&stream->trace, path))
+		return -1;
+	stream->count = stream->trace.count;
 	return 0;
 }
 
-int stream_trace(struct stream *stream, const char *path)
+static struct stream_request request_at(const struct stream *stream, size_t i)
 {
-	FILE *file = fopen(path, "r");
-	struct stream_request request;
-	size_t capacity = 0;
-	char line[128];
-	int rc = file ? 0 : -1;
+	const struct trace_request *request = &stream->trace.requests[i];
 
-	memset(stream, 0, sizeof(*stream));
-	while (!rc && fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "%" SCNu32 " %" SCNu32, &request.id, &request.size) == 2) {
-			rc = append(stream, &capacity, request);
-		} else {
-			errno = EINVAL;
-			rc = -1;
-		}
-	}
-	if (file)
-		fclose(file);
-	if (!rc && !stream->count) {
-		errno = EINVAL;
-		rc = -1;
-	}
-	if (rc)
-		stream_close(stream);
-	return rc;
+	return (struct stream_request){(uint32_t)stream->trace.ids[request->key], (uint32_t)request->size};
 }
 
 static double random_unit(struct stream *stream)
@@ -86,9 +56,9 @@ struct stream_request stream_next(struct stream *stream)
 	size_t low = 0, high;
 	double u;
 
-	if (stream->requests) {
+	if (stream->trace.requests) {
 		stream->next = (stream->next + 1) % stream->count;
-		return stream->requests[(stream->next + stream->count - 1) % stream->count];
+		return request_at(stream, (stream->next + stream->count - 1) % stream->count);
 	}
 	u = random_unit(stream);
 	high = stream->count - 1;
@@ -116,10 +86,10 @@ uint32_t stream_hottest(const struct stream *stream)
 	uint32_t ids[1000], hottest = 1;
 	size_t n = stream->next < 1000 ? stream->next : 1000, best = 0;
 
-	if (!stream->requests)
+	if (!stream->trace.requests)
 		return hottest;
 	for (size_t i = 0; i < n; i++)
-		ids[i] = stream->requests[stream->next - n + i].id;
+		ids[i] = request_at(stream, stream->next - n + i).id;
 	qsort(ids, n, sizeof(*ids), by_id);
 	for (size_t begin = 0, end; begin < n; begin = end) {
 		for (end = begin; end < n && ids[end] == ids[begin];)
@@ -134,7 +104,7 @@ uint32_t stream_hottest(const struct stream *stream)
 
 void stream_close(struct stream *stream)
 {
-	free(stream->requests);
+	trace_close(&stream->trace);
 	free(stream->cumulated);
 	memset(stream, 0, sizeof(*stream));
 }

@@ -5,16 +5,15 @@
 #ifndef STREAM_H
 #define STREAM_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "trace.h"
 
 struct stream_request {
 	uint32_t id, size; /* size 0: as it comes */
 };
 
 struct stream {
-	struct stream_request *requests; /* of a trace */
-	double *cumulated;               /* of Zipf: probability of ranks 0..i; rank i is item i + 1 */
+	struct trace trace;
+	double *cumulated; /* of Zipf: probability of ranks 0..i; rank i is item i + 1 */
 	size_t count, next;
 	uint64_t random;
 };
@@ -22,7 +21,7 @@ struct stream {
 /* 0, or -1 with errno. The same seed gives the same stream. */
 int stream_zipf(struct stream *stream, unsigned keys, double exponent, uint64_t seed);
 
-/* Lines "<key-id> <size>"; -1 with errno, EINVAL for a line that isn't one. A trace that ends begins again. */
+/* -1: see stream->trace.error. A trace that ends begins again; ids and sizes lose what is above 32 bits. */
 int stream_trace(struct stream *stream, const char *path);
 
 struct stream_request stream_next(struct stream *stream);
