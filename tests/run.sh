@@ -84,7 +84,7 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 . tests/packages.sh
-packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev patch'
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev patch zstd'
 [ "$tier" = quick ] || packages="$packages clang"
 [ ! -e tests/spin/run.sh ] || packages="$packages spin"
 # shellcheck disable=SC2086 # words
