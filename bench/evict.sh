@@ -10,8 +10,8 @@ usage: bench/evict.sh --traces DIR [REPLAY-OPTION...]
 Replays each DIR/NAME.txt.zst at 1%, 10% and 30% of its footprint, with both policies, and prints a Markdown table of
 miss ratios beside those that DIR/anchors.tsv has for other algorithms. Its columns, tab-separated: trace, mode, share,
 capacity, algorithm, request miss ratio; mode `bytes` is preferred to `count`, whose capacities are values of 4,096
-bytes. A trace without anchors is replayed, and judged by nothing. Further options go to bench/replay: --charge peak,
---processes 4, --extents 128.
+bytes. A trace without anchors is replayed, and judged by nothing. Further options go to bench/replay: --processes 4,
+--extents 128.
 
 Exit status 1 when a point is more than 1.5 points (hundredths) above S3FIFO, or more than 0.3 above FIFO, or the mean
 of all is not at least 1 below LRU, or a point that all of FIFO, LRU and S3FIFO agree about is elsewhere.

@@ -14,20 +14,14 @@
 #include <string.h>
 #include <time.h>
 
-#define BATCH 16          /* a switch of processes takes some microseconds, as long as many hits */
-#define RUNS_MOST 10      /* --charge peak */
-#define PEAK_ENOUGH 0.995 /* of the capacity */
-#define BRACKET_ENOUGH 1.003
+#define BATCH 16 /* a switch of processes takes some microseconds, as long as many hits */
 #define CAPACITY_MOST ((uint64_t)1 << 46)
-
-enum charge { CHARGE_LOG, CHARGE_PEAK };
 
 struct replay {
 	const char *path, *policy;
 	uint64_t capacity; /* bytes of values */
 	double share;      /* of the footprint, in place of a capacity; 0: none */
 	unsigned processes, batch, extents;
-	enum charge charge;
 	int json;
 
 	struct trace trace;
@@ -40,7 +34,6 @@ struct run {
 	struct shoal_stats stats;
 	uint64_t log_bytes;
 	double seconds;
-	unsigned runs; /* that it took to find the size */
 };
 
 /* ---- runs -------------------------------------------------------------------------------------------------- */
@@ -73,12 +66,12 @@ static int run_on(const struct replay *replay, const struct sizing_segment *segm
 	return 0;
 }
 
-static int run_once(const struct replay *replay, uint64_t log_bytes, unsigned extents, struct run *run)
+static int run_all(const struct replay *replay, struct run *run)
 {
 	struct sizing_wish wish = {
-		.log_bytes = log_bytes,
+		.log_bytes = sizing_log_bytes(&replay->sizing, replay->capacity),
 		.processes = replay->processes,
-		.extents = extents,
+		.extents = replay->extents,
 		.flags = strcmp(replay->policy, "fifo") ? 0 : SHOAL_FIFO,
 	};
 	struct sizing_segment segment;
@@ -89,66 +82,6 @@ static int run_once(const struct replay *replay, uint64_t log_bytes, unsigned ex
 	rc = run_on(replay, &segment, run);
 	shoal_close(segment.cache);
 	return rc;
-}
-
-/* The next log to try: at first in proportion to what the last one held, then between one that held too little and one
- * that held too much. */
-static double next_log(double small, double large, double filled)
-{
-	double factor = (1 + PEAK_ENOUGH) / 2 / filled;
-
-	if (small > 0 && large > 0)
-		return (small + large) / 2;
-	if (small > 0)
-		return small * (factor > BRACKET_ENOUGH ? factor : BRACKET_ENOUGH);
-	return large * factor;
-}
-
-/*
- * --charge peak: a log keeps some extents free and some half empty, so it never holds as many values as it could. Give
- * it more extents (of the same size) until the most that it held is the capacity. The run counts whose values came
- * closest to the capacity and stayed within.
- */
-static int run_to_the_peak(const struct replay *replay, struct run *best)
-{
-	uint64_t begin = sizing_log_bytes(&replay->sizing, replay->capacity);
-	double extents = replay->extents ? replay->extents : sizing_extents(&replay->sizing, begin);
-	double log_bytes = (double)begin, small = 0, large = 0, filled = 0, best_filled = -1;
-	unsigned runs;
-
-	for (runs = 0; runs < RUNS_MOST && best_filled < PEAK_ENOUGH; runs++) {
-		struct run run = {0};
-
-		if (small > 0 && large > 0 && large / small < BRACKET_ENOUGH)
-			break;
-		if (runs)
-			log_bytes = next_log(small, large, filled);
-		if (run_once(replay, (uint64_t)log_bytes, (unsigned)(extents * log_bytes / (double)begin), &run))
-			return -1;
-		filled = (double)run.result.value_bytes_peak / (double)replay->capacity;
-		*(filled <= 1 ? &small : &large) = log_bytes;
-		if (filled <= 1 && filled > best_filled) {
-			*best = run;
-			best_filled = filled;
-		}
-		if (filled <= 1 && !run.stats.evicted_extents)
-			break;
-	}
-	best->runs = runs;
-	if (best_filled >= 0)
-		return 0;
-	fputs("replay: found no log whose values stay within the capacity\n", stderr);
-	return -1;
-}
-
-static int run_all(const struct replay *replay, struct run *run)
-{
-	uint64_t log_bytes = sizing_log_bytes(&replay->sizing, replay->capacity);
-
-	if (replay->charge == CHARGE_PEAK)
-		return run_to_the_peak(replay, run);
-	run->runs = 1;
-	return run_once(replay, log_bytes, replay->extents, run);
 }
 
 /* ---- output ------------------------------------------------------------------------------------------------ */
@@ -175,8 +108,7 @@ static void print_json(const struct replay *replay, const struct run *run)
 	const struct play_result *result = &run->result;
 	const struct shoal_stats *stats = &run->stats;
 
-	printf("{\n  \"policy\": \"%s\",\n  \"charge\": \"%s\"", replay->policy,
-	       replay->charge == CHARGE_PEAK ? "peak" : "log");
+	printf("{\n  \"policy\": \"%s\"", replay->policy);
 	number("processes", replay->processes);
 	number("capacity", replay->capacity);
 	number("requests", result->requests);
@@ -195,12 +127,12 @@ static void print_json(const struct replay *replay, const struct run *run)
 	printf(",\n  \"header_bytes_per_entry\": %.1f", replay->sizing.header_bytes);
 	number("header_bytes", headers_in_log(replay, run));
 	number("log_bytes", run->log_bytes);
+	number("reserve_bytes", stats->bytes_reserve);
 	number("table_bytes", stats->bytes_overhead);
 	number("segment_bytes", stats->size);
 	number("extents", run->config.extents);
 	number("max_entry", run->config.max_entry);
 	number("mean_entry", run->config.mean_entry);
-	number("runs", run->runs);
 	printf(",\n  \"seconds\": %.3f\n}\n", run->seconds);
 }
 
@@ -234,6 +166,7 @@ static void print_table(const struct replay *replay, const struct run *run)
 	      100 * ratio(result->value_bytes_peak, replay->capacity), "the capacity");
 	share("log, bytes", run->log_bytes, 100 * ratio(run->log_bytes, replay->capacity), "the capacity");
 	share("headers and keys in it", headers, 100 * ratio(headers, run->log_bytes), "the log");
+	share("reserve beside it, bytes", stats->bytes_reserve, 100 * ratio(stats->bytes_reserve, run->log_bytes), "the log");
 	share("tables beside it, bytes", stats->bytes_overhead, 100 * ratio(stats->bytes_overhead, run->log_bytes),
 	      "the log");
 	printf("  %-28s %16.3f\n", "seconds", run->seconds);
@@ -244,7 +177,7 @@ static void print_table(const struct replay *replay, const struct run *run)
 static void usage(FILE *out)
 {
 	fputs("usage: replay --trace FILE --capacity BYTES [--policy s3fifo|fifo] [--processes N] [--extents N]\n"
-	      "              [--batch N] [--charge log|peak] [--json]\n"
+	      "              [--batch N] [--json]\n"
 	      "\n"
 	      "For each line \"<key-id> <size>\" of the trace: get the key; on a miss, set it to a value of that size.\n"
 	      "A hit changes nothing, and nothing is left out: the first request of a key is a miss.\n"
@@ -255,8 +188,6 @@ static void usage(FILE *out)
 	      "  --processes N      take turns at the requests, in the order of the trace; default 1\n"
 	      "  --batch N          requests in a turn; default 16\n"
 	      "  --extents N        that the log is cut into; default: the library's\n"
-	      "  --charge log       the log has room for so many bytes of values with their headers (default), or\n"
-	      "  --charge peak      it is made larger until the most values it held are so many bytes; takes some runs\n"
 	      "  --json             instead of a table\n"
 	      "\n"
 	      "The index and the other tables come on top. Values that don't fit an extent are not stored: each request\n"
@@ -299,12 +230,6 @@ static int parse_capacity(struct replay *replay, const char *text)
 	return 0;
 }
 
-static int parse_charge(struct replay *replay, const char *text)
-{
-	replay->charge = strcmp(text, "peak") ? CHARGE_LOG : CHARGE_PEAK;
-	return strcmp(text, "peak") && strcmp(text, "log") ? wrong("--charge", text) : 0;
-}
-
 static int parse_policy(struct replay *replay, const char *text)
 {
 	replay->policy = text;
@@ -314,7 +239,7 @@ static int parse_policy(struct replay *replay, const char *text)
 static const struct option options[] = {
 	{"trace", required_argument, NULL, 't'},   {"capacity", required_argument, NULL, 'c'},
 	{"policy", required_argument, NULL, 'p'},  {"processes", required_argument, NULL, 'n'},
-	{"extents", required_argument, NULL, 'x'}, {"charge", required_argument, NULL, 'g'},
+	{"extents", required_argument, NULL, 'x'},
 	{"batch", required_argument, NULL, 'b'},   {"json", no_argument, NULL, 'j'},
 	{"help", no_argument, NULL, 'h'},          {0},
 };
@@ -331,7 +256,6 @@ static int parse(struct replay *replay, int argc, char **argv)
 		case 'n': rc = parse_count("--processes", optarg, PLAY_PROCESSES_MOST, &replay->processes); break;
 		case 'b': rc = parse_count("--batch", optarg, UINT32_MAX, &replay->batch); break;
 		case 'x': rc = parse_count("--extents", optarg, UINT32_MAX, &replay->extents); break;
-		case 'g': rc = parse_charge(replay, optarg); break;
 		case 'j': replay->json = 1; break;
 		case 'h': usage(stdout); exit(0);
 		default: rc = -1;
@@ -359,7 +283,7 @@ static int prepare(struct replay *replay)
 
 int main(int argc, char **argv)
 {
-	struct replay replay = {.policy = "s3fifo", .processes = 1, .batch = BATCH, .charge = CHARGE_LOG};
+	struct replay replay = {.policy = "s3fifo", .processes = 1, .batch = BATCH};
 	struct run run = {0};
 	int rc;
 

@@ -13,8 +13,7 @@
 
 #define SEGMENT_LEAST ((uint64_t)1 << 20) /* shoal.h */
 #define PAGE_SIZE ((uint64_t)4096)
-#define EXTENTS_DEFAULT 64                 /* at least; the library's default */
-#define EXTENT_DEFAULT ((uint64_t)1 << 20) /* bytes at most, likewise, if the largest entry fits */
+#define EXTENTS_DEFAULT 64 /* at least; the library's default */
 #define ENTRY_HEADER 48
 #define ENTRY_MARGIN 160 /* between the largest entry and the extent that holds it: header and rounding */
 #define STEPS_MOST 16
@@ -94,14 +93,6 @@ uint64_t sizing_log_bytes(const struct sizing *sizing, uint64_t capacity)
 
 /* ---- the segment ------------------------------------------------------------------------------------------- */
 
-unsigned sizing_extents(const struct sizing *sizing, uint64_t log_bytes)
-{
-	uint64_t entry = PLAY_KEY_SIZE + sizing->largest + ENTRY_MARGIN;
-	uint64_t extents = log_bytes / (entry > EXTENT_DEFAULT ? entry : EXTENT_DEFAULT);
-
-	return (unsigned)(extents > EXTENTS_DEFAULT ? extents : EXTENTS_DEFAULT);
-}
-
 /* No larger than an extent, or the library would have to cut the log into fewer. */
 static size_t max_entry(const struct sizing *sizing, const struct sizing_wish *wish)
 {
@@ -127,7 +118,7 @@ static int open_one(const struct sizing_wish *wish, size_t size, struct sizing_s
 		        outcome == SHOAL_ERR_SYSTEM ? strerror(errno) : shoal_strerror(outcome));
 		return -1;
 	}
-	segment->log_bytes = stats.size - stats.bytes_overhead;
+	segment->log_bytes = stats.size - stats.bytes_overhead - stats.bytes_reserve;
 	return 0;
 }
 

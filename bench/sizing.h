@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * How large a segment has to be so that so many bytes of a trace's values fit into its log, with their headers. What
- * the tables take (index, processes, flights) comes on top, and the library alone knows how much that is: so segments
- * are made, asked for bytes_overhead, and made again a little larger or smaller.
+ * the tables take (index, processes, flights) and the extents that are kept free come on top, and the library alone
+ * knows how much that is: so segments are made, asked for bytes_overhead and bytes_reserve, and made again a little
+ * larger or smaller.
  */
 #ifndef SIZING_H
 #define SIZING_H
@@ -28,7 +29,7 @@ struct sizing_wish {
 struct sizing_segment {
 	struct shoal *cache;
 	struct shoal_config config;
-	uint64_t log_bytes;
+	uint64_t log_bytes; /* of its log, without the reserve */
 };
 
 /* The footprint alone, before the capacity is known. */
@@ -39,9 +40,6 @@ int sizing_of(const struct trace *trace, uint64_t capacity, unsigned extents, st
 
 /* The log that `capacity` bytes of values fill with their headers. */
 uint64_t sizing_log_bytes(const struct sizing *sizing, uint64_t capacity);
-
-/* As many as the library would cut that log into. */
-unsigned sizing_extents(const struct sizing *sizing, uint64_t log_bytes);
 
 /* Make the anonymous segment whose log is the largest that is not larger than wished. -1 after a message. */
 int sizing_open(const struct sizing *sizing, const struct sizing_wish *wish, struct sizing_segment *segment);

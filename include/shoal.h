@@ -481,7 +481,8 @@ struct shoal_stats {
 	uint32_t reserved32;
 	uint64_t grace_blocked_ms;
 	uint64_t frequency_writes; /* hits that wrote their entry's frequency; of hits_fresh + hits_stale */
-	uint64_t reserved[31];
+	uint64_t bytes_reserve;    /* of bytes_free and what is on its way to be: kept free, so that writers needn't wait */
+	uint64_t reserved[30];
 };
 
 int shoal_stats(struct shoal *cache, struct shoal_stats *stats);                               /* whole segment */

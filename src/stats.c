@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "evict.h"
 #include "histogram.h"
 #include "store.h"
 
@@ -153,6 +154,7 @@ EXPORT int shoal_stats(struct shoal *cache, struct shoal_stats *stats)
 	stats->reappended_bytes = w64_peek(&s->header->reappended_bytes);
 	stats->grace_blocked_ms = w64_peek(&s->header->grace_blocked_ms);
 	stats->frequency_writes = registry_touches(s);
+	stats->bytes_reserve = (uint64_t)evict_reserve(s) * s->geometry.extent_size;
 	urcu_bp_read_unlock();
 	return SHOAL_OK;
 }

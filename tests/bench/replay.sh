@@ -65,7 +65,7 @@ run fits trace 200%
 ok 'all requests are made' that fits "r['requests'] == 20000 and r['keys'] == $keys"
 ok 'what fits misses once' that fits "r['misses'] == $keys and r['evicted_extents'] == 0"
 ok 'ratios, bytes and costs add up' that fits "abs(r['miss_ratio'] - r['misses'] / r['requests']) < 1e-5 and 0 < r['byte_miss_ratio'] < 1 \
-	and r['value_bytes_peak'] <= r['footprint'] and r['segment_bytes'] == r['log_bytes'] + r['table_bytes'] \
+	and r['value_bytes_peak'] <= r['footprint'] and r['segment_bytes'] == r['log_bytes'] + r['reserve_bytes'] + r['table_bytes'] \
 	and abs(r['log_bytes'] - r['header_bytes'] - r['capacity']) < 0.01 * r['capacity']"
 ok 'what the README promises is there' that fits "all(k in r for k in ('reappended_bytes', 'hits_that_wrote'))"
 run three trace 200% --processes 3
@@ -77,10 +77,8 @@ echo '# two thirds of the footprint: it evicts'
 run fifo trace 66% --policy fifo
 run s3fifo trace 66% --policy s3fifo
 ok 'too small: more misses' that fifo "r['requests'] == 20000 and r['misses'] > $keys and r['evicted_extents'] > 0"
-ok 'values stay within the capacity' that fifo "0.8 * r['capacity'] < r['value_bytes_peak'] <= r['capacity']"
+ok 'values stay within the capacity' that fifo "0.9 * r['capacity'] < r['value_bytes_peak'] <= r['capacity']"
 ok 'both policies' that s3fifo "r['requests'] == 20000 and r['misses'] > $keys and r['policy'] == 's3fifo'"
-run peak trace 66% --charge peak
-ok 'charged at the peak it holds more' that peak "0.9 * r['capacity'] < r['value_bytes_peak'] <= r['capacity']"
 run two trace 66% --processes 2 --batch 1
 ok 'two processes evict, too' that two "r['requests'] == 20000 and r['misses'] > $keys and r['evicted_extents'] > 0"
 
