@@ -45,6 +45,11 @@ static struct ghosts *bucket_of(const struct segment *s, uint64_t mixed)
 	return &s->ghosts[(mixed & UINT32_MAX) * s->geometry.ghosts >> 32];
 }
 
+void ghost_prefetch(const struct segment *s, uint64_t hash)
+{
+	__builtin_prefetch(bucket_of(s, hash_mix(hash)), 1);
+}
+
 void ghost_add(const struct segment *s, uint64_t hash, uint32_t length, enum log_kind from)
 {
 	uint64_t mixed = hash_mix(hash), now = w64_add(&s->header->ghost_bytes[from], length) >> shift(s);

@@ -19,6 +19,8 @@
 
 #include "segment.h"
 
+void ghost_prefetch(const struct segment *s, uint64_t hash);
+
 /* The key of that hash was evicted from that log, with an entry of `length` bytes. */
 void ghost_add(const struct segment *s, uint64_t hash, uint32_t length, enum log_kind from);
 

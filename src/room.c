@@ -5,9 +5,10 @@
  */
 #include <string.h>
 
+#include "ghost.h"
 #include "room.h"
 
-#define BATCH 16u /* entries whose index lines are fetched side by side */
+#define BATCH 16u /* entries whose lines of index and ghosts are fetched side by side */
 
 /* ---- one extent -------------------------------------------------------------------------------------------- */
 
@@ -120,6 +121,7 @@ static void walk_extent(struct walk *w, uint32_t x)
 			f->key = (struct key){.data = f->e.key, .size = f->e.key_size, .keyspace = f->e.keyspace};
 			index_hash(s, &f->key);
 			index_prefetch(s, f->key.hash);
+			ghost_prefetch(s, f->key.hash);
 			n++;
 		}
 		for (i = 0; i < n; i++)
