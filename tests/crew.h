@@ -245,10 +245,11 @@ static CREW_UNUSED const struct segment *crew_segment(const struct shoal *cache)
 
 static CREW_UNUSED bool crew_is_head(const struct segment *s, uint32_t x)
 {
+	const word64 *heads = &s->header->heads[0][0];
 	uint32_t h;
 
 	for (h = 0; h < LOGS * HEADS_MAX; h++)
-		if ((uint32_t)w64_load(&s->header->heads[0][h]) == x + 1)
+		if ((uint32_t)w64_load(&heads[h]) == x + 1)
 			return true;
 	return false;
 }
