@@ -41,20 +41,6 @@ static bool is_dead(const struct walk *w, const struct log_entry *e)
 	       e->entry->generation <= w64_load(&s->keyspaces[e->keyspace].deleted);
 }
 
-/* A newer entry of the key beside this one: it is not worth moving (index.h, I.2). Older ones are removed. */
-static bool is_newest(struct seat *seat, const struct key *key, const struct index_hit *hit)
-{
-	struct index_hit newest = {0};
-	bool same;
-
-	index_settle(seat, key, READING, OTHER);
-	if (!index_find(seat, key, WANT_NEWEST, READING, OTHER, &newest))
-		return false;
-	same = SLOT_SAME(newest.word, hit->word);
-	rcu_clear(seat, newest.announced);
-	return same;
-}
-
 /* Append a copy, and let the slot point to it. False: no room. */
 static bool move_entry(struct walk *w, const struct log_entry *e, const struct index_hit *hit, enum log_kind to, unsigned frequency)
 {
@@ -99,9 +85,12 @@ static void walk_entry(struct walk *w, const struct found *f)
 	if (!index_locate(s, &f->key, f->offset, &hit, &alone))
 		return;
 	dead = w->reason == EVICT_EXPIRED || is_dead(w, &f->e);
-	if (!dead && evict_keeps(s, w->reason, w->kind, SLOT_FREQUENCY_OF(hit.word), w->walks, &to, &left) &&
-	    (alone || is_newest(w->seat, &f->key, &hit)) && move_entry(w, &f->e, &hit, to, left))
-		return;
+	if (!dead && evict_keeps(s, w->reason, w->kind, SLOT_FREQUENCY_OF(hit.word), w->walks, &to, &left)) {
+		if (!alone)
+			index_settle(w->seat, &f->key, READING, OTHER); /* if this is the older one, it doesn't move */
+		if (move_entry(w, &f->e, &hit, to, left))
+			return;
+	}
 	drop_entry(w, f, &hit, alone, dead);
 }
 
