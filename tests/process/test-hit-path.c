@@ -122,15 +122,18 @@ static void child_main(struct shoal_keyspace *k, enum what what, unsigned warm)
 
 static struct path path_of(enum what what, unsigned warm, const char *name)
 {
-	char value[100] = "a value of one hundred bytes";
+	static char value[100] = "a value of one hundred bytes", filler[1000];
 	struct shoal_keyspace *k;
 	struct shoal *cache;
 	struct path path;
 	pid_t child;
+	int i;
 
 	assert_int_equal(shoal_open(NULL, NULL, &cache), SHOAL_OK);
 	assert_int_equal(shoal_keyspace_open(cache, "path", 1, NULL, &k), SHOAL_OK);
 	assert_int_equal(shoal_set(k, "the key of twenty b.", 20, value, sizeof(value)), SHOAL_OK);
+	for (i = 0; i < 1200; i++) /* until its extent is full: hits count from then on */
+		assert_int_equal(shoal_set(k, "filler", 6, filler, sizeof(filler)), SHOAL_OK);
 	child = fork();
 	if (!child)
 		child_main(k, what, warm);

@@ -796,6 +796,10 @@ static void scan_tells_ages(void **state)
 	assert_set(p->k, "a", "12345");
 	assert_int_equal(shoal_set_ttl(p->k, STR("bb"), "12345", 5, 10, 0), SHOAL_OK);
 	assert_int_equal(shoal_set_ttl(p->k, STR("ccc"), "12345", 5, SHOAL_FOREVER, 0), SHOAL_OK);
+	for (i = 0; i < 300; i++) { /* until their extent is full: hits count from then on */
+		assert_int_equal(shoal_set(p->k, STR("fill"), big, 1000), SHOAL_OK);
+		assert_int_equal(shoal_delete(p->k, STR("fill")), SHOAL_OK);
+	}
 	for (i = 0; i < 5; i++)
 		assert_gives(p->k, "a", "12345");
 	pass_ms(p->clock, 30);
