@@ -16,6 +16,7 @@
 #define EXTENTS_DEFAULT 64 /* at least; the library's default */
 #define ENTRY_HEADER 48
 #define ENTRY_MARGIN 160 /* between the largest entry and the extent that holds it: header and rounding */
+#define FLIGHT_BYTES 128 /* about: the least segment gives up to 7/16 of it to tables that nobody uses */
 #define STEPS_MOST 16
 
 static uint64_t padded(uint64_t bytes)
@@ -109,6 +110,7 @@ static int open_one(const struct sizing_wish *wish, size_t size, struct sizing_s
 	int outcome;
 
 	segment->config.size = size;
+	segment->cache = NULL;
 	outcome = shoal_open(NULL, &segment->config, &segment->cache);
 	if (outcome == SHOAL_OK)
 		outcome = shoal_stats(segment->cache, &stats);
@@ -125,8 +127,8 @@ static int open_one(const struct sizing_wish *wish, size_t size, struct sizing_s
 static int too_small(const struct sizing *sizing, const struct sizing_segment *segment)
 {
 	fprintf(stderr,
-	        "replay: the capacity is too small: the least segment (1 MiB) holds %.0f bytes of these values\n",
-	        (double)segment->log_bytes / (1 + sizing->header_bytes / sizing->mean_value));
+	        "replay: the capacity is too small: the least segment (1 MiB) can't hold less than %.0f bytes of these values\n",
+	        (double)(segment->log_bytes - SEGMENT_LEAST * 7 / 16) / (1 + sizing->header_bytes / sizing->mean_value));
 	return -1;
 }
 
@@ -166,8 +168,12 @@ int sizing_open(const struct sizing *sizing, const struct sizing_wish *wish, str
 		if (segment->log_bytes <= wish->log_bytes && segment->log_bytes + slack >= wish->log_bytes)
 			return 0;
 		shoal_close(segment->cache);
-		if (size == SEGMENT_LEAST && segment->log_bytes > wish->log_bytes)
-			return too_small(sizing, segment);
+		if (size == SEGMENT_LEAST && segment->log_bytes > wish->log_bytes) {
+			if (segment->log_bytes - wish->log_bytes > SEGMENT_LEAST * 7 / 16)
+				return too_small(sizing, segment);
+			segment->config.max_flights += (unsigned)((segment->log_bytes - aim) / FLIGHT_BYTES);
+			continue;
+		}
 		size = next_size(size, aim, segment->log_bytes);
 	}
 	fputs("replay: found no segment whose log has the wanted size\n", stderr);
