@@ -69,14 +69,13 @@ static int run_on(const struct replay *replay, const struct sizing_segment *segm
 static int run_all(const struct replay *replay, struct run *run)
 {
 	struct sizing_wish wish = {
-		.log_bytes = sizing_log_bytes(&replay->sizing, replay->capacity),
 		.processes = replay->processes,
-		.extents = replay->extents,
 		.flags = strcmp(replay->policy, "fifo") ? 0 : SHOAL_FIFO,
 	};
 	struct sizing_segment segment;
 	int rc;
 
+	sizing_log(&replay->sizing, replay->capacity, replay->extents, &wish);
 	if (sizing_open(&replay->sizing, &wish, &segment))
 		return -1;
 	rc = run_on(replay, &segment, run);

@@ -14,6 +14,8 @@
 #define SEGMENT_LEAST ((uint64_t)1 << 20) /* shoal.h */
 #define PAGE_SIZE ((uint64_t)4096)
 #define EXTENTS_DEFAULT 64 /* at least; the library's default */
+#define RESERVE 2 /* of so few extents; likewise */
+#define FEW 64    /* values in an extent, that lose a part of it unless they fill it */
 #define ENTRY_HEADER 48
 #define ENTRY_MARGIN 160 /* between the largest entry and the extent that holds it: header and rounding */
 #define FLIGHT_BYTES 128 /* about: the least segment gives up to 7/16 of it to tables that nobody uses */
@@ -51,14 +53,16 @@ static struct sum add_up(const struct trace *trace, uint64_t most)
 	return sum;
 }
 
-static uint64_t largest_of(const struct trace *trace)
+static void find_ends(const struct trace *trace, struct sizing *sizing)
 {
-	uint64_t largest = 0;
+	sizing->smallest = UINT64_MAX;
+	sizing->largest = 0;
+	for (size_t i = 0; i < trace->count; i++) {
+		uint64_t size = trace->requests[i].size;
 
-	for (size_t i = 0; i < trace->count; i++)
-		if (trace->requests[i].size > largest)
-			largest = trace->requests[i].size;
-	return largest;
+		sizing->smallest = size < sizing->smallest ? size : sizing->smallest;
+		sizing->largest = size > sizing->largest ? size : sizing->largest;
+	}
 }
 
 uint64_t sizing_footprint(const struct trace *trace)
@@ -79,17 +83,26 @@ int sizing_of(const struct trace *trace, uint64_t capacity, unsigned extents, st
 	}
 	*sizing = (struct sizing){
 		.footprint = sizing_footprint(trace),
-		.largest = largest_of(trace),
 		.mean_entry = (PLAY_KEY_SIZE + sum.values / sum.keys) / 2,
 		.mean_value = (double)sum.values / (double)sum.keys,
 		.header_bytes = (double)(sum.entries - sum.values) / (double)sum.keys,
 	};
+	find_ends(trace, sizing);
 	return 0;
 }
 
-uint64_t sizing_log_bytes(const struct sizing *sizing, uint64_t capacity)
+void sizing_log(const struct sizing *sizing, uint64_t capacity, unsigned extents, struct sizing_wish *wish)
 {
-	return (uint64_t)((double)capacity * (1 + sizing->header_bytes / sizing->mean_value));
+	uint64_t values = sizing->largest ? capacity / sizing->largest : 0, each = values / (EXTENTS_DEFAULT - RESERVE), full;
+	double entry = (double)sizing->largest + sizing->header_bytes;
+
+	wish->log_bytes = (uint64_t)((double)capacity * (1 + sizing->header_bytes / sizing->mean_value));
+	wish->extents = extents;
+	if (extents || sizing->smallest != sizing->largest || each < 1 || each >= FEW)
+		return;
+	full = values / each - 1; /* for a moment one of the reserve is filled, too */
+	wish->extents = (unsigned)full + RESERVE;
+	wish->log_bytes = full * (uint64_t)(((double)each + 0.5) * entry); /* half an entry on the safe side */
 }
 
 /* ---- the segment ------------------------------------------------------------------------------------------- */

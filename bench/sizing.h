@@ -14,7 +14,7 @@
 
 struct sizing {
 	uint64_t footprint;  /* sum of each key's size at its first request */
-	uint64_t largest;    /* value */
+	uint64_t smallest, largest; /* value */
 	double mean_value;   /* of what can be stored */
 	double header_bytes; /* of such an entry: what it takes in the log beside its value, on average */
 	uint64_t mean_entry; /* for the index: half of that mean, since small ones may stay longer than large ones */
@@ -38,8 +38,9 @@ uint64_t sizing_footprint(const struct trace *trace);
 /* -1 after a message: the trace has no bytes to store. */
 int sizing_of(const struct trace *trace, uint64_t capacity, unsigned extents, struct sizing *sizing);
 
-/* The log that `capacity` bytes of values fill with their headers. */
-uint64_t sizing_log_bytes(const struct sizing *sizing, uint64_t capacity);
+/* The log that `capacity` bytes of values fill with their headers: *wish but for the processes and flags. Few values of one
+ * size need extents that they fill, unless the number of extents is given. */
+void sizing_log(const struct sizing *sizing, uint64_t capacity, unsigned extents, struct sizing_wish *wish);
 
 /* Make the anonymous segment whose log is the largest that is not larger than wished. -1 after a message. */
 int sizing_open(const struct sizing *sizing, const struct sizing_wish *wish, struct sizing_segment *segment);
