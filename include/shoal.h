@@ -479,7 +479,7 @@ struct shoal_stats {
 	uint64_t evicted_entries, evicted_extents, reappended_bytes;
 	uint32_t processes, threads, pins, flights, permits_used;
 	uint32_t reserved32;
-	uint64_t grace_blocked_ms;
+	uint64_t grace_blocked_ms; /* time that evicted extents had to wait for readers to leave them */
 	uint64_t frequency_writes; /* hits that wrote their entry's frequency; of hits_fresh + hits_stale */
 	uint64_t bytes_reserve;    /* of bytes_free and what is on its way to be: kept free, so that writers needn't wait */
 	uint64_t reserved[30];

@@ -83,8 +83,24 @@ bool extents_claim(struct seat *seat, uint32_t x)
 
 void extents_retire(struct seat *seat, uint32_t x)
 {
+	w64_poke(&seat->member->segment.extents[x].until_ms, 0);
 	extents_move(seat, x, extents_word(&seat->member->segment, x), EXTENT_RETIRED);
 	rcu_clear(seat, WALKING);
+}
+
+/* A grace period is over, or is found not to be: the first to find that notes since when. */
+static bool collect(struct seat *seat, uint32_t x, uint64_t word, bool held)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t now = clock_coarse_ms(&s->clock), since = w64_peek(&s->extents[x].until_ms);
+
+	if (held && !since)
+		w64_poke(&s->extents[x].until_ms, now);
+	if (held || !extents_move(seat, x, word, EXTENT_FREE))
+		return false;
+	if (since && since < now)
+		w64_add(&s->header->grace_blocked_ms, now - since);
+	return true;
 }
 
 unsigned extents_collect(struct seat *seat)
@@ -103,7 +119,7 @@ unsigned extents_collect(struct seat *seat)
 	if (!n || rcu_announced(s, seat, READING, candidates, n, held))
 		return 0;
 	for (i = 0; i < n; i++)
-		freed += !held[i] && extents_move(seat, candidates[i], words[i], EXTENT_FREE);
+		freed += collect(seat, candidates[i], words[i], held[i]);
 	return freed;
 }
 

@@ -146,7 +146,7 @@ struct extent {
 	word32 entries;   /* index slots that point into it, or more (E.5); counted by who changes the index */
 	word64 live;      /* their bytes */
 	word64 stamp;     /* OPEN: the last one drawn when it was opened; then its own, the order of sealing */
-	word64 until_ms;  /* latest end of life of its entries, UINT64_MAX = for ever */
+	word64 until_ms;  /* latest end of life of its entries, UINT64_MAX = for ever; RETIRED: blocked since then, 0 = not */
 	word32 kind;      /* which log it is of; written by the opener */
 };
 _Static_assert(sizeof(struct extent) == CACHE_LINE, "one line per extent");

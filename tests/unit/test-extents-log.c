@@ -76,9 +76,13 @@ static void an_extent_comes_round(void **state)
 	free_ones = extents_count(in->s, EXTENT_FREE);
 	rcu_announce(in->seat, READING, x); /* E.2 */
 	assert_int_equal(extents_collect(in->seat), 0);
+	pass_ms(in->p.clock, 40);
+	assert_int_equal(extents_collect(in->seat), 0);
 	assert_int_equal(state_of(in, x), EXTENT_RETIRED);
+	pass_ms(in->p.clock, 2);
 	rcu_clear(in->seat, READING);
 	assert_int_equal(extents_collect(in->seat), 1);
+	assert_int_equal(stats_of(in->p.cache).grace_blocked_ms, 42);
 	assert_int_equal(state_of(in, x), EXTENT_FREE);
 	assert_int_equal(extents_count(in->s, EXTENT_FREE), free_ones + 1);
 	assert_true(EXTENT_SEQUENCE(extents_word(in->s, x)) > EXTENT_SEQUENCE(word));
