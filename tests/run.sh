@@ -20,7 +20,7 @@ usage() {
 	sed -n '4,17s/^# \{0,1\}//p' tests/run.sh
 }
 
-tier=quick
+tier=quick nightly=
 [ "${CI-}" = true ] && tier=ci
 only=
 while [ $# -gt 0 ]; do
@@ -43,7 +43,7 @@ done
 case $tier in
 quick) seconds=${SHOAL_TEST_SECONDS:-10} short=$seconds ;;
 ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 ;;
-night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 ;;
+night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 nightly=--night ;;
 esac
 
 passed=0 failed=0 skipped=0
@@ -212,7 +212,7 @@ if [ "$tier" != quick ]; then
 fi
 
 if wanted model && [ -e tests/spin/run.sh ]; then
-	program spin ./tests/spin/run.sh
+	program spin ./tests/spin/run.sh ${nightly:+"$nightly"}
 fi
 
 # Each rule of the policy, broken: some test has to notice.

@@ -26,7 +26,8 @@
  *  - Having aborted a claim behind mine I go on and don't look there again, or two claimants repeat it for ever
  *    (look_again).
  *
- * Not modelled: keyspace barriers, expire's stale copy, several leaderships of one thread, replaced words of another key.
+ * Keyspace barriers, expire's stale copy and entries that eviction appends again: expire.pml. Not modelled: several
+ * leaderships of one thread, replaced words of another key.
  * I4 (visible generations never go back) is checked where there is no set: one stopped in its index step may insert late.
  *
  * Every process can be killed at every step (MAXK), or stopped for ever (MAXS); a leader can be late (MAXL).

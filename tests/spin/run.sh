@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Checks flight.pml and permit.pml exhaustively, and that each mutant of them is caught.
+# Checks flight.pml, expire.pml and permit.pml exhaustively, and that each mutant of them is caught.
 #   run.sh           the configurations of a few minutes
-#   run.sh --night   larger ones too
+#   run.sh --night   larger ones too: a quarter of an hour of one processor, up to 2.6 GB
 # The searches are complete (no bitstate, no hashing of states), without partial order reduction, each below 4 GB.
 # Needs spin and a C compiler.
 set -u
@@ -131,6 +131,32 @@ mutants() {
   caught record_in_slot safety -DNC=2 -DNS=1 -DCALLERS=2 -DDELETERS=2 -DMAXK=0 -DMAXL=0
 }
 
+expire_configurations() {
+  holds expire/duplicates safety -DMOVES=2 -DDROPS=1 -DMAXK=1
+  holds expire/expire safety -DNC=1 -DEXPIRERS=2 -DMOVES=1 -DFULL=1
+  holds expire/delete safety -DNC=1 -DDELETERS=1 -DMOVES=1 -DMAXK=1
+  holds expire/set safety -DNC=1 -DSETTERS=1 -DMOVES=1
+  holds expire/barrier safety -DBARRIERS=1 -DMOVES=1
+}
+
+night_expire_configurations() {
+  holds night/expire-delete safety -DDELETERS=1 -DMOVES=1
+  holds night/expire-delete-barrier safety -DNC=1 -DDELETERS=1 -DBARRIERS=1
+  holds night/expire-set safety -DNC=1 -DSETTERS=1 -DMOVES=1 -DDROPS=1
+  holds night/expire-kill safety -DNC=1 -DEXPIRERS=2 -DMOVES=1 -DMAXK=1
+}
+
+expire_mutants() {
+  caught copy_is_newer safety -DNC=1 -DDELETERS=1 -DLOADERS=0
+  caught copy_goes_anywhere safety -DNC=1 -DDELETERS=1 -DLOADERS=0
+  caught copy_over_anything safety -DNC=1 -DSETTERS=1 -DLOADERS=0
+  caught copy_first safety -DNC=1
+  caught no_kill safety -DNC=1 -DDROPS=1
+  caught drawn_late safety -DNC=1 -DBARRIERS=1
+  caught moved_by_generation safety -DNC=1 -DMOVES=1 -DLOADERS=0
+  caught moved_anyhow safety -DNC=1 -DMOVES=1 -DDELETERS=1 -DLOADERS=0
+}
+
 alone='-DNP=2 -DCOARSE=1'          # permits: with every access a step but for kick_next
 order='-DNP=3 -DCOARSE=1 -DSLICES=0' # nobody wakes but by being told
 
@@ -177,10 +203,15 @@ permit_mutants() {
 configurations
 [ -z "$night" ] || night_configurations
 mutants
-model=permit
+model=expire
+expire_configurations
+[ -z "$night" ] || night_expire_configurations
+level=-O0 # they are caught sooner than the compiler is done with -O2
+expire_mutants
+model=permit level=-O2
 permit_configurations
 [ -z "$night" ] || night_permit_configurations
-level=-O0 # they are caught sooner than the compiler is done with -O2
+level=-O0
 permit_mutants
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
