@@ -826,6 +826,37 @@ static void not_early(void **state)
 	}
 }
 
+/* exp(-left / cost) of the readers, right after a load, too, if it was held up: 20 s of a life of 60 s is one in 20. So a
+ * load that the machine stalled is soon repeated, well within its lease, and nobody waits for it. */
+static void what_was_held_up_is_refreshed_soon(void **state)
+{
+	enum { STALLED = 1000, STALL_MS = 20000 };
+	static const struct shoal_policy policy = {.fresh_ms = 60000, .jitter_permille = SHOAL_NONE};
+	struct place *p = *state;
+	struct shoal_keyspace *k = keyspace(p->cache, "stalled", &policy);
+	struct shoal_load *load;
+	struct shoal_value value;
+	unsigned i, early;
+	char key[16];
+	int r;
+
+	for (i = 0; i < STALLED; i++) {
+		snprintf(key, sizeof(key), "%u", i);
+		load = begins(k, key, SHOAL_LEAD);
+		pass_ms(p->clock, STALL_MS);
+		assert_publishes(load, "x", SHOAL_OK);
+		r = shoal_begin(k, STR(key), &load, &value);
+		assert_true(r == SHOAL_OK || r == SHOAL_REFRESH);
+		assert_int_equal(value.freshness, SHOAL_FRESH);
+		shoal_release(&value);
+		shoal_load_cancel(load);
+	}
+	early = (unsigned)counts_of(k).early_refreshes;
+	printf("# loads held up for a third of their life: %u of %d refreshed by the next reader, 50 expected\n", early, STALLED);
+	assert_in_range(early, 10, 110); /* 50 +- 7 */
+	assert_int_equal(counts_of(k).loads, STALLED + early);
+}
+
 /* While it runs, and while its failure is remembered, the others have the fresh value; so has who refreshed. */
 static void an_early_refresh_may_fail(void **state)
 {
@@ -1261,6 +1292,7 @@ int main(void)
 		CASE(a_hot_key_never_misses),
 		CASE(beta_sets_how_early),
 		CASE(not_early),
+		CASE(what_was_held_up_is_refreshed_soon),
 		CASE(an_early_refresh_may_fail),
 		CASE(failures_back_off),
 		CASE(a_long_retry_is_kept),
