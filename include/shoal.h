@@ -281,8 +281,8 @@ int shoal_scan(struct shoal *cache, const char *keyspace, shoal_visit *visit, vo
 /*
  * Publishes with the calls below and returns 0, or returns its own non-zero error code. Runs in the calling thread;
  * it may use the cache, also for other keys. One that returns 0 without publishing has failed (load_error 0). One
- * that leaves by pthread_exit or cancellation ends its load as a failure; one that longjmps out holds it until its
- * lease ends.
+ * that leaves by pthread_exit or cancellation ends its load as a failure; one that longjmps out holds it, and its
+ * permit, until its lease ends: till then others wait for the key, and its thread is told DEADLOCK.
  */
 typedef int shoal_loader(struct shoal_load *load, const void *key, size_t key_size, void *arg);
 

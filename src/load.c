@@ -190,13 +190,13 @@ static void lead(struct shoal_load *l)
 }
 
 /* A load inside a loader runs while that one waits for it: the outer permit is enough, or the two would wait for each
- * other where there is but one. */
+ * other where there is but one. Not one whose lease is over: another may have it, and its loader may be gone by longjmp. */
 static bool is_permitted_already(const struct seat *seat)
 {
 	const struct shoal_load *l;
 
 	for (l = seat->loading; l; l = l->outer)
-		if (l->permitted)
+		if (l->permitted && permit_is_held(&l->permit))
 			return true;
 	return false;
 }
@@ -231,12 +231,13 @@ static int give_error(struct shoal_value *value, int error, int result)
 	return result;
 }
 
+/* The token, too: our own flight may have been ended, and its slot be another's. */
 static bool is_loading_here(const struct seat *seat, const struct ticket *t)
 {
 	const struct shoal_load *l;
 
 	for (l = seat->loading; l; l = l->outer)
-		if (l->coalesced && l->state == LEADING && l->ticket.slot == t->slot)
+		if (l->coalesced && l->state == LEADING && l->ticket.slot == t->slot && l->ticket.token == t->token)
 			return true;
 	return false;
 }

@@ -529,6 +529,12 @@ void permit_sleep(const struct permit_ticket *t, uint64_t deadline_ns)
 
 /* ---- the holder -------------------------------------------------------------------------------------------- */
 
+bool permit_is_held(const struct permit_ticket *t)
+{
+	return PERMIT_STATE(t->word) == PERMIT_HELD && w64_load(&node_of(t)->word) == t->word &&
+	       t->until > clock_ms(&segment_of(t)->clock);
+}
+
 bool permit_renew(struct permit_ticket *t, uint32_t lease_ms)
 {
 	uint64_t until = clock_ms(&segment_of(t)->clock) + lease_ms;

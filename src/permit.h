@@ -59,6 +59,8 @@ void permit_sleep(const struct permit_ticket *ticket, uint64_t deadline_ns);
 /* Has somebody told us to poll? For those who can't sleep. */
 bool permit_is_kicked(const struct permit_ticket *ticket);
 
+/* Is it had, and within its lease? */
+bool permit_is_held(const struct permit_ticket *ticket);
 /* False: the lease was over, and somebody has noticed. */
 bool permit_renew(struct permit_ticket *ticket, uint32_t lease_ms);
 /* The end of a ticket, GRANTED or WAIT; whoever is next is woken. False: it was not ours any more. */

@@ -814,6 +814,40 @@ static int begin_again(struct shoal_load *load, const void *key, size_t key_size
 	return shoal_load_publish(load, "x", 1);
 }
 
+enum { ALL_FLIGHTS = 16 };
+
+static int ended_meanwhile(struct shoal_load *load, const void *key, size_t key_size, void *arg)
+{
+	struct shoal_load *others[ALL_FLIGHTS];
+	struct shoal_keyspace *k = arg;
+	char other[16];
+	int i;
+
+	assert_int_equal(shoal_delete(k, key, key_size), SHOAL_MISS);
+	for (i = 0; i < ALL_FLIGHTS; i++) {
+		snprintf(other, sizeof(other), "other%d", i);
+		others[i] = leads(k, other);
+		shoal_load_cancel(waits(k, other)); /* no deadlock: it is not this loader's */
+	}
+	for (i = 0; i < ALL_FLIGHTS; i++)
+		shoal_load_cancel(others[i]);
+	return shoal_load_publish(load, STR("mine"));
+}
+
+/* A loader's flight was ended by a delete, and another key has its slot. */
+static void a_slot_that_was_ours_is_no_deadlock(void **state)
+{
+	struct place p = open_place(NULL, &(struct shoal_config){.size = 8 << 20, .max_flights = ALL_FLIGHTS});
+	struct shoal_value value;
+
+	assert_int_equal(shoal_fetch(p.k, STR("a"), ended_meanwhile, p.k, &value), SHOAL_OK);
+	assert_true(holds(&value, "mine"));
+	shoal_release(&value);
+	assert_misses(p.k, "a");
+	assert_int_equal(counts_of(p.k).uncached, 0); /* all slots were used */
+	close_place(&p);
+}
+
 static void a_step_inside_a_loader_is_a_deadlock(void **state)
 {
 	struct place *p = *state;
@@ -977,6 +1011,76 @@ static void a_thread_leaves_a_refresh(void **state)
 	pthread_join(thread, NULL);
 	assert_int_equal(stats_of(p->cache).pins, 0);
 	assert_int_equal(stats_of(p->cache).threads, 1);
+}
+
+struct jump {
+	struct place *p;
+	word32 jumped, go, wrong;
+	jmp_buf out;
+};
+
+static int jumping_loader(struct shoal_load *load, const void *key, size_t key_size, void *arg)
+{
+	longjmp(((struct jump *)arg)->out, 1);
+}
+
+static int loads_of_another(struct shoal_load *load, const void *key, size_t key_size, void *arg)
+{
+	return shoal_load_publish(load, "x", 1);
+}
+
+#define note_wrong(condition) w32_add(&j->wrong, !(condition))
+
+/* Its flight and its permit are held till the lease is over; then the thread has none that would do for others. */
+static void *jump_out(void *arg)
+{
+	struct jump *j = arg;
+	struct shoal_load *load, *other;
+	struct shoal_value value;
+
+	if (!setjmp(j->out))
+		shoal_fetch(j->p->k, STR("a"), jumping_loader, j, &value);
+	note_wrong(shoal_begin(j->p->k, STR("a"), &load, &value) == SHOAL_ERR_DEADLOCK);
+	post(&j->jumped);
+	await(&j->go, 1);
+	note_wrong(shoal_begin(j->p->k, STR("b"), &load, &value) == SHOAL_LEAD);
+	note_wrong(stats_of(j->p->cache).permits_used == 1);
+	note_wrong(shoal_begin(j->p->k, STR("c"), &other, &value) == SHOAL_WAIT);
+	shoal_load_cancel(other);
+	shoal_load_cancel(load);
+	note_wrong(shoal_fetch(j->p->k, STR("a"), loads_of_another, j, &value) == SHOAL_OK);
+	shoal_release(&value);
+	return NULL;
+}
+
+static void a_loader_jumps_out(void **state)
+{
+	struct place p = open_place(NULL, &(struct shoal_config){.size = 8 << 20, .max_loads = 1});
+	struct shoal_policy policy = steady;
+	struct shoal_load *waiter, *queued;
+	struct jump j = {.p = &p};
+	struct shoal_value value;
+	pthread_t thread;
+
+	policy.lease_ms = 400;
+	p.k = keyspace(p.cache, "jump", &policy);
+	assert_int_equal(pthread_create(&thread, NULL, jump_out, &j), 0);
+	assert_true(await(&j.jumped, 1));
+	waiter = waits(p.k, "a");
+	queued = waits(p.k, "d");
+	pass_ms(p.clock, 399);
+	assert_waited(waiter, SHOAL_ERR_TIMEOUT, NULL);
+	assert_int_equal(shoal_wait(queued, 0, &value), SHOAL_ERR_BUSY);
+	shoal_load_cancel(waiter);
+	shoal_load_cancel(queued);
+	pass_ms(p.clock, 1);
+	post(&j.go);
+	pthread_join(thread, NULL);
+	assert_int_equal(w32_load(&j.wrong), 0);
+	assert_gives(p.k, "a", "x");
+	assert_int_equal(stats_of(p.cache).permits_used + stats_of(p.cache).flights + stats_of(p.cache).pins, 0);
+	assert_int_equal(stats_of(p.cache).threads, 1);
+	close_place(&p);
 }
 
 static int sleeping_loader(struct shoal_load *load, const void *key, size_t key_size, void *arg)
@@ -1183,11 +1287,13 @@ int main(void)
 		CASE(fetch_gives_what_is_not_stored),
 		CASE(loaders_may_load),
 		CASE(a_step_inside_a_loader_is_a_deadlock),
+		cmocka_unit_test(a_slot_that_was_ours_is_no_deadlock),
 		CASE(a_loader_may_end_its_load),
 		CASE(fetch_times_out),
 		CASE(a_crowd_loads_once),
 		CASE(a_thread_leaves_its_loaders),
 		CASE(a_thread_leaves_a_refresh),
+		cmocka_unit_test(a_loader_jumps_out),
 		CASE(a_cancelled_thread_fails_its_load),
 		CASE(a_load_is_handed_to_another_thread),
 		CASE(a_wait_is_handed_to_another_thread),
