@@ -113,6 +113,11 @@ byte kills, stops, lates, passes;
 #define H_OWN (ks(me) -> h1 : h0)
 #define Q_OWN (ks(me) -> q1 : q0)
 #define HAS_FREE (room(M, h0 + h1) && room(B, H_OWN))
+#ifdef MUTANT_own_not_counted
+#define HAS_PERMIT (room(M, h0 + h1))
+#else
+#define HAS_PERMIT (room(M, h0 + h1) && room(B, H_OWN))
+#endif
 #define IS_TURN (room(M, h0 + h1 + min(q0, room(B, h0)) + min(q1, room(B, h1))) && room(B, H_OWN + Q_OWN))
 
 inline consider(i) { /* find_next */
@@ -301,9 +306,9 @@ walked:
 #endif
          :: phase == BURY && found -> again = 1; taken = 0; phase = SURVEY; goto walk
          :: phase == BURY && !found -> taken = 0; goto refused
-         :: (phase == FITS || phase == ALONE) && room(M, h0 + h1) && room(B, H_OWN) -> goto hold
-         :: phase == FITS && !(room(M, h0 + h1) && room(B, H_OWN)) -> phase = ALONE; goto walk
-         :: phase == ALONE && !(room(M, h0 + h1) && room(B, H_OWN)) -> goto give_way
+         :: (phase == FITS || phase == ALONE) && HAS_PERMIT -> goto hold
+         :: phase == FITS && !HAS_PERMIT -> phase = ALONE; goto walk
+         :: phase == ALONE && !HAS_PERMIT -> goto give_way
          :: phase == OCCUPIED && room(M, h0 + h1)
          :: phase == OCCUPIED && !room(M, h0 + h1) -> goto kicked_all
          fi

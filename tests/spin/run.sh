@@ -188,6 +188,7 @@ night_permit_configurations() {
 permit_mutants() {
   caught no_announcement safety $alone
   caught taking_not_counted safety $alone
+  caught own_not_counted safety $alone -DM=2 -DB=1
   caught alone_without_abort safety $alone
   caught freed_unmarked safety $alone -DRENEW=1 -DMAXL=1
   caught freed_by_state safety $alone -DROUNDS=2 -DMAXL=1 -DM=2

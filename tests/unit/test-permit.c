@@ -211,6 +211,40 @@ static void keyspaces_take_turns(void **state)
 	close_hall(&h);
 }
 
+/* One that slept while another was served has saved no turns up: from when it comes, they take turns. */
+static void idle_keyspaces_save_no_turns(void **state)
+{
+	struct hall h = open_hall(1, 200, false);
+	struct permit_ticket busy[60], idle[20], *holder = &busy[0];
+	unsigned i, n, of_busy = 0, of_idle = 0;
+
+	for (i = 0; i < COUNT(busy); i++)
+		ask(&h, 1, 0, &busy[i]);
+	for (i = 1; i < 40; i++) {
+		assert_returned(holder);
+		holder = &busy[i];
+		assert_granted(permit_poll(holder));
+	}
+	for (i = 0; i < COUNT(idle); i++)
+		assert_waits(ask(&h, 2, 0, &idle[i]));
+	for (n = 0; n < 30; n++) {
+		assert_returned(holder);
+		if (permit_poll(&idle[of_idle]) == PERMIT_GRANTED) {
+			holder = &idle[of_idle++];
+		} else {
+			holder = &busy[40 + of_busy++];
+			assert_granted(permit_poll(holder));
+		}
+		assert_in_range(of_idle, n / 2, n / 2 + 2);
+	}
+	assert_returned(holder);
+	for (i = 40 + of_busy; i < COUNT(busy); i++)
+		assert_returned(&busy[i]);
+	for (i = of_idle; i < COUNT(idle); i++)
+		assert_returned(&idle[i]);
+	close_hall(&h);
+}
+
 /* ---- bounds ------------------------------------------------------------------------------------------------ */
 
 /* Who waits for its own keyspace holds up no other. */
@@ -820,6 +854,7 @@ int main(void)
 		cmocka_unit_test(order_is_not_of_nodes),
 		cmocka_unit_test(a_crowd_starves_nobody),
 		cmocka_unit_test(keyspaces_take_turns),
+		cmocka_unit_test(idle_keyspaces_save_no_turns),
 		cmocka_unit_test(own_bound_blocks_itself),
 		cmocka_unit_test(keyspace_bound_alone),
 		cmocka_unit_test(who_leaves_the_queue_passes_it_on),
