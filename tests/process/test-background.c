@@ -12,7 +12,8 @@
 /* What the loaders did. In shared memory: a child's are counted, too. */
 struct desk {
 	struct place p;
-	word32 inside, go, front, back, set_up, torn_down, deadlocks, ended;
+	word32 inside, go, front, back, set_up, torn_down, deadlocks, started, ended;
+	uint32_t circle;
 	int code;
 };
 
@@ -200,26 +201,28 @@ static int publish_short(struct shoal_load *load, const void *key, size_t key_si
 	return shoal_load_publish(load, STR("short"));
 }
 
-/* When both are inside, each asks for the other's key. */
-static int ask_for_the_other(struct shoal_load *load, const void *key, size_t key_size, void *arg)
+/* When all are inside, each asks for the next one's key. */
+static int ask_for_the_next(struct shoal_load *load, const void *key, size_t key_size, void *arg)
 {
 	struct desk *d = arg;
-	const char *other = *(const char *)key == 'a' ? "b" : "a";
+	char next = (char)('a' + (*(const char *)key - 'a' + 1) % (int)d->circle);
 	struct shoal_value value;
 	int r;
 
-	must(meet(&d->inside, 2));
-	r = shoal_fetch(d->p.k, STR(other), publish_short, NULL, &value);
+	must(meet(&d->inside, d->circle));
+	r = shoal_fetch(d->p.k, &next, 1, publish_short, NULL, &value);
 	shoal_release(&value);
 	if (r == SHOAL_ERR_DEADLOCK)
 		w32_add(&d->deadlocks, 1);
 	return r == SHOAL_OK ? shoal_load_publish(load, STR("long")) : EDEADLK;
 }
 
-static int ask_for(struct desk *d, const char *key)
+static int ask_for_one(void *arg)
 {
+	struct desk *d = arg;
+	char key = (char)('a' + w32_add(&d->started, 1));
 	struct shoal_value value;
-	int r = shoal_fetch(d->p.k, STR(key), ask_for_the_other, d, &value);
+	int r = shoal_fetch(d->p.k, &key, 1, ask_for_the_next, d, &value);
 
 	must(r == SHOAL_OK || (r == SHOAL_ERR_LOAD && value.load_error == EDEADLK));
 	shoal_release(&value);
@@ -227,35 +230,30 @@ static int ask_for(struct desk *d, const char *key)
 	return 0;
 }
 
-static int ask_for_a(void *d)
-{
-	return ask_for(d, "a");
-}
-
-static int ask_for_b(void *d)
-{
-	return ask_for(d, "b");
-}
-
 /* wait_ms is longer than the test's patience: only the circle's discovery ends this. */
 static void a_circle_of_waiters_is_found(void **state)
 {
 	struct shoal_policy policy = steady;
-	struct desk *d = share(sizeof(*d));
-	pid_t a, b;
+	struct desk *d;
+	uint32_t n, i;
+	pid_t pids[4];
 
-	d->p = open_place(NULL, NULL);
 	policy.wait_ms = policy.lease_ms = 3600000;
-	d->p.k = keyspace(d->p.cache, "crossed", &policy);
-	a = spawn(ask_for_a, d);
-	b = spawn(ask_for_b, d);
-	assert_true(await(&d->ended, 2));
-	assert_ends_well(a);
-	assert_ends_well(b);
-	assert_in_range(w32_load(&d->deadlocks), 1, 2);
-	assert_in_range(counts_of(d->p.k).timeouts, 1, 2);
-	assert_int_equal(stats_of(d->p.cache).pins, 0);
-	close_desk(d);
+	for (n = 2; n <= COUNT(pids); n++) {
+		d = share(sizeof(*d));
+		d->p = open_place(NULL, NULL);
+		d->circle = n;
+		d->p.k = keyspace(d->p.cache, "crossed", &policy);
+		for (i = 0; i < n; i++)
+			pids[i] = spawn(ask_for_one, d);
+		assert_true(await(&d->ended, n));
+		for (i = 0; i < n; i++)
+			assert_ends_well(pids[i]);
+		assert_in_range(w32_load(&d->deadlocks), 1, n);
+		assert_int_equal(counts_of(d->p.k).timeouts, w32_load(&d->deadlocks));
+		assert_int_equal(stats_of(d->p.cache).pins, 0);
+		close_desk(d);
+	}
 }
 
 /* ---- one inside another ------------------------------------------------------------------------------------ */
