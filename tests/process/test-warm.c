@@ -710,6 +710,69 @@ static void errors_are_passed_up(void **state)
 	assert_non_null(report.key.data);
 }
 
+/* ---- what is hot ------------------------------------------------------------------------------------------- */
+
+enum { KILOBYTE = 1024, HITS = 3, TIMES = 6 };
+
+static int load_kilobyte(struct shoal_load *load, const void *key, size_t key_size, void *arg)
+{
+	static const char value[KILOBYTE];
+
+	return shoal_load_publish(load, value, sizeof(value));
+}
+
+/* Half of the room for values is a set whose keys were read three times each, none of them in an extent that is still
+ * being filled: reads count in those that are full. */
+static unsigned make_hot(struct place *p)
+{
+	static char value[KILOBYTE];
+	size_t size, room = stats_of(p->cache).bytes_free / (sizeof(value) + 64);
+	unsigned n, i, round;
+	char key[32];
+
+	n = (unsigned)room / 2;
+	for (i = 0; i < n + room / 16; i++) {
+		snprintf(key, sizeof(key), "%s%u", i < n ? "hot" : "after", i);
+		assert_int_equal(shoal_set(p->k, STR(key), value, sizeof(value)), SHOAL_OK);
+	}
+	for (round = 0; round < HITS; round++)
+		for (i = 0; i < n; i++) {
+			snprintf(key, sizeof(key), "hot%u", i);
+			assert_int_equal(shoal_read(p->k, STR(key), value, sizeof(value), &size), SHOAL_OK);
+		}
+	return n;
+}
+
+/* However many keys are warmed: they begin in probation, and push each other out. */
+static void what_is_warmed_evicts_nothing_hot(void **state)
+{
+	struct job j = {.p = *state, .prefix = "new"};
+	unsigned i, hot = make_hot(j.p), left = 0, newest = 0;
+	struct shoal_warm_report report;
+	struct shoal_value value;
+	char key[32];
+
+	j.n = 2 * hot * TIMES;
+	assert_int_equal(shoal_warm_keys(j.p->k, next_key, load_kilobyte, &j, &unbounded, &report), SHOAL_OK);
+	assert_stopped(report, SHOAL_WARM_DONE, j.n);
+	assert_int_equal(report.loaded, j.n);
+	assert_int_equal(report.unstored, 0);
+	for (i = 0; i < hot; i++) {
+		snprintf(key, sizeof(key), "hot%u", i);
+		left += shoal_get(j.p->k, STR(key), &value) == SHOAL_OK;
+		shoal_release(&value);
+	}
+	for (i = j.n - 100; i < j.n; i++) {
+		snprintf(key, sizeof(key), "new%u", i);
+		newest += shoal_get(j.p->k, STR(key), &value) == SHOAL_OK;
+		shoal_release(&value);
+	}
+	printf("# %u keys warmed beside %u hot ones, which fill half of the room: %u of them are left, and %u of the last 100\n",
+	       j.n, hot, left, newest);
+	assert_true(left * 100 >= hot * 95);
+	assert_int_equal(newest, 100);
+}
+
 /* ---- progress ---------------------------------------------------------------------------------------------- */
 
 static void progress_is_told(void **state)
@@ -768,6 +831,7 @@ int main(void)
 		CASE(the_caller_stops_it),
 		CASE(without_a_permit_it_stops),
 		CASE(errors_are_passed_up),
+		CASE(what_is_warmed_evicts_nothing_hot),
 		CASE(progress_is_told),
 	};
 
