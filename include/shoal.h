@@ -66,6 +66,8 @@ const char *shoal_strerror(int code); /* never NULL; static storage */
 enum {
 	SHOAL_EXCLUSIVE = 1 << 0,  /* create or fail with SHOAL_ERR_EXISTS */
 	SHOAL_ATTACH = 1 << 1,     /* attach or fail with SHOAL_ERR_NOT_FOUND */
+	SHOAL_HUGE_PAGES = 1 << 2, /* of the segment: in huge pages where the system has them, else as without; creation takes
+	                              longer (about a second per GB) and later calls fewer page faults */
 	SHOAL_CHECKSUM = 1 << 3,   /* of the segment: verify every value on read; a bad one is a counted miss */
 	SHOAL_INSPECT = 1 << 4,    /* of the handle: read-only; shoal_stats, shoal_keyspace_stats and shoal_scan alone */
 	SHOAL_FIFO = 1 << 5,       /* of the segment: evict first in, first out, whatever is hit; for comparison */
@@ -80,7 +82,7 @@ struct shoal_config {
 	unsigned max_flights;   /* keys in computation at once; default 4096, fewer in segments under 32 MiB */
 	unsigned max_keyspaces; /* default 64, fewer in segments under 8 MiB */
 	unsigned max_loads;     /* loaders that may run at once on this machine (one inside another counts once); 0 = no bound */
-	size_t max_size;        /* address space kept free for a later resize of an anonymous segment; default size */
+	size_t max_size;        /* what shoal_resize may give an anonymous segment at most; default size */
 	uid_t owner;            /* accept a segment of this user, too (by default: our own effective user, or root) */
 	mode_t mode;            /* of a named segment; default 0600 */
 	unsigned flags;         /* SHOAL_EXCLUSIVE ... */
@@ -102,7 +104,8 @@ struct shoal_value;
  *   name NULL    anonymous: shared with the children forked later.
  *   "shop"       /dev/shm/shoal.shop.vN, N being the layout version. 1-63 of [A-Za-z0-9._-], not starting with a dot.
  *   with a '/'   that path, as it is.
- * An existing segment keeps its own configuration (size, limits, SHOAL_CHECKSUM); config NULL = all defaults.
+ * An existing segment keeps its own configuration (size, limits, SHOAL_CHECKSUM, SHOAL_HUGE_PAGES); config NULL = all
+ * defaults.
  * On success *cache is the caller's until shoal_close(). Call it before starting threads where you can: registering
  * for membarrier takes milliseconds in a process that has several.
  * Errors: INVALID, SYSTEM, LIMIT (process slots), EXISTS, NOT_FOUND and, of a segment that is there: INVALID (not a
@@ -124,6 +127,27 @@ int shoal_unlink(const char *name);
 /* Recover what dead processes held now, instead of when someone meets it (for a master on SIGCHLD). Returns how many
  * dead processes were found, or an error. */
 int shoal_reap(struct shoal *cache);
+
+/*
+ * Another size, under load, for every process that is attached: each goes over at its next call, without a restart.
+ * Values are carried over as they are, the most frequently used ones first as far as they fit; values in hand stay valid.
+ * Loads under way end where they began: their value goes to their own caller and is not stored (in steps:
+ * SUPERSEDED), those who wait for it begin anew, so there is at most one more load for each key that was being loaded. Their
+ * permits don't count any more. A failure that was remembered (retry_ms) is forgotten.
+ *
+ * What the creator left to the default follows the size (max_entry, extents, tables: never fewer than are in use); a
+ * max_entry of its own is cut to new_size / 64. While it runs the memory of both sizes is taken; the old one is given
+ * back when the last process has left it, so a process that makes no call keeps it (all but address space: shoal_reap() by any
+ * other process gives back what the dead have left). A few pages per resize stay for the life of the segment.
+ *
+ * Changes (set, delete, expire, publish) wait while it ends, for milliseconds; a look-up never does. A process that was
+ * stopped while it resizes holds them up for a second. Any process may call it, one at a time.
+ * Not inside a read-side section of liburcu-bp of the caller's own: nor any call while a segment may be resized.
+ * On an error nothing has changed: INVALID (too small for its tables, or at all), TOO_BIG (an anonymous segment: more than
+ * config.max_size), SYSTEM (ENOSPC: no memory for both), BUSY (another resize is at it, or it was stopped in every
+ * attempt: try again), LIMIT, PERMISSION (SHOAL_INSPECT).
+ */
+int shoal_resize(struct shoal *cache, size_t new_size);
 
 /* ---- keyspaces --------------------------------------------------------------------------------------------- */
 

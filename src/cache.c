@@ -38,12 +38,10 @@ EXPORT int shoal_open(const char *name, const struct shoal_config *config, struc
 		goto failed;
 	r = registry_open(m, load_thread_exit);
 	if (r) {
-		segment_unmap_alive(m->segment.alive, &m->segment.geometry);
-		segment_unmap(&m->segment);
-		close(m->segment.fd);
+		segment_close(&m->segment);
 		goto failed;
 	}
-	rcu_assign_pointer(c->member, m);
+	atomic_store(&c->member, m);
 	*cache = c;
 	return SHOAL_OK;
 failed:
@@ -64,7 +62,7 @@ EXPORT void shoal_close(struct shoal *cache)
 	shoal_refresher_stop(cache);
 	m = cache->member;
 	registry_notice_fork(m);
-	rcu_assign_pointer(cache->member, NULL);
+	atomic_store(&cache->member, NULL);
 	urcu_bp_synchronize_rcu();
 	registry_close(m);
 	for (k = cache->keyspaces; k; k = next) {
@@ -291,10 +289,18 @@ static unsigned end_loads(struct seat *seat, const struct key *key, const struct
 	return removed;
 }
 
-static int remove_key(struct seat *seat, const struct key *key)
+/* The number of a change: drawn once, also when it is done again in another region. */
+static uint64_t draw_once(const struct segment *s, uint64_t *generation)
+{
+	if (!*generation)
+		*generation = segment_draw(s);
+	return *generation;
+}
+
+static int remove_key(struct seat *seat, const struct key *key, uint64_t *generation)
 {
 	struct flight_key fk = store_flight_key(&seat->member->segment, key);
-	struct turn turn = {.seen.below = segment_draw(&seat->member->segment)};
+	struct turn turn = {.seen.below = draw_once(&seat->member->segment, generation)};
 	unsigned removed = end_loads(seat, key, &fk, &turn);
 
 	removed += index_remove(seat, key, turn.seen.below, READING, OTHER);
@@ -302,7 +308,7 @@ static int remove_key(struct seat *seat, const struct key *key)
 }
 
 static int set(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const void *data, size_t size,
-               uint32_t fresh_ms, uint32_t stale_ms)
+               uint32_t fresh_ms, uint32_t stale_ms, uint64_t *drawn)
 {
 	const struct segment *s = &seat->member->segment;
 	struct flight_key fk = store_flight_key(s, key);
@@ -315,7 +321,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	store_pack(k, data, size, &packed);
 	r = room_reserve(seat, WRITING, room_kind(s, key, packed.size), key->size, packed.size, &offset);
 	if (r) { /* the caller has a newer value than the one here: better none than the older */
-		remove_key(seat, key);
+		remove_key(seat, key, drawn);
 		free(packed.owned);
 		return r;
 	}
@@ -324,7 +330,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	free(packed.owned);
 	lives = store_lives(k, fresh_ms, stale_ms, key->hash ^ clock_coarse_ms(&s->clock));
 	born = clock_ms(&s->clock);
-	generation = segment_draw(s);
+	generation = draw_once(s, drawn);
 	store_fill(s, offset, key, generation, born, &lives, STORED(packed.codec, packed.size), k->policy.schema, 0);
 	turn.seen.below = generation;
 	end_loads(seat, key, &fk, &turn);
@@ -338,6 +344,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 EXPORT int shoal_set_ttl(struct shoal_keyspace *k, const void *data, size_t key_size, const void *value, size_t size,
                          uint32_t fresh_ms, uint32_t stale_ms)
 {
+	uint64_t drawn = 0;
 	struct seat *seat;
 	struct key key;
 	int r;
@@ -345,13 +352,14 @@ EXPORT int shoal_set_ttl(struct shoal_keyspace *k, const void *data, size_t key_
 	if (!k || (!value && size))
 		return SHOAL_ERR_INVALID;
 	change_old(k, data, key_size, shoal_delete);
-	seat = handle_enter(k->cache, &r);
-	if (!seat)
-		return r;
-	r = store_key(k, &seat->member->segment, data, key_size, &key)
-		    ? set(seat, k, &key, value, size, fresh_ms, stale_ms)
-		    : SHOAL_ERR_INVALID;
-	handle_leave();
+	do {
+		seat = handle_change(k->cache, &r);
+		if (!seat)
+			return r;
+		r = store_key(k, &seat->member->segment, data, key_size, &key)
+			    ? set(seat, k, &key, value, size, fresh_ms, stale_ms, &drawn)
+			    : SHOAL_ERR_INVALID;
+	} while (!handle_changed(seat));
 	return r;
 }
 
@@ -362,32 +370,46 @@ EXPORT int shoal_set(struct shoal_keyspace *k, const void *key, size_t key_size,
 
 /* ---- take away --------------------------------------------------------------------------------------------- */
 
-EXPORT int shoal_delete(struct shoal_keyspace *k, const void *data, size_t size)
+/* A change that takes away. `before`: what it did to the key's older version. */
+typedef int take_away(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t *generation);
+
+static int change_key(struct shoal_keyspace *k, const void *data, size_t size, take_away *verb, uint64_t generation, int before)
 {
 	struct seat *seat;
 	struct key key;
-	int r, old;
+	int r;
 
-	if (!k)
-		return SHOAL_ERR_INVALID;
-	old = change_old(k, data, size, shoal_delete);
-	seat = handle_enter(k->cache, &r);
-	if (!seat)
-		return r;
-	r = store_key(k, &seat->member->segment, data, size, &key) ? remove_key(seat, &key) : SHOAL_ERR_INVALID;
-	handle_leave();
-	return r == SHOAL_MISS ? old : r;
+	do {
+		seat = handle_change(k->cache, &r);
+		if (!seat)
+			return r;
+		r = store_key(k, &seat->member->segment, data, size, &key) ? verb(seat, k, &key, &generation) : SHOAL_ERR_INVALID;
+		if (r == SHOAL_OK)
+			before = r;
+	} while (!handle_changed(seat));
+	return r == SHOAL_MISS ? before : r;
 }
 
-static int reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t generation)
+static int delete(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t *generation)
+{
+	return remove_key(seat, key, generation);
+}
+
+EXPORT int shoal_delete(struct shoal_keyspace *k, const void *data, size_t size)
+{
+	if (!k)
+		return SHOAL_ERR_INVALID;
+	return change_key(k, data, size, delete, 0, change_old(k, data, size, shoal_delete));
+}
+
+static int reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t *generation)
 {
 	struct index_hit hit = {0};
 	int r = SHOAL_MISS;
 
-	handle_count(&seat->member->segment, k->id, COUNTER_rejected, 1);
 	index_settle(seat, key, READING, OTHER); /* no older one may show instead */
 	if (index_find(seat, key, WANT_NEWEST, READING, OTHER, &hit)) {
-		if (hit.e.entry->generation == generation && index_drop(&seat->member->segment, &hit))
+		if (hit.e.entry->generation == *generation && index_drop(&seat->member->segment, &hit))
 			r = SHOAL_OK;
 		rcu_clear(seat, hit.announced);
 	}
@@ -396,18 +418,13 @@ static int reject(struct seat *seat, const struct shoal_keyspace *k, const struc
 
 EXPORT int shoal_reject(struct shoal_keyspace *k, const void *data, size_t size, struct shoal_value *value)
 {
-	struct seat *seat;
-	struct key key;
 	int r;
 
 	if (!k || !value)
 		return SHOAL_ERR_INVALID;
-	seat = handle_enter(k->cache, &r);
-	if (seat) {
-		r = store_key(k, &seat->member->segment, data, size, &key) ? reject(seat, k, &key, value->generation)
-									   : SHOAL_ERR_INVALID;
-		handle_leave();
-	}
+	r = change_key(k, data, size, reject, value->generation, SHOAL_MISS);
+	if (r == SHOAL_OK || r == SHOAL_MISS)
+		handle_count_now(k->cache, k->id, COUNTER_rejected, 1);
 	if (r == SHOAL_OK) /* it may have been carried over from there, and would be again */
 		change_old(k, data, size, shoal_delete);
 	shoal_release(value);
@@ -481,14 +498,16 @@ static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const
 }
 
 /* The copy kills the target of a load that is being published over its original, too. */
-static int expire(struct seat *seat, const struct shoal_keyspace *k, const struct key *key)
+static int expire(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t *drawn)
 {
 	const struct segment *s = &seat->member->segment;
 	struct flight_key fk = store_flight_key(s, key);
-	struct turn turn = {.seen.below = segment_draw(s)};
+	struct turn turn = {.seen.below = draw_once(s, drawn)};
 	uint64_t generation = turn.seen.below;
 	int r;
 
+	if (!k->policy.stale_ms)
+		return remove_key(seat, key, drawn);
 	while (store_supersede(seat, key, &fk, UINT32_MAX, &turn))
 		copy_expired(seat, k, key, generation);
 	r = copy_expired(seat, k, key, generation);
@@ -497,20 +516,7 @@ static int expire(struct seat *seat, const struct shoal_keyspace *k, const struc
 
 EXPORT int shoal_expire(struct shoal_keyspace *k, const void *data, size_t size)
 {
-	struct seat *seat;
-	struct key key;
-	int r, old;
-
 	if (!k)
 		return SHOAL_ERR_INVALID;
-	old = change_old(k, data, size, shoal_expire);
-	seat = handle_enter(k->cache, &r);
-	if (!seat)
-		return r;
-	if (!store_key(k, &seat->member->segment, data, size, &key))
-		r = SHOAL_ERR_INVALID;
-	else
-		r = k->policy.stale_ms ? expire(seat, k, &key) : remove_key(seat, &key);
-	handle_leave();
-	return r == SHOAL_MISS ? old : r;
+	return change_key(k, data, size, expire, 0, change_old(k, data, size, shoal_expire));
 }

@@ -13,7 +13,7 @@
 #include "refresher.h"
 
 struct shoal {
-	struct member *member;            /* published by rcu_assign_pointer */
+	member_pointer member;
 	_Atomic(struct shoal_keyspace *) keyspaces;
 	_Atomic(struct refresher *) refresher;
 };
@@ -39,11 +39,28 @@ struct shoal_keyspace {
 /* The calling thread's seat, inside a read-side section; NULL: *error, and not inside. */
 static inline struct seat *handle_enter(struct shoal *cache, int *error)
 {
+	struct member *m;
 	struct seat *seat;
 
 	urcu_bp_read_lock();
-	seat = registry_here(rcu_dereference(cache->member));
+	m = move_member(&cache->member);
+	seat = unlikely(segment_has_moved(&m->segment)) ? NULL : registry_here(m);
 	return likely(seat) ? seat : recover_enter(&cache->member, error);
+}
+
+/* Likewise, for those who need no seat: the member. NULL: it can't be followed to where it has moved. */
+static inline struct member *handle_look(struct shoal *cache, int *error)
+{
+	struct member *m;
+
+	urcu_bp_read_lock();
+	while (unlikely(segment_has_moved(&(m = move_member(&cache->member))->segment))) {
+		*error = move_follow(&cache->member);
+		if (*error)
+			return NULL;
+		urcu_bp_read_lock();
+	}
+	return m;
 }
 
 static inline void handle_leave(void)
@@ -51,10 +68,55 @@ static inline void handle_leave(void)
 	urcu_bp_read_unlock();
 }
 
+/*
+ * To change something: as handle_enter(), and announced, so that a resize waits for the change, or the change for the
+ * resize. What was drawn for a change that handle_changed() calls undone is to be used again when it is done anew.
+ */
+static inline struct seat *handle_change(struct shoal *cache, int *error)
+{
+	struct seat *seat;
+	uint64_t word;
+
+	while ((seat = handle_enter(cache, error))) {
+		rcu_change(seat);
+		word = w64_load(&seat->member->segment.header->moved); /* after it: resize.c, Z.2 */
+		if (likely(MOVED_STATE(word) == SERVING))
+			break;
+		rcu_changed(seat);
+		if (MOVED_STATE(word) == FROZEN)
+			move_wait(seat->member, word);
+		handle_leave();
+	}
+	return seat;
+}
+
+/* The end of a change, and of the call. False: the region was frozen without it, so do it again. Z.3 */
+static inline bool handle_changed(struct seat *seat)
+{
+	word64 *moved = &seat->member->segment.header->moved;
+	uint64_t word = atomic_load(moved); /* after the change's CAS, both seq_cst */
+
+	rcu_changed(seat);
+	while (unlikely(MOVED_STATE(word) == FROZEN)) {
+		move_wait(seat->member, word);
+		word = w64_load(moved);
+	}
+	handle_leave();
+	return likely(MOVED_STATE(word) == SERVING);
+}
+
 /* A rare event of a keyspace: one locked add to its record. */
 static inline void handle_count(const struct segment *s, uint32_t keyspace, enum counter c, uint64_t n)
 {
 	w64_add(&s->keyspaces[keyspace].counters[c], n);
+}
+
+/* Likewise, where the handle points now: also of a load that began in a region before. Inside a section or not. */
+static inline void handle_count_now(struct shoal *cache, uint32_t keyspace, enum counter c, uint64_t n)
+{
+	urcu_bp_read_lock();
+	handle_count(&move_member(&cache->member)->segment, keyspace, c, n);
+	urcu_bp_read_unlock();
 }
 
 /* A look-up's outcome: no locked instruction (counters.h). */

@@ -80,12 +80,57 @@ static struct shoal_policy resolve(const struct shoal_policy *given)
 	return p;
 }
 
+/* ---- changes ----------------------------------------------------------------------------------------------- */
+
+/* As handle_change(), for who may have no seat: what such a one changes just when the region is frozen may be seen before
+ * and not just after the resize, until it has done it again. */
+struct change {
+	const struct segment *s;
+	struct member *m;
+	struct seat *seat;
+};
+
+static int begin_change(struct shoal *cache, struct change *c)
+{
+	uint64_t word;
+	int r;
+
+	while ((c->m = handle_look(cache, &r))) {
+		c->s = &c->m->segment;
+		c->seat = c->s->read_only ? NULL : registry_here(c->m);
+		if (c->seat)
+			rcu_change(c->seat);
+		word = w64_load(&c->s->header->moved);
+		if (MOVED_STATE(word) == SERVING || c->s->read_only)
+			return SHOAL_OK;
+		if (c->seat)
+			rcu_changed(c->seat);
+		if (MOVED_STATE(word) == FROZEN)
+			move_wait(c->m, word);
+		handle_leave();
+	}
+	return r;
+}
+
+/* False: do it again. */
+static bool end_change(const struct change *c)
+{
+	uint64_t word;
+
+	if (c->seat)
+		return handle_changed(c->seat);
+	while (MOVED_STATE(word = atomic_load((word64 *)&c->s->header->moved)) == FROZEN && !c->s->read_only)
+		move_wait(c->m, word);
+	handle_leave();
+	return MOVED_STATE(word) != MOVED;
+}
+
 EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version, const struct shoal_policy *policy,
                                struct shoal_keyspace **keyspace)
 {
 	char padded[NAME_SIZE] = {0};
 	struct shoal_keyspace *k;
-	const struct segment *s;
+	struct change c;
 	int64_t id;
 
 	if (!cache || !name || !keyspace || !name_is_valid(name))
@@ -94,10 +139,12 @@ EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t v
 	if (!k)
 		return SHOAL_ERR_SYSTEM;
 	memcpy(padded, name, strlen(name));
-	urcu_bp_read_lock();
-	s = &rcu_dereference(cache->member)->segment;
-	id = find_or_make(s, padded, version, !s->read_only);
-	urcu_bp_read_unlock();
+	do {
+		id = begin_change(cache, &c);
+		if (id < 0)
+			break;
+		id = find_or_make(c.s, padded, version, !c.s->read_only);
+	} while (!end_change(&c));
 	if (id < 0) {
 		free(k);
 		return (int)id;
@@ -146,35 +193,37 @@ EXPORT int shoal_keyspace_refresher(struct shoal_keyspace *k, shoal_loader *load
 
 /* ---- barriers ---------------------------------------------------------------------------------------------- */
 
-static const struct segment *enter(struct shoal_keyspace *k, struct keyspace **record)
+/* `generation` is the same when it is done again: what came after the first time stays. */
+static int change_all(struct shoal_keyspace *k, void (*change)(const struct segment *s, struct keyspace *record, uint64_t *generation))
 {
-	const struct segment *s;
+	uint64_t generation = 0;
+	struct change c;
+	int r;
 
-	urcu_bp_read_lock();
-	s = &rcu_dereference(k->cache->member)->segment;
-	*record = &s->keyspaces[k->id];
-	return s;
+	do {
+		r = begin_change(k->cache, &c);
+		if (r)
+			return r;
+		if (c.s->read_only)
+			r = SHOAL_ERR_PERMISSION;
+		else
+			change(c.s, &c.s->keyspaces[k->id], &generation);
+	} while (!end_change(&c));
+	return r;
 }
 
 /* The barrier last: until then nobody looks at the rest. Words only rise, so a slower caller changes nothing. */
+static void add_delete(const struct segment *s, struct keyspace *record, uint64_t *generation)
+{
+	if (!*generation)
+		*generation = segment_draw(s);
+	w64_max(&record->deleted, *generation);
+	w64_max(&record->barrier, *generation);
+}
+
 EXPORT int shoal_keyspace_delete(struct shoal_keyspace *k)
 {
-	const struct segment *s;
-	struct keyspace *record;
-	uint64_t generation;
-	int r = SHOAL_ERR_PERMISSION;
-
-	if (!k)
-		return SHOAL_ERR_INVALID;
-	s = enter(k, &record);
-	if (!s->read_only) {
-		generation = segment_draw(s);
-		w64_max(&record->deleted, generation);
-		w64_max(&record->barrier, generation);
-		r = SHOAL_OK;
-	}
-	urcu_bp_read_unlock();
-	return r;
+	return k ? change_all(k, add_delete) : SHOAL_ERR_INVALID;
 }
 
 /*
@@ -182,7 +231,7 @@ EXPORT int shoal_keyspace_delete(struct shoal_keyspace *k)
  * earlier one has bounded; what only an older one bounds is taken for gone. Killed in between: the slot is empty, and what
  * it bounded is gone (`forgotten` was raised first).
  */
-static void add_expire(const struct segment *s, struct keyspace *record)
+static void add_expire(const struct segment *s, struct keyspace *record, uint64_t *drawn)
 {
 	struct barrier *b = &record->expired[w64_add(&record->expires, 1) % BARRIERS];
 	uint64_t now = clock_ms(&s->clock), generation;
@@ -190,25 +239,16 @@ static void add_expire(const struct segment *s, struct keyspace *record)
 	w64_max(&record->forgotten, w64_load(&b->generation));
 	w64_store(&b->generation, 0);
 	w64_store(&b->at_ms, now);
-	generation = segment_draw(s);
+	if (!*drawn)
+		*drawn = segment_draw(s);
+	generation = *drawn;
 	w64_store(&b->generation, generation);
 	w64_max(&record->barrier, generation);
 }
 
 EXPORT int shoal_keyspace_expire(struct shoal_keyspace *k)
 {
-	const struct segment *s;
-	struct keyspace *record;
-	bool read_only;
-
 	if (!k)
 		return SHOAL_ERR_INVALID;
-	if (!k->policy.stale_ms)
-		return shoal_keyspace_delete(k);
-	s = enter(k, &record);
-	read_only = s->read_only;
-	if (!read_only)
-		add_expire(s, record);
-	urcu_bp_read_unlock();
-	return read_only ? SHOAL_ERR_PERMISSION : SHOAL_OK;
+	return k->policy.stale_ms ? change_all(k, add_expire) : shoal_keyspace_delete(k);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Every struct that lies in the segment, drawn. The segment is one file, mapped at a different address in each
- * process: all references are indices or offsets. Order of the areas, each beginning on a page:
+ * process: all references are indices or offsets. The file begins with one region; each resize puts another one behind
+ * all that was ever used, and one of them serves (resize.c). Order of a region's areas, each beginning on a page:
  *
  *   header | alive words | processes | readers | flights | permits | keyspaces | counter lines | extents | ghosts |
  *   index | log
@@ -38,8 +39,10 @@ enum log_kind { LOG_PROBATION, LOG_MAIN, LOGS };
 struct geometry {
 	uint64_t magic;
 	uint32_t layout;
-	uint32_t flags;         /* SHOAL_CHECKSUM, SHOAL_FIFO, SEGMENT_FENCE */
-	uint64_t size;          /* of the file */
+	uint32_t flags;         /* SHOAL_CHECKSUM, SHOAL_HUGE_PAGES, SHOAL_FIFO, SEGMENT_FENCE, SEGMENT_ANONYMOUS */
+	uint64_t offset;        /* of this region in the file */
+	uint64_t size;          /* of this region */
+	uint64_t max_size;      /* that an anonymous segment may be resized to */
 	uint64_t boot_id;
 	uint64_t seed;          /* of the hash */
 	uint32_t mode;          /* permission bits of the file */
@@ -47,18 +50,41 @@ struct geometry {
 	uint32_t extents, extent_size, max_entry, max_loads;
 	uint32_t buckets;
 	uint32_t ghosts;        /* buckets of them */
+	/* What the creator configured, 0 where it left the default: a resize lays out the next region from it. */
+	uint32_t asked_entry, asked_mean, asked_processes, asked_readers, asked_flights, asked_keyspaces, asked_extents;
 	uint64_t alive_at, processes_at, readers_at, flights_at, permits_at, keyspaces_at, lines_at, extents_at, ghosts_at,
 		index_at, log_at;
 	uint64_t checksum;
 };
 
-#define SEGMENT_FENCE (1u << 31) /* made where membarrier is refused: readers use a full fence instead */
+#define SEGMENT_FENCE (1u << 31)     /* made where membarrier is refused: readers use a full fence instead */
+#define SEGMENT_ANONYMOUS (1u << 30) /* a memfd without a name */
+
+/*
+ * header.moved   63                 2 1 0        SERVING  as it was made, or after attempts that failed
+ *               +--------------------+---+       FROZEN   changes wait: a resize is about to end
+ *               | attempt or offset  | s |       MOVED    for good, to the region at that offset / PAGE
+ *               +--------------------+---+
+ * The low half is a futex. Each attempt has its own number, so that a resizer that was given up can't go on.
+ */
+enum moved_state { SERVING, FROZEN, MOVED };
+#define MOVED_STATE(word) ((enum moved_state)((word) & 3))
+#define MOVED_NUMBER(word) ((word) >> 2)
+#define MOVED_WORD(number, state) ((uint64_t)(number) << 2 | (state))
+#define BEFORE_IS 1u /* header.before: there is one; its offset in the other bits */
 
 struct header {
 	union {
 		struct geometry geometry;
 		char page[1024];
 	};
+	/* Looked at by every call, and written by a resize alone; resize.c. */
+	_Alignas(CACHE_LINE) word64 moved;
+	word64 resizer;                         /* READER_REF, in this region, of the thread that builds its successor; 0 = none */
+	word64 before;                          /* the region before, while somebody may be in it; 0 = none */
+	word64 drained;                         /* nobody is left in it: its memory was given back */
+	word64 latest;                          /* in the first region: where the latest one is; raised only */
+	word64 reach;                           /* likewise: the end of all that was ever given out; raised before it is used */
 	_Alignas(CACHE_LINE) word64 generation; /* drawn by add: sets, claims, EMPTY versions of the index */
 	_Alignas(CACHE_LINE) word64 stamp;      /* drawn by add: order of sealing */
 	word32 free_hint;                       /* where the last free extent was found */
@@ -68,6 +94,7 @@ struct header {
 	word64 probation_bytes;                 /* what the probation log should take; 0 = not learnt yet; evict.c */
 	word32 walks;                           /* by the policy's word, since a writer last opened an extent */
 	word32 room_wanted;                     /* the reserve of free extents is not full: a hint to writers */
+	word64 touches;                         /* what lines have counted of them in the regions before; raised only */
 	word64 pins;                            /* the last count of pinned extents; store.c */
 	_Alignas(CACHE_LINE) word64 turn;       /* virtual time of the permits' queue; permit.c */
 	word32 permits_used;                    /* nodes below this one have been used; raised only */
@@ -112,6 +139,7 @@ struct reader {
 	word32 first_line;                 /* head of its counter lines, index + 1; kept for the slot's next owner */
 	word64 target, expected;           /* while a flight names this reader as PUBLISHING: index slot, and what it holds */
 	word64 waits;                      /* its thread waits inside a loader for this flight, slot + 1 */
+	word64 changing;                   /* {incarnation:32 | number}: its thread changes the region; 0 = not; resize.c */
 	_Alignas(CACHE_LINE) word64 words[READER_WORDS];
 };
 _Static_assert(sizeof(struct reader) == 4 * CACHE_LINE, "identity, and three lines of announcements");
@@ -261,6 +289,7 @@ struct keyspace {
 	word64 expires;                       /* drawn by add: which of `expired` is next */
 	_Alignas(CACHE_LINE) struct barrier expired[BARRIERS];
 	_Alignas(CACHE_LINE) word64 counters[COUNTER_COUNT];
+	word64 inherited[COUNTER_COUNT]; /* what the regions before have counted; raised only */
 	_Alignas(CACHE_LINE) word64 load_histogram[HISTOGRAM_BUCKETS];
 	word64 wait_histogram[HISTOGRAM_BUCKETS];
 };

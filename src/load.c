@@ -18,6 +18,10 @@
  * Killed while it leads: the heir looks the key up first, so a value that made it into the index is used. The half of a
  * value that was written is dead bytes.
  *
+ * P.4  A load belongs to the region in which it began, and ends there. After the region has moved its leader's value is
+ *      stored nowhere: a delete that came since has not met it. Who waits for it, or for a permit, begins anew in the
+ *      next region. So a resize costs at most one more load for each key that is being loaded.
+ *
  * The stepping functions may be called by another thread than the one that began: the publisher's own seat goes into the
  * flight while it publishes.
  */
@@ -38,13 +42,15 @@ struct shoal_load {
 	bool warming;         /* by shoal_warm_keys */
 	bool fetch;           /* inside shoal_fetch: the value is kept for the caller, the handle is fetch's */
 	bool coalesced;       /* it leads a flight */
+	bool joined;          /* counted among its flight's waiters */
 	bool takeover;        /* from a leader that died or gave up */
 	bool queued;          /* WAITING: for a permit, leading or not */
 	bool permitted;       /* `permit` is in hand, queued or granted */
 	bool published;       /* fetch: `result` has the value */
 	int code;             /* what it was failed with */
 	uint64_t epoch;       /* of the process that began it */
-	struct seat *seat;    /* whom the flight names, or who waits */
+	struct seat *seat;    /* whom the flight names, or who waits; it has a hold on it: the load keeps its region */
+	struct seat *left;    /* one that it has no use for any more, to be settled outside a read-side section */
 	struct ticket ticket;
 	struct permit_ticket permit;
 	uint64_t generation;
@@ -77,8 +83,11 @@ static const struct segment *segment_of(const struct shoal_load *l)
 
 static void count(const struct shoal_load *l, enum counter c)
 {
-	handle_count(segment_of(l), l->k->id, c, 1);
+	handle_count_now(l->k->cache, l->k->id, c, 1);
 }
+
+/* The innermost loader that runs on this thread. */
+static _Thread_local struct shoal_load *running;
 
 /* ---- begin and end of a handle ----------------------------------------------------------------------------- */
 
@@ -92,6 +101,8 @@ static struct shoal_load *new_load(struct shoal_keyspace *k, struct seat *seat, 
 	memcpy(l->bytes, key->data, key->size);
 	l->k = k;
 	l->seat = seat;
+	if (seat)
+		registry_hold(seat);
 	l->epoch = seat ? seat->epoch : 0;
 	l->fetch = fetch;
 	l->key = *key;
@@ -127,11 +138,39 @@ static void give_permit_back(struct shoal_load *l)
 	registry_settle(l->permit.seat, 0);
 }
 
+/* The hold on a seat that is not used any more ends. */
+static void settle_left(struct shoal_load *l)
+{
+	struct seat *left = l->left;
+
+	l->left = NULL;
+	if (!left)
+		return;
+	registry_drop(left);
+	registry_settle(left, 0);
+}
+
+/* Another seat, inside a read-side section, after settle_left(). */
+static void take_seat(struct shoal_load *l, struct seat *seat)
+{
+	if (l->seat == seat)
+		return;
+	registry_hold(seat);
+	l->left = l->seat;
+	l->seat = seat;
+	l->epoch = seat->epoch;
+}
+
 static void free_load(struct shoal_load *l)
 {
+	bool ours = is_ours(l);
+
 	give_permit_back(l);
 	drop_space(l);
 	shoal_release(&l->previous);
+	if (ours)
+		l->left = l->seat;
+	settle_left(l);
 	free(l);
 }
 
@@ -156,10 +195,13 @@ static void end_load(struct shoal_load *l)
 static void count_time(struct shoal_load *l, bool failed)
 {
 	uint64_t ns = clock_ns(&segment_of(l)->clock) - l->began_ns;
-	struct keyspace *record = &segment_of(l)->keyspaces[l->k->id];
+	struct keyspace *record;
 
+	urcu_bp_read_lock();
+	record = &move_member(&l->k->cache->member)->segment.keyspaces[l->k->id];
 	histogram_add(record->load_histogram, ns);
 	w64_add(&record->counters[COUNTER_load_ns_sum], ns);
+	urcu_bp_read_unlock();
 	if (failed)
 		count(l, COUNTER_load_errors);
 }
@@ -191,12 +233,12 @@ static void lead(struct shoal_load *l)
 
 /* A load inside a loader runs while that one waits for it: the outer permit is enough, or the two would wait for each
  * other where there is but one. Not one whose lease is over: another may have it, and its loader may be gone by longjmp. */
-static bool is_permitted_already(const struct seat *seat)
+static bool is_permitted_already(const struct shoal *cache)
 {
 	const struct shoal_load *l;
 
-	for (l = seat->loading; l; l = l->outer)
-		if (l->permitted && permit_is_held(&l->permit))
+	for (l = running; l; l = l->outer)
+		if (l->permitted && l->k->cache == cache && is_ours(l) && permit_is_held(&l->permit))
 			return true;
 	return false;
 }
@@ -208,7 +250,7 @@ static bool may_load(struct shoal_load *l, struct seat *seat)
 	struct permit_request request = {.keyspace = l->k->id, .bound = p->max_loads, .lease_ms = p->lease_ms};
 	enum permit_outcome outcome;
 
-	if ((!seat->member->segment.geometry.max_loads && !p->max_loads) || is_permitted_already(seat))
+	if ((!seat->member->segment.geometry.max_loads && !p->max_loads) || is_permitted_already(l->k->cache))
 		return true;
 	outcome = permit_try(seat, &request, &l->permit);
 	l->permitted = outcome == PERMIT_GRANTED || outcome == PERMIT_WAIT;
@@ -236,8 +278,9 @@ static bool is_loading_here(const struct seat *seat, const struct ticket *t)
 {
 	const struct shoal_load *l;
 
-	for (l = seat->loading; l; l = l->outer)
-		if (l->coalesced && l->state == LEADING && l->ticket.slot == t->slot && l->ticket.token == t->token)
+	for (l = running; l; l = l->outer)
+		if (l->coalesced && l->state == LEADING && is_ours(l) && l->seat->member == seat->member &&
+		    l->ticket.slot == t->slot && l->ticket.token == t->token)
 			return true;
 	return false;
 }
@@ -263,7 +306,7 @@ static int serve_fresh(struct attempt *a)
 static int serve_meanwhile(struct attempt *a, struct shoal_load *l)
 {
 	if (l->coalesced)
-		flight_end(a->seat, &a->ticket, FLIGHT_FREE);
+		flight_end(l->seat, &l->ticket, FLIGHT_FREE);
 	l->fetch = false;
 	end_load(l);
 	return a->age == AGE_FRESH ? serve_fresh(a) : serve_stale(a->seat, a->k, a->value, 0);
@@ -333,6 +376,21 @@ static int claimed(struct attempt *a, bool takeover, struct shoal_load **load)
 	return serve_fresh(a);
 }
 
+static void unjoin(struct shoal_load *l)
+{
+	if (l->joined)
+		flight_join(segment_of(l), &l->ticket, -1);
+	l->joined = false;
+}
+
+static void join(struct shoal_load *l, const struct ticket *t)
+{
+	unjoin(l);
+	l->ticket = *t;
+	flight_join(segment_of(l), t, 1);
+	l->joined = true;
+}
+
 static int joined(struct attempt *a, struct shoal_load **load)
 {
 	struct shoal_load *l;
@@ -347,7 +405,7 @@ static int joined(struct attempt *a, struct shoal_load **load)
 		return give_error(a->value, 0, SHOAL_ERR_SYSTEM);
 	l->state = WAITING;
 	l->ticket = a->ticket;
-	flight_join(&a->seat->member->segment, &l->ticket, 1);
+	join(l, &a->ticket);
 	*load = l;
 	return give_error(a->value, 0, SHOAL_WAIT);
 }
@@ -439,6 +497,16 @@ static bool carry_over(struct shoal_load *l, const struct fallback *f, const voi
 	return l->published;
 }
 
+static int enter_and_begin(struct attempt *a, const void *data, size_t size, struct shoal_load **load);
+
+static int begin_again(struct attempt *a, struct shoal_load *l, struct shoal_load **load)
+{
+	flight_end(l->seat, &l->ticket, FLIGHT_FREE);
+	l->fetch = false;
+	end_load(l);
+	return enter_and_begin(a, a->key.data, a->key.size, load);
+}
+
 /* Outside a read-side section: the converter is the caller's code. */
 static int migrate(struct attempt *a, struct shoal_load **load)
 {
@@ -471,6 +539,10 @@ static int migrate(struct attempt *a, struct shoal_load **load)
 		if (a->fetch)
 			free_load(l);
 		return r;
+	}
+	if (a->seat->member != l->seat->member) { /* P.4 */
+		handle_leave();
+		return begin_again(a, l, load);
 	}
 	r = go_on(a, l, load);
 	handle_leave();
@@ -505,17 +577,17 @@ EXPORT int shoal_begin(struct shoal_keyspace *k, const void *key, size_t key_siz
 
 static int got_value(struct shoal_load *l, struct shoal_value *value)
 {
-	flight_join(segment_of(l), &l->ticket, -1);
+	unjoin(l);
 	value->source = SHOAL_COALESCED;
 	count(l, COUNTER_coalesced);
 	return SHOAL_OK;
 }
 
 /* A fresh value has come while this one led, or waited to: nothing to load. */
-static int got_instead(struct shoal_load *l, struct seat *seat, struct shoal_value *value)
+static int got_instead(struct shoal_load *l, struct shoal_value *value)
 {
 	if (l->coalesced)
-		flight_end(seat, &l->ticket, FLIGHT_FREE);
+		flight_end(l->seat, &l->ticket, FLIGHT_FREE);
 	value->source = SHOAL_COALESCED;
 	count(l, COUNTER_coalesced);
 	return SHOAL_OK;
@@ -524,13 +596,12 @@ static int got_instead(struct shoal_load *l, struct seat *seat, struct shoal_val
 static int now_leading(struct shoal_load *l, struct seat *seat, struct shoal_value *value, const struct ticket *t,
                        enum flight_outcome outcome)
 {
-	flight_join(segment_of(l), &l->ticket, -1);
+	unjoin(l);
 	l->ticket = *t;
-	l->seat = seat;
 	l->coalesced = outcome == OUTCOME_LEAD || outcome == OUTCOME_TAKEOVER;
 	l->takeover = outcome == OUTCOME_TAKEOVER;
 	if (l->coalesced && store_get(seat, l->k, &l->key, value) == AGE_FRESH)
-		return got_instead(l, seat, value);
+		return got_instead(l, value);
 	shoal_release(value);
 	if (!may_load(l, seat))
 		return SHOAL_WAIT;
@@ -545,10 +616,10 @@ static int look_at_queue(struct shoal_load *l, struct seat *seat, struct shoal_v
 	enum permit_outcome outcome;
 
 	if (store_get(seat, l->k, &l->key, value) == AGE_FRESH)
-		return got_instead(l, seat, value);
+		return got_instead(l, value);
 	shoal_release(value);
-	if (l->coalesced && !flight_renew(seat, &l->ticket, now_ms(&seat->member->segment), l->k->policy.lease_ms)) {
-		flight_end(seat, &l->ticket, FLIGHT_FREE);
+	if (l->coalesced && !flight_renew(l->seat, &l->ticket, now_ms(&seat->member->segment), l->k->policy.lease_ms)) {
+		flight_end(l->seat, &l->ticket, FLIGHT_FREE);
 		w32_sub(&l->seat->loads, 1);
 		l->coalesced = false;
 	}
@@ -561,6 +632,19 @@ static int look_at_queue(struct shoal_load *l, struct seat *seat, struct shoal_v
 	return SHOAL_LEAD;
 }
 
+/* P.4: its flight ends, if it leads one and waits for a permit; its place in the queue does outside, in wait_for(). */
+static void begin_anew(struct shoal_load *l, struct seat *seat)
+{
+	unjoin(l);
+	flight_uncross(l->seat);
+	if (l->coalesced) {
+		flight_end(l->seat, &l->ticket, FLIGHT_FREE);
+		registry_drop(l->seat);
+	}
+	l->coalesced = l->queued = false;
+	take_seat(l, seat);
+}
+
 /* One look at the words: OK, LEAD, an error, or SHOAL_WAIT. */
 static int look(struct shoal_load *l, struct seat *seat, struct shoal_value *value)
 {
@@ -570,12 +654,15 @@ static int look(struct shoal_load *l, struct seat *seat, struct shoal_value *val
 	int error = 0;
 	enum age age;
 
+	if (l->seat->member != seat->member)
+		begin_anew(l, seat);
 	if (l->queued)
 		return look_at_queue(l, seat, value);
+	take_seat(l, seat);
 	age = store_get(seat, l->k, &l->key, value);
 	if (age <= AGE_STALE)
 		return got_value(l, value);
-	if (!flight_error(s, &l->ticket, &error))
+	if (!l->joined || !flight_error(s, &l->ticket, &error))
 		outcome = flight_claim(seat, &l->fk, now_ms(s), l->k->policy.lease_ms, &t, &error);
 	if (outcome == OUTCOME_FAILED && age == AGE_ERROR) {
 		value->load_error = error;
@@ -586,31 +673,54 @@ static int look(struct shoal_load *l, struct seat *seat, struct shoal_value *val
 		return give_error(value, error, SHOAL_ERR_LOAD);
 	if (outcome != OUTCOME_JOIN)
 		return now_leading(l, seat, value, &t, outcome);
-	flight_join(s, &l->ticket, -1);
-	flight_join(s, &t, 1);
-	l->ticket = t;
+	join(l, &t);
 	return SHOAL_WAIT;
+}
+
+static void count_wait(const struct shoal_load *l, uint64_t ns)
+{
+	struct keyspace *record;
+
+	urcu_bp_read_lock();
+	record = &move_member(&l->k->cache->member)->segment.keyspaces[l->k->id];
+	histogram_add(record->wait_histogram, ns);
+	w64_add(&record->counters[COUNTER_wait_ns_sum], ns);
+	urcu_bp_read_unlock();
+}
+
+/* Where the region has moved it is out of the old one's queue first, or it might get two permits. */
+static int enter_and_look(struct shoal_load *l, struct shoal_value *value)
+{
+	struct seat *seat;
+	int r;
+
+	seat = handle_enter(l->k->cache, &r);
+	if (seat && l->permitted && (l->permit.seat->member != seat->member || l->seat->member != seat->member)) {
+		handle_leave();
+		give_permit_back(l);
+		seat = handle_enter(l->k->cache, &r);
+	}
+	if (!seat)
+		return r;
+	r = look(l, seat, value);
+	handle_leave();
+	settle_left(l);
+	return r;
 }
 
 /* The wait loop: look, sleep, wake some others, look. What is published at the very deadline is still returned. */
 static int wait_for(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *value)
 {
 	uint64_t begin_ns = clock_system_ns(CLOCK_MONOTONIC), deadline = begin_ns + (uint64_t)timeout_ms * 1000000;
-	struct keyspace *record = &segment_of(l)->keyspaces[l->k->id];
-	struct seat *seat;
 	bool late;
 	int r;
 
 	for (;;) {
 		late = clock_system_ns(CLOCK_MONOTONIC) >= deadline;
-		seat = handle_enter(l->k->cache, &r);
-		if (!seat)
-			return r;
-		r = look(l, seat, value);
-		handle_leave();
+		r = enter_and_look(l, value);
 		if (r != SHOAL_WAIT || late)
 			break;
-		if (!l->queued && seat->loading && flight_is_crossed(seat, &l->ticket)) {
+		if (!l->queued && running && flight_is_crossed(l->seat, &l->ticket)) {
 			r = SHOAL_ERR_DEADLOCK;
 			count(l, COUNTER_timeouts);
 			break;
@@ -618,16 +728,14 @@ static int wait_for(struct shoal_load *l, uint32_t timeout_ms, struct shoal_valu
 		if (l->queued) {
 			permit_sleep(&l->permit, deadline);
 		} else {
-			flight_sleep(seat, &l->ticket, deadline);
+			flight_sleep(l->seat, &l->ticket, deadline);
 			flight_relay(segment_of(l), &l->ticket);
 		}
 	}
-	if (seat->loading)
-		flight_uncross(seat);
-	if (timeout_ms) {
-		histogram_add(record->wait_histogram, clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
-		w64_add(&record->counters[COUNTER_wait_ns_sum], clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
-	}
+	if (running)
+		flight_uncross(l->seat);
+	if (timeout_ms)
+		count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
 	if (r != SHOAL_WAIT)
 		return r;
 	if (timeout_ms)
@@ -669,7 +777,7 @@ static enum log_kind kind_of(const struct shoal_load *l, const struct seat *seat
 static bool reserve_in_log(struct shoal_load *l, struct seat *seat, size_t size, uint64_t *offset, unsigned *pin)
 {
 	*pin = store_pin(seat, now_ms(&seat->member->segment));
-	return l->coalesced && *pin && !(l->k->policy.flags & SHOAL_COMPRESS) &&
+	return l->coalesced && l->seat->member == seat->member && *pin && !(l->k->policy.flags & SHOAL_COMPRESS) &&
 	       !room_reserve(seat, *pin, kind_of(l, seat, size), l->key.size, size, offset);
 }
 
@@ -809,6 +917,34 @@ static void refuse(struct shoal_load *l, struct seat *seat, int error)
 	flight_refuse(seat, &l->ticket, now_ms(&seat->member->segment) + for_ms);
 }
 
+/* P.4: its region has moved. */
+static int publish_late(struct shoal_load *l)
+{
+	count_time(l, false);
+	flight_end(l->seat, &l->ticket, FLIGHT_FREE);
+	if (l->uncacheable)
+		return SHOAL_OK;
+	count(l, COUNTER_superseded);
+	return SHOAL_ERR_SUPERSEDED;
+}
+
+/* The region has moved while it was stored there, and it was carried over if it was seen in time. */
+static bool was_carried(const struct shoal_load *l)
+{
+	struct seat *seat = handle_enter(l->k->cache, &(int){0});
+	struct index_hit hit;
+	bool carried = false;
+
+	if (!seat)
+		return false;
+	if (index_find(seat, &l->key, WANT_NEWEST, READING, OTHER, &hit)) {
+		carried = hit.e.entry->generation == l->generation;
+		rcu_clear(seat, hit.announced);
+	}
+	handle_leave();
+	return carried;
+}
+
 /* The publisher's seat takes the flight over from the one that began it, so that the record of F.3 is its own. */
 static int publish(struct shoal_load *l, size_t size)
 {
@@ -820,19 +956,25 @@ static int publish(struct shoal_load *l, size_t size)
 			count_time(l, false);
 		return SHOAL_ERR_LIMIT; /* P.3 */
 	}
-	seat = handle_enter(l->k->cache, &r);
+	seat = handle_change(l->k->cache, &r);
 	if (!seat) {
 		flight_end(l->seat, &l->ticket, FLIGHT_ORPHAN);
 		return r;
 	}
-	w32_add(&seat->loads, 1);
+	if (seat->member != l->seat->member) {
+		handle_changed(seat);
+		return publish_late(l);
+	}
+	registry_hold(seat);
 	r = l->uncacheable ? SHOAL_OK : store_value(l, seat, size);
 	count_time(l, false);
 	if (r || l->uncacheable)
 		refuse(l, seat, r);
-	w32_sub(&seat->loads, 1);
-	handle_leave();
-	return r;
+	registry_drop(seat);
+	if (handle_changed(seat) || r || l->uncacheable || was_carried(l))
+		return r;
+	count(l, COUNTER_superseded);
+	return SHOAL_ERR_SUPERSEDED;
 }
 
 /* The value itself, stored or not, out of the reserved space. */
@@ -956,8 +1098,8 @@ EXPORT void shoal_load_cancel(struct shoal_load *l)
 		return;
 	if (is_ours(l) && l->coalesced)
 		flight_end(l->seat, &l->ticket, FLIGHT_ORPHAN);
-	else if (is_ours(l) && l->state == WAITING && !l->permitted)
-		flight_join(segment_of(l), &l->ticket, -1);
+	else if (is_ours(l) && l->joined)
+		unjoin(l);
 	end_load(l);
 }
 
@@ -1028,13 +1170,13 @@ static int run_loader(struct shoal_load *l, shoal_loader *loader, void *arg, str
 
 	if (seat) {
 		handle_leave();
-		l->outer = seat->loading;
-		seat->loading = l;
+		l->outer = running;
+		running = l;
 	}
 	shoal_release(value);
 	code = loader(l, l->key.data, l->key.size, arg);
 	if (seat)
-		seat->loading = l->outer;
+		running = l->outer;
 	r = after_loader(l, code, value);
 	free_load(l);
 	return r;
@@ -1042,13 +1184,8 @@ static int run_loader(struct shoal_load *l, shoal_loader *loader, void *arg, str
 
 static void count_alone(const struct shoal_keyspace *k)
 {
-	const struct segment *s;
-
-	urcu_bp_read_lock();
-	s = &rcu_dereference(k->cache->member)->segment;
-	handle_count(s, k->id, COUNTER_loads, 1);
-	handle_count(s, k->id, COUNTER_uncached, 1);
-	urcu_bp_read_unlock();
+	handle_count_now(k->cache, k->id, COUNTER_loads, 1);
+	handle_count_now(k->cache, k->id, COUNTER_uncached, 1);
 }
 
 /* ---- in the background ------------------------------------------------------------------------------------- */
@@ -1081,40 +1218,43 @@ static bool hand_over(struct shoal_load *l)
 	if (!l->refresher || !l->refresher->load)
 		return false;
 	urcu_bp_read_lock(); /* keeps the refresher: partner: the grace period in shoal_refresher_stop */
-	pushed = refresher_push(atomic_load(&l->k->cache->refresher), l->epoch, &l->job);
+	pushed = refresher_push(atomic_load(&l->k->cache->refresher), w64_peek(&l->seat->member->wiped->token), &l->job);
 	urcu_bp_read_unlock();
 	return pushed;
 }
 
-static uint64_t epoch_of(struct shoal *cache)
+/* The process's, of this handle, also after a resize. */
+static uint64_t token_of(struct shoal *cache)
 {
-	uint64_t epoch;
+	struct seat *seat;
+	uint64_t token;
 	int error;
 
-	if (!handle_enter(cache, &error)) /* joins: a process that has not has no epoch */
+	seat = handle_enter(cache, &error); /* joins: a process that has not has none */
+	if (!seat)
 		return 0;
-	epoch = w64_peek(&rcu_dereference(cache->member)->wiped->epoch);
+	token = w64_peek(&seat->member->wiped->token);
 	handle_leave();
-	return epoch;
+	return token;
 }
 
 EXPORT int shoal_refresher_start(struct shoal *cache, unsigned threads, unsigned queue)
 {
 	struct refresher *r = NULL, *before;
-	uint64_t epoch;
+	uint64_t token;
 	int result;
 
 	if (!cache || !threads || !queue)
 		return SHOAL_ERR_INVALID;
-	epoch = epoch_of(cache);
-	if (!epoch)
+	token = token_of(cache);
+	if (!token)
 		return SHOAL_ERR_LIMIT;
 	before = atomic_load(&cache->refresher);
-	if (before && refresher_is_of(before, epoch))
+	if (before && refresher_is_of(before, token))
 		return SHOAL_ERR_INVALID;
-	result = refresher_start(epoch, threads, queue, &r);
+	result = refresher_start(token, threads, queue, &r);
 	if (!result && !atomic_compare_exchange_strong(&cache->refresher, &before, r)) {
-		refresher_stop(r, epoch);
+		refresher_stop(r, token);
 		result = SHOAL_ERR_INVALID;
 	}
 	return result;
@@ -1123,11 +1263,15 @@ EXPORT int shoal_refresher_start(struct shoal *cache, unsigned threads, unsigned
 EXPORT void shoal_refresher_stop(struct shoal *cache)
 {
 	struct refresher *r;
+	uint64_t token;
 
 	if (!cache || !(r = atomic_exchange(&cache->refresher, NULL)))
 		return;
 	urcu_bp_synchronize_rcu();
-	refresher_stop(r, w64_peek(&cache->member->wiped->epoch));
+	urcu_bp_read_lock();
+	token = w64_peek(&move_member(&cache->member)->wiped->token);
+	urcu_bp_read_unlock();
+	refresher_stop(r, token);
 }
 
 /* ---- fetch, for those without a place ---------------------------------------------------------------------- */
@@ -1203,8 +1347,10 @@ void load_thread_exit(void *arg)
 	struct seat *seat = arg;
 	struct shoal_load *l;
 
-	while (seat->epoch == w64_peek(&seat->member->wiped->epoch) && (l = seat->loading)) {
-		seat->loading = l->outer;
+	while ((l = running)) {
+		running = l->outer;
+		if (!is_ours(l)) /* the parent's, in a child that was forked inside its loader */
+			continue;
 		if (l->state == LEADING)
 			shoal_load_fail(l, 0);
 		shoal_release(&l->result);

@@ -12,6 +12,11 @@
 
 #include "mapping.h"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+#define HUGE ((uint64_t)2 << 20)
+
 static int fail_closing(int fd)
 {
 	int kept = errno;
@@ -22,14 +27,27 @@ static int fail_closing(int fd)
 }
 
 /* fallocate(2) alone: posix_fallocate falls back to writing, which a full tmpfs answers half-way. */
-static bool give_size(int fd, uint64_t size)
+static bool give_memory(int fd, uint64_t offset, uint64_t size)
 {
 	int r;
 
 	do
-		r = fallocate(fd, 0, 0, (off_t)size);
+		r = fallocate(fd, 0, (off_t)offset, (off_t)size);
 	while (r && errno == EINTR);
 	return !r;
+}
+
+int mapping_extend(int fd, uint64_t offset, uint64_t size)
+{
+	return give_memory(fd, offset, size) ? SHOAL_OK : SHOAL_ERR_SYSTEM;
+}
+
+void mapping_punch(int fd, uint64_t offset, uint64_t size)
+{
+	int kept = errno;
+
+	fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
+	errno = kept;
 }
 
 int mapping_anonymous(uint64_t size)
@@ -38,9 +56,9 @@ int mapping_anonymous(uint64_t size)
 
 	if (fd < 0) /* refused by seccomp, or before Linux 3.17 */
 		return mapping_unnamed("/dev/shm/shoal", size, 0600);
-	if (!give_size(fd, size))
+	if (!give_memory(fd, 0, size))
 		return fail_closing(fd);
-	fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+	fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL);
 	return fd;
 }
 
@@ -56,7 +74,7 @@ int mapping_unnamed(const char *path, uint64_t size, mode_t mode)
 	fd = open(dirname(strcpy(folder, path)), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return SHOAL_ERR_SYSTEM;
-	if (fchmod(fd, mode) || !give_size(fd, size))
+	if (fchmod(fd, mode) || !give_memory(fd, 0, size))
 		return fail_closing(fd);
 	return fd;
 }
@@ -78,11 +96,31 @@ int mapping_name(int fd, const char *path)
 	return errno == EEXIST ? SHOAL_ERR_EXISTS : SHOAL_ERR_SYSTEM;
 }
 
+/* Address space with room for `size` at a place that is congruent to `offset`; the rest is given back. */
+static char *reserve_congruent(uint64_t offset, uint64_t size)
+{
+	uint64_t all = align_up(size, PAGE) + HUGE, skip;
+	char *base = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (base == MAP_FAILED)
+		return NULL;
+	skip = (offset - (uintptr_t)base) % HUGE;
+	if (skip)
+		munmap(base, skip);
+	munmap(base + skip + align_up(size, PAGE), HUGE - skip);
+	return base + skip;
+}
+
 void *mapping_map(int fd, uint64_t offset, uint64_t size, bool writable)
 {
-	void *base = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, (off_t)offset);
+	char *at = size >= 2 * HUGE ? reserve_congruent(offset, size) : NULL;
+	void *base = mmap(at, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | (at ? MAP_FIXED : 0), fd, (off_t)offset);
 
-	return base == MAP_FAILED ? NULL : base;
+	if (base != MAP_FAILED)
+		return base;
+	if (at)
+		munmap(at, align_up(size, PAGE));
+	return NULL;
 }
 
 void mapping_unmap(void *base, uint64_t size)
@@ -91,10 +129,25 @@ void mapping_unmap(void *base, uint64_t size)
 		munmap(base, size);
 }
 
+void mapping_use_huge(void *base, uint64_t size, bool collapse)
+{
+	int kept = errno;
+
+	madvise(base, size, MADV_HUGEPAGE);
+	if (collapse)
+		madvise(base, size, MADV_COLLAPSE);
+	errno = kept;
+}
+
 int mapping_reopen(int fd)
 {
 	char self[32];
 
 	fd_path(fd, self);
 	return open(self, O_RDWR | O_CLOEXEC);
+}
+
+int mapping_dup(int fd)
+{
+	return fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }

@@ -7,16 +7,24 @@
 
 /* Each returns a descriptor (close-on-exec) or a negative error, errno kept. Memory is allocated at once: a full
  * /dev/shm is ENOSPC here and not a SIGBUS later. */
-int mapping_anonymous(uint64_t size);                            /* sealed against resizing */
+int mapping_anonymous(uint64_t size);                            /* sealed against shrinking */
 int mapping_unnamed(const char *path, uint64_t size, mode_t mode); /* in path's folder, to be named later */
 
 /* Give an unnamed file its name. SHOAL_ERR_EXISTS: another was first. */
 int mapping_name(int fd, const char *path);
 
-void *mapping_map(int fd, uint64_t offset, uint64_t size, bool writable); /* NULL: errno */
+/* More memory behind the end, or in a hole; and none any more. */
+int mapping_extend(int fd, uint64_t offset, uint64_t size);
+void mapping_punch(int fd, uint64_t offset, uint64_t size);
+
+/* NULL: errno. What is large lies so that huge pages fit: its address is congruent to its offset in the file. */
+void *mapping_map(int fd, uint64_t offset, uint64_t size, bool writable);
 void mapping_unmap(void *base, uint64_t size);
+/* Huge pages from now on, and, with `collapse`, what is there already. Where the system has none, nothing changes. */
+void mapping_use_huge(void *base, uint64_t size, bool collapse);
 
 /* A description of its own of the same file, for locks of its own: -1 where /proc is missing. */
 int mapping_reopen(int fd);
+int mapping_dup(int fd); /* -1: errno */
 
 #endif

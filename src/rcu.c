@@ -8,7 +8,7 @@
 
 #include "rcu.h"
 
-static int rcu_barrier(const struct segment *s)
+int rcu_barrier(const struct segment *s)
 {
 	barrier_full();
 	if (s->fence)

@@ -54,6 +54,27 @@ static inline unsigned rcu_free_pin(const struct seat *seat)
 /* How many extents are held by pins, about; *readers: by how many threads they could be. */
 uint32_t rcu_pinned(const struct segment *s, uint32_t *readers);
 
+/*
+ * Changes of the region are announced likewise, so that a resize can wait for those that began before it froze the
+ * region: either it sees the announcement, or the changer sees the freeze. (Partner: the barrier of rcu_barrier.)
+ */
+static inline void rcu_change(struct seat *seat)
+{
+	w64_poke(&seat->reader->changing, seat->tag | (++seat->changes ? seat->changes : ++seat->changes));
+	if (unlikely(seat->member->segment.fence))
+		barrier_full();
+	else
+		barrier_light();
+}
+
+static inline void rcu_changed(const struct seat *seat)
+{
+	w64_store(&seat->reader->changing, 0);
+}
+
+/* What every thread wrote before, it is seen to have written; what it reads after, it reads anew. An error: refused. */
+int rcu_barrier(const struct segment *s);
+
 /* Which of n extents does a reader announce in its words from `from_word` on? held[i] is set. An error: the barrier was
  * refused, and all count as held. What `self` itself walks is passed over. */
 int rcu_announced(const struct segment *s, const struct seat *self, unsigned from_word, const uint32_t *extents,

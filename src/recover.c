@@ -8,6 +8,7 @@
  *                            copy that no slot points to is dead bytes
  *   CLAIMING ... OVERDUE     the flight goes to its waiters as an ORPHAN, or to FREE
  *   permits                  given back, or their place in the queue
+ *   a resize                 thawed by who waits for it; the memory of the new region given back
  *   announcements, pins      cleared, then the reader slot is freed, then the process slot
  *
  *
@@ -61,6 +62,7 @@ int recover_all(struct member *m)
 		registry_free_process(m, &corpse);
 		found++;
 	}
+	move_clean(m);
 	return found;
 }
 
@@ -72,14 +74,44 @@ void recover_sometimes(struct member *m)
 		recover_all(m);
 }
 
-struct seat *recover_enter(struct member **member, int *error)
+/* To the region that serves, without a seat of another one: OK, and inside a read-side section; else outside. */
+static int settle_in(member_pointer *member)
 {
-	struct member *m = rcu_dereference(*member);
+	struct seat *left;
+	int r;
+
+	for (;;) {
+		if (segment_has_moved(&move_member(member)->segment)) {
+			r = move_follow(member);
+			if (r)
+				return r;
+		} else if ((left = registry_left_behind(move_member(member)))) {
+			urcu_bp_read_unlock();
+			registry_leave(left);
+		} else {
+			return SHOAL_OK;
+		}
+		urcu_bp_read_lock();
+	}
+}
+
+struct seat *recover_enter(member_pointer *member, int *error)
+{
+	struct member *m;
 	struct seat *seat;
 	uint64_t dead;
 	int tries, r = SHOAL_ERR_LIMIT;
 
 	for (tries = 0; tries < 100; tries++) {
+		r = settle_in(member);
+		if (r) {
+			*error = r;
+			return NULL;
+		}
+		m = move_member(member);
+		seat = registry_here(m);
+		if (seat)
+			return seat;
 		if (m->segment.read_only) {
 			r = SHOAL_ERR_PERMISSION;
 			break;
@@ -87,7 +119,9 @@ struct seat *recover_enter(struct member **member, int *error)
 		r = registry_join(m, &seat, &dead);
 		if (r == SHOAL_OK)
 			return seat;
-		if (r == REGISTRY_CORPSE && dead) {
+		if (r == REGISTRY_MOVED) {
+			continue;
+		} else if (r == REGISTRY_CORPSE && dead) {
 			recover_held(m, dead);
 			registry_free_reader(m, dead, PINS);
 		} else if (r != SHOAL_ERR_LIMIT || !recover_all(m)) {

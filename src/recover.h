@@ -10,11 +10,11 @@
 #ifndef SHOAL_RECOVER_H
 #define SHOAL_RECOVER_H
 
-#include "registry.h"
+#include "move.h"
 
-/* The slow half of handle_enter: join the segment, recovering the dead where slots are short. Called inside a read-side
+/* The slow half of handle_enter: follow a segment that was resized, join it, recovering the dead where slots are short. Called inside a read-side
  * section; returns a seat inside one, or NULL outside. */
-struct seat *recover_enter(struct member **member, int *error);
+struct seat *recover_enter(member_pointer *member, int *error);
 
 /* Recover every dead process; how many there were. */
 int recover_all(struct member *m);

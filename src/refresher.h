@@ -4,7 +4,7 @@
  * (liburcu's wait-free queue: pushing never waits), some threads, and what each thread has set up for each loader.
  *
  * A child of fork has the queue's memory and none of its threads: a refresher belongs to the epoch of the process that
- * started it, and is as good as none in another.
+ * started it, and is as good as none in another. (`epoch` here is the token of the handle's lineage.)
  */
 #ifndef SHOAL_REFRESHER_H
 #define SHOAL_REFRESHER_H

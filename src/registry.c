@@ -22,6 +22,12 @@
  *      reads epoch 0 there and joins anew. A raw clone without glibc has no robust list: it holds no alive word, and
  *      its death is found by its process.
  *
+ * R.7  A region that has moved is left by one process after the other and given back by who finds it empty. So a process
+ *      that comes late claims its slot and then looks at header.moved: either it is seen there, or it sees that it is
+ *      too late, and goes on to the next region.
+ * R.8  The members of a handle share the thread's key. A thread's seat may be of an earlier member, which lasts until
+ *      that thread has left it, at its first call in a later one.
+ *
  * What is left at a kill: a locked byte (the kernel drops it), a process slot, reader slots with announcements, alive
  * words marked by the kernel: all found by registry_next_corpse and registry_next_reader.
  */
@@ -55,23 +61,28 @@ static word32 *futex_word(const struct alive *a)
 
 /* ---- processes --------------------------------------------------------------------------------------------- */
 
+static off_t lock_at(const struct geometry *g, uint32_t process)
+{
+	return (off_t)(g->offset + g->size + process);
+}
+
 static bool lock_byte(int fd, const struct geometry *g, uint32_t process)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(g->size + process), .l_len = 1};
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = lock_at(g, process), .l_len = 1};
 
 	return !fcntl(fd, F_OFD_SETLK, &lock);
 }
 
 static void unlock_byte(int fd, const struct geometry *g, uint32_t process)
 {
-	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = (off_t)(g->size + process), .l_len = 1};
+	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = lock_at(g, process), .l_len = 1};
 
 	fcntl(fd, F_OFD_SETLK, &lock);
 }
 
 static bool byte_is_locked(int fd, const struct geometry *g, uint32_t process)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(g->size + process), .l_len = 1};
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = lock_at(g, process), .l_len = 1};
 
 	return fcntl(fd, F_OFD_GETLK, &lock) || lock.l_type != F_UNLCK;
 }
@@ -103,6 +114,14 @@ static int claim_process(struct member *m, struct wiped *w)
 	if (fd >= 0)
 		close(fd);
 	return SHOAL_ERR_LIMIT;
+}
+
+static void free_process(struct member *m, struct wiped *w)
+{
+	registry_free_process(m, &(struct corpse){w->process, w->incarnation, w->identity});
+	if (w->lock_fd)
+		close(w->lock_fd - 1);
+	w->lock_fd = 0;
 }
 
 /*
@@ -149,7 +168,7 @@ void registry_notice_fork(struct member *m)
 static int join_process(struct member *m)
 {
 	struct wiped *w = m->wiped;
-	uint64_t epoch;
+	uint64_t epoch[2];
 	int r;
 
 	if (w64_peek(&w->epoch))
@@ -157,17 +176,23 @@ static int join_process(struct member *m)
 	registry_notice_fork(m);
 	if (!m->segment.fence && syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0))
 		return SHOAL_ERR_SYSTEM;
-	if (getrandom(&epoch, sizeof(epoch), 0) != sizeof(epoch))
+	if (getrandom(epoch, sizeof(epoch), 0) != sizeof(epoch))
 		return SHOAL_ERR_SYSTEM;
 	r = claim_process(m, w);
 	if (r)
 		return r;
+	if (segment_has_moved(&m->segment)) { /* R.7, after the CAS that claimed */
+		free_process(m, w);
+		return REGISTRY_MOVED;
+	}
 	m->joined = true;
-	w64_store(&w->epoch, epoch | 1);
+	if (!w64_peek(&w->token))
+		w64_store(&w->token, epoch[1] | 1);
+	w64_store(&w->epoch, epoch[0] | 1);
 	return SHOAL_OK;
 }
 
-static bool process_is_dead(const struct member *m, uint32_t i, uint64_t owner)
+static bool process_is_dead(const struct member *m, const struct segment *s, uint32_t i, uint64_t owner)
 {
 	const struct wiped *w = m->wiped;
 
@@ -176,8 +201,7 @@ static bool process_is_dead(const struct member *m, uint32_t i, uint64_t owner)
 		return true;
 	case PROC_FOREIGN:
 		return w->lock_fd && owner >> PROC_NS_SHIFT != PROC_NS_UNLOCKED &&
-		       !byte_is_locked(w->lock_fd - 1, &m->segment.geometry, i) &&
-		       w64_load(&m->segment.processes[i].owner) == owner;
+		       !byte_is_locked(w->lock_fd - 1, &s->geometry, i) && w64_load(&s->processes[i].owner) == owner;
 	}
 	return false;
 }
@@ -248,6 +272,7 @@ static void arm(struct seat *seat)
 	struct alive *a;
 
 	w64_store(&seat->reader->waits, 0);
+	w64_store(&seat->reader->changing, 0);
 	if (seat->alive < 0) {
 		w32_store(&seat->reader->alive, 0);
 		return;
@@ -281,7 +306,6 @@ static struct seat *new_seat(struct member *m)
 	seat->epoch = w64_peek(&m->wiped->epoch);
 	seat->member = m;
 	seat->reader = NULL;
-	seat->loading = NULL;
 	seat->next = NULL;
 	seat->alive = -1;
 	seat->listed = false;
@@ -295,6 +319,13 @@ static void bury(struct member *m, struct seat *seat)
 {
 	seat->next = m->graves;
 	m->graves = seat;
+}
+
+static void list(struct wiped *w, struct seat *seat)
+{
+	seat->next = w->seats;
+	w->seats = seat;
+	seat->listed = true;
 }
 
 static void unlist(struct wiped *w, struct seat *seat)
@@ -311,7 +342,7 @@ static int begin_seat(struct member *m, struct seat **out, uint64_t *dead)
 {
 	struct seat *seat = new_seat(m);
 
-	if (!seat || pthread_setspecific(m->key, seat)) {
+	if (!seat || pthread_setspecific(m->lineage->key, seat)) {
 		if (seat)
 			bury(m, seat);
 		return SHOAL_ERR_SYSTEM;
@@ -325,7 +356,7 @@ static int begin_seat(struct member *m, struct seat **out, uint64_t *dead)
 /* The thread's seat is kept between the two calls of a REGISTRY_CORPSE: it holds the alive word already. */
 static int join_thread(struct member *m, struct seat **out, uint64_t *dead)
 {
-	struct seat *seat = pthread_getspecific(m->key);
+	struct seat *seat = pthread_getspecific(m->lineage->key);
 	int r;
 
 	if (!seat && (r = begin_seat(m, &seat, dead)))
@@ -333,15 +364,13 @@ static int join_thread(struct member *m, struct seat **out, uint64_t *dead)
 	r = claim_reader(m, seat);
 	if (r) {
 		disarm(seat);
-		pthread_setspecific(m->key, NULL);
+		pthread_setspecific(m->lineage->key, NULL);
 		w32_sub(&m->users, 1);
 		bury(m, seat);
 		return r;
 	}
 	arm(seat);
-	seat->next = m->wiped->seats;
-	m->wiped->seats = seat;
-	seat->listed = true;
+	list(m->wiped, seat);
 	seat->random = seat->epoch + seat->tag + seat->index;
 	registry_here_cache = (struct registry_here){seat->epoch, seat};
 	*out = seat;
@@ -364,17 +393,27 @@ int registry_join(struct member *m, struct seat **seat, uint64_t *dead)
 /* A seat of the parent's, found in a child of fork, is memory to be used again and nothing else. */
 struct seat *registry_find(struct member *m)
 {
-	struct seat *seat = pthread_getspecific(m->key);
+	struct seat *seat = pthread_getspecific(m->lineage->key);
 
-	if (!seat)
+	if (!seat || seat->member != m)
 		return NULL;
 	if (seat->epoch != w64_peek(&m->wiped->epoch)) {
-		pthread_setspecific(m->key, NULL);
+		pthread_setspecific(m->lineage->key, NULL);
 		return NULL;
 	}
 	if (!seat->reader)
 		return NULL;
 	registry_here_cache = (struct registry_here){seat->epoch, seat};
+	return seat;
+}
+
+struct seat *registry_left_behind(struct member *m)
+{
+	struct seat *seat = pthread_getspecific(m->lineage->key);
+
+	if (!seat || seat->member == m)
+		return NULL;
+	pthread_setspecific(m->lineage->key, NULL);
 	return seat;
 }
 
@@ -393,14 +432,17 @@ static void end_mapping(struct member *m)
 {
 	struct wiped *w = m->wiped;
 
-	if (!m->closed || w->seats || !m->segment.base)
+	if (!m->closed || w->seats || m->ended)
 		return;
+	m->ended = true;
 	if (w64_peek(&w->epoch))
-		registry_free_process(m, &(struct corpse){w->process, w->incarnation, w->identity});
-	if (w->lock_fd)
-		close(w->lock_fd - 1);
-	w->lock_fd = 0;
-	segment_unmap(&m->segment);
+		free_process(m, w);
+	if (segment_has_moved(&m->segment) && !m->segment.read_only && registry_is_deserted(m, &m->segment)) {
+		segment_punch(&m->segment);
+		w64_store(&m->segment.header->drained, 1); /* after it: who dies between leaves it to the next who looks */
+	}
+	if (!m->inherited || !segment_has_moved(&m->segment)) /* a child may look at values of its parent's */
+		segment_unmap(&m->segment);
 	close(m->segment.fd);
 }
 
@@ -414,7 +456,54 @@ static bool settle(struct member *m, struct seat *seat)
 	if (!seat->threaded)
 		bury(m, seat);
 	end_mapping(m);
-	return !m->segment.base;
+	return m->ended;
+}
+
+static int make_guest(struct member *m, struct seat **out)
+{
+	struct seat *seat = new_seat(m);
+	int r = seat ? claim_reader(m, seat) : SHOAL_ERR_SYSTEM;
+
+	if (r) {
+		if (seat)
+			bury(m, seat);
+		return r;
+	}
+	seat->threaded = false;
+	arm(seat);
+	list(m->wiped, seat);
+	*out = seat;
+	return SHOAL_OK;
+}
+
+int registry_guest(struct member *m, struct seat **seat)
+{
+	int r;
+
+	pthread_mutex_lock(&m->wiped->lock);
+	r = join_process(m);
+	if (!r)
+		r = make_guest(m, seat);
+	pthread_mutex_unlock(&m->wiped->lock);
+	return r;
+}
+
+void registry_end_guest(struct seat *seat)
+{
+	struct member *m = seat->member;
+
+	pthread_mutex_lock(&m->wiped->lock);
+	w32_store(&seat->abandoned, 1);
+	settle(m, seat);
+	pthread_mutex_unlock(&m->wiped->lock);
+}
+
+static void drop_lineage(struct lineage *l)
+{
+	if (w32_sub(&l->members, 1) > 1)
+		return;
+	pthread_key_delete(l->key);
+	free(l);
 }
 
 static void end_member(struct member *m)
@@ -423,7 +512,7 @@ static void end_member(struct member *m)
 
 	urcu_bp_synchronize_rcu(); /* those who are in registry_settle */
 	segment_unmap_alive(m->segment.alive, &m->segment.geometry);
-	pthread_key_delete(m->key);
+	drop_lineage(m->lineage);
 	if (m->inherited)
 		return; /* values of the parent's may still be released here, which looks at `wiped` through their seats */
 	while ((seat = m->graves)) {
@@ -478,40 +567,65 @@ void registry_leave(struct seat *seat)
 		return; /* the parent's, in a child */
 	pthread_mutex_lock(&m->wiped->lock);
 	leave(m, seat);
-	last = !w32_peek(&m->users) && !m->segment.base;
+	last = !w32_peek(&m->users) && m->ended;
 	pthread_mutex_unlock(&m->wiped->lock);
 	if (last)
 		end_member(m);
 }
 
-int registry_open(struct member *m, void (*at_exit)(void *seat))
+static int open_with(struct member *m, struct lineage *lineage)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, watch_forks);
-	if ((errno = hook_error))
-		return SHOAL_ERR_SYSTEM;
 	m->wiped = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (m->wiped == MAP_FAILED)
 		return SHOAL_ERR_SYSTEM;
-	if (madvise(m->wiped, PAGE, MADV_WIPEONFORK) || (errno = pthread_key_create(&m->key, at_exit))) {
+	if (madvise(m->wiped, PAGE, MADV_WIPEONFORK)) {
 		munmap(m->wiped, PAGE);
 		return SHOAL_ERR_SYSTEM;
 	}
+	w32_add(&lineage->members, 1);
+	m->lineage = lineage;
 	w32_store(&m->wiped->ours, 1);
 	w32_store(&m->users, 1);
 	return SHOAL_OK;
 }
 
+int registry_open(struct member *m, void (*at_exit)(void *seat))
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct lineage *lineage;
+	int r;
+
+	pthread_once(&once, watch_forks);
+	if ((errno = hook_error) || !(lineage = calloc(1, sizeof(*lineage))))
+		return SHOAL_ERR_SYSTEM;
+	if ((errno = pthread_key_create(&lineage->key, at_exit))) {
+		free(lineage);
+		return SHOAL_ERR_SYSTEM;
+	}
+	w32_store(&lineage->members, 1);
+	r = open_with(m, lineage);
+	drop_lineage(lineage);
+	return r;
+}
+
+int registry_succeed(struct member *m, const struct member *before)
+{
+	int r = open_with(m, before->lineage);
+
+	if (!r)
+		w64_store(&m->wiped->token, w64_load(&before->wiped->token)); /* 0 in a child: drawn when it joins */
+	return r;
+}
+
 void registry_close(struct member *m)
 {
-	struct seat *own = pthread_getspecific(m->key), *seat, *next;
+	struct seat *own = pthread_getspecific(m->lineage->key), *seat, *next;
 	bool last;
 
 	pthread_mutex_lock(&m->wiped->lock);
 	m->closed = true;
-	if (own && own->epoch == w64_peek(&m->wiped->epoch)) {
-		pthread_setspecific(m->key, NULL);
+	if (own && own->member == m && own->epoch == w64_peek(&m->wiped->epoch)) {
+		pthread_setspecific(m->lineage->key, NULL);
 		leave(m, own);
 	}
 	for (seat = m->wiped->seats; seat; seat = next) {
@@ -520,7 +634,7 @@ void registry_close(struct member *m)
 		settle(m, seat);
 	}
 	end_mapping(m);
-	last = w32_sub(&m->users, 1) == 1 && !m->segment.base;
+	last = w32_sub(&m->users, 1) == 1 && m->ended;
 	pthread_mutex_unlock(&m->wiped->lock);
 	if (last)
 		end_member(m);
@@ -548,7 +662,7 @@ static enum registry_life life_of_process(const struct member *m, uint64_t owner
 	identity = w64_load(&m->segment.processes[i].owner);
 	if (!identity || (w32_load(&m->segment.processes[i].incarnation) & 0xffff) != (owner & 0xffff))
 		return LIFE_PROCESS_DEAD; /* and its slot freed already, before this reader was: a recoverer died between */
-	return process_is_dead(m, i, identity) ? LIFE_PROCESS_DEAD : LIFE_UNARMED;
+	return process_is_dead(m, &m->segment, i, identity) ? LIFE_PROCESS_DEAD : LIFE_UNARMED;
 }
 
 enum registry_life registry_life(const struct member *m, uint64_t ref, const word32 **word, uint32_t *seen)
@@ -584,7 +698,7 @@ bool registry_next_corpse(const struct member *m, uint32_t *cursor, struct corps
 		uint32_t incarnation = w32_load(&p->incarnation);
 		uint64_t owner = w64_load(&p->owner);
 
-		if (!owner || owner == m->wiped->identity || !process_is_dead(m, *cursor, owner))
+		if (!owner || owner == m->wiped->identity || !process_is_dead(m, &m->segment, *cursor, owner))
 			continue;
 		*corpse = (struct corpse){*cursor, incarnation, owner};
 		++*cursor;
@@ -636,6 +750,21 @@ void registry_free_process(const struct member *m, const struct corpse *c)
 	w64_cas(&p->owner, c->owner, 0);
 }
 
+/* The fence: our own slot was given back before we look at the others'. */
+bool registry_is_deserted(const struct member *m, const struct segment *s)
+{
+	uint64_t owner;
+	uint32_t i;
+
+	barrier_full();
+	for (i = 0; i < s->geometry.processes; i++) {
+		owner = w64_load(&s->processes[i].owner);
+		if (owner && !process_is_dead(m, s, i, owner))
+			return false;
+	}
+	return true;
+}
+
 /* ---- counters ---------------------------------------------------------------------------------------------- */
 
 static struct line *line_at(const struct segment *s, uint32_t number)
@@ -681,10 +810,13 @@ struct line *registry_line(struct seat *seat, uint32_t keyspace)
 	return seat->lines[keyspace] = new_line(seat, keyspace);
 }
 
-void registry_counts(const struct segment *s, uint32_t keyspace, uint64_t counts[COUNTERS_HOT])
+void registry_counts(const struct segment *s, uint32_t keyspace, uint64_t counts[COUNTER_COUNT])
 {
+	const struct keyspace *record = &s->keyspaces[keyspace];
 	uint32_t i, c, n = (uint32_t)min_u64(w32_load(&s->header->lines_used), s->geometry.lines);
 
+	for (c = 0; c < COUNTER_COUNT; c++)
+		counts[c] += w64_peek(&record->counters[c]) + w64_peek(&record->inherited[c]);
 	for (i = 0; i < n; i++)
 		if (w32_load(&s->lines[i].keyspace) == keyspace + 1)
 			for (c = 0; c < COUNTERS_HOT; c++)
@@ -694,7 +826,7 @@ void registry_counts(const struct segment *s, uint32_t keyspace, uint64_t counts
 uint64_t registry_touches(const struct segment *s)
 {
 	uint32_t i, n = (uint32_t)min_u64(w32_load(&s->header->lines_used), s->geometry.lines);
-	uint64_t sum = 0;
+	uint64_t sum = w64_peek(&s->header->touches);
 
 	for (i = 0; i < n; i++)
 		sum += w64_peek(&s->lines[i].touches);

@@ -12,12 +12,15 @@
  *      copied out once and every area is checked to lie inside the file.
  * S.4  Deadlines are of CLOCK_MONOTONIC, so a file from an earlier boot is worth nothing: it is removed under flock, by
  *      one of those who meet it, and made anew.
+ * S.5  No part of the file is used for a second region: `reach` is raised before memory is given out behind it. So who
+ *      comes late to an old region touches what nobody else uses. The file never holds more than `reach` says.
  */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -36,6 +39,7 @@
 #define ENTRY_EXTRA (sizeof(struct entry) + 3 * 8) /* two paddings and a checksum */
 #define EXTENT_MAX ((uint64_t)1 << 20)
 #define EXTENT_LIMIT ((uint64_t)1 << 29) /* keeps segment.h's division exact: lines < 2^41 times lines of an extent < 2^23 */
+#define HUGE_PAGE ((uint64_t)2 << 20)
 #define INDEX_GROUP 64u /* buckets in a page; index.c keeps both candidates of a key in one group */
 
 /* ---- names ------------------------------------------------------------------------------------------------- */
@@ -113,6 +117,11 @@ static uint64_t place_areas(struct geometry *g)
 	return at;
 }
 
+static uint64_t sign(const struct geometry *g)
+{
+	return hash_bytes(g, offsetof(struct geometry, checksum), 0);
+}
+
 static uint64_t footprint_max(const struct geometry *g)
 {
 	return align_up((uint64_t)g->max_entry + ENTRY_EXTRA, CACHE_LINE);
@@ -142,8 +151,16 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 	*g = (struct geometry){
 		.magic = LAYOUT_MAGIC,
 		.layout = LAYOUT_VERSION,
-		.flags = (c->flags & (SHOAL_CHECKSUM | SHOAL_FIFO)) | (fence ? SEGMENT_FENCE : 0),
+		.flags = (c->flags & (SHOAL_CHECKSUM | SHOAL_HUGE_PAGES | SHOAL_FIFO)) | (fence ? SEGMENT_FENCE : 0),
 		.size = size,
+		.max_size = align_up(max_u64(c->max_size, size), PAGE),
+		.asked_entry = (uint32_t)c->max_entry,
+		.asked_mean = (uint32_t)min_u64(c->mean_entry, UINT32_MAX),
+		.asked_processes = c->max_processes,
+		.asked_readers = c->max_threads,
+		.asked_flights = c->max_flights,
+		.asked_keyspaces = c->max_keyspaces,
+		.asked_extents = c->extents,
 		.boot_id = proc_boot_id(),
 		.mode = c->mode ? c->mode : 0600,
 		.max_loads = c->max_loads,
@@ -173,17 +190,19 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 	place_areas(g);
 	if (getrandom(&g->seed, sizeof(g->seed), 0) != sizeof(g->seed))
 		return SHOAL_ERR_SYSTEM;
-	g->checksum = hash_bytes(g, offsetof(struct geometry, checksum), 0);
+	g->checksum = sign(g);
 	return SHOAL_OK;
 }
 
-static int geometry_check(const struct geometry *g, uint64_t file_size)
+/* Of a region at `offset`. */
+static int geometry_check(const struct geometry *g, uint64_t offset, uint64_t file_size)
 {
 	struct geometry again = *g;
 
 	if (g->magic != LAYOUT_MAGIC || g->layout != LAYOUT_VERSION)
 		return SHOAL_ERR_LAYOUT;
-	if (g->checksum != hash_bytes(g, offsetof(struct geometry, checksum), 0) || g->size != file_size)
+	if (g->checksum != sign(g) || g->offset != offset ||
+	    offset > file_size || g->size > file_size - offset)
 		return SHOAL_ERR_CORRUPT;
 	/* The checksum is no signature: a hostile header may carry a right one. */
 	if (!g->processes || g->processes > PROCESSES_MAX || !g->readers || g->readers > READERS_MAX || !g->flights ||
@@ -191,8 +210,8 @@ static int geometry_check(const struct geometry *g, uint64_t file_size)
 	    !g->buckets || !g->ghosts || g->buckets % INDEX_GROUP || g->size > SIZE_MAX_SEGMENT || g->extent_size % CACHE_LINE ||
 	    g->extent_size < footprint_max(g) || g->extent_size > EXTENT_LIMIT)
 		return SHOAL_ERR_CORRUPT;
-	if (place_areas(&again) > file_size || memcmp(&again, g, sizeof(again)) ||
-	    (file_size - g->log_at) / g->extent_size < g->extents)
+	if (place_areas(&again) > g->size || memcmp(&again, g, sizeof(again)) ||
+	    (g->size - g->log_at) / g->extent_size < g->extents)
 		return SHOAL_ERR_CORRUPT;
 	return SHOAL_OK;
 }
@@ -201,10 +220,12 @@ static int geometry_check(const struct geometry *g, uint64_t file_size)
 
 static int map_areas(int fd, const struct geometry *g, bool read_only, struct segment *s)
 {
-	char *base = mapping_map(fd, 0, g->size, !read_only);
+	char *base = mapping_map(fd, g->offset, g->size, !read_only);
 
 	if (!base)
 		return SHOAL_ERR_SYSTEM;
+	if (g->flags & SHOAL_HUGE_PAGES)
+		mapping_use_huge(base, g->size, false);
 	*s = (struct segment){
 		.base = base,
 		.geometry = *g,
@@ -226,7 +247,7 @@ static int map_areas(int fd, const struct geometry *g, bool read_only, struct se
 	};
 	if (read_only)
 		return SHOAL_OK;
-	s->alive = mapping_map(fd, g->alive_at, g->processes_at - g->alive_at, true);
+	s->alive = mapping_map(fd, g->offset + g->alive_at, g->processes_at - g->alive_at, true);
 	if (s->alive)
 		return SHOAL_OK;
 	segment_unmap(s);
@@ -239,6 +260,16 @@ void segment_unmap(struct segment *s)
 
 	mapping_unmap(s->base, s->geometry.size);
 	s->base = NULL;
+	errno = kept;
+}
+
+void segment_close(struct segment *s)
+{
+	int kept = errno;
+
+	segment_unmap_alive(s->alive, &s->geometry);
+	segment_unmap(s);
+	close(s->fd);
 	errno = kept;
 }
 
@@ -284,6 +315,8 @@ static int fill(int fd, const struct geometry *g, struct segment *s)
 		segment_unmap(s);
 		return r;
 	}
+	if (g->flags & SHOAL_HUGE_PAGES)
+		mapping_use_huge(s->base, g->size, true);
 	s->header->geometry = *g;
 	return SHOAL_OK;
 }
@@ -295,10 +328,16 @@ static int create(const char *path, const struct shoal_config *c, struct segment
 
 	if (r)
 		return r;
+	if (!path) {
+		g.flags |= SEGMENT_ANONYMOUS;
+		g.checksum = sign(&g);
+	}
 	fd = path ? mapping_unnamed(path, g.size, g.mode) : mapping_anonymous(g.size);
 	if (fd < 0)
 		return fd;
 	r = fill(fd, &g, s);
+	if (!r)
+		w64_store(&s->header->reach, g.size);
 	if (!r && path) {
 		r = mapping_name(fd, path); /* S.2: the word that publishes */
 		if (r) {
@@ -329,11 +368,49 @@ static int check_file(int fd, const struct shoal_config *c, struct stat *st)
 	return SHOAL_OK;
 }
 
-static int read_geometry(int fd, const struct stat *st, struct geometry *g)
+static int read_geometry(int fd, uint64_t offset, struct geometry *g)
 {
-	if ((uint64_t)st->st_size < PAGE || pread(fd, g, sizeof(*g), 0) != (ssize_t)sizeof(*g))
-		return SHOAL_ERR_LAYOUT;
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return SHOAL_ERR_SYSTEM;
+	if ((uint64_t)st.st_size < offset + PAGE || pread(fd, g, sizeof(*g), (off_t)offset) != (ssize_t)sizeof(*g))
+		return offset ? SHOAL_ERR_CORRUPT : SHOAL_ERR_LAYOUT;
+	return geometry_check(g, offset, (uint64_t)st.st_size);
+}
+
+/* From a region with that geometry to the one that serves. Offsets rise on the way, so it ends. */
+static int find_serving(int fd, struct geometry *g)
+{
+	const struct header *h;
+	uint64_t latest, moved;
+	int r = SHOAL_OK;
+
+	do {
+		h = mapping_map(fd, g->offset, PAGE, false);
+		if (!h)
+			return SHOAL_ERR_SYSTEM;
+		moved = w64_load(&h->moved);
+		latest = g->offset ? 0 : w64_load(&h->latest);
+		mapping_unmap((void *)(uintptr_t)h, PAGE);
+		latest = max_u64(latest, MOVED_STATE(moved) == MOVED ? MOVED_NUMBER(moved) * PAGE : 0);
+		if (latest && (latest <= g->offset || (r = read_geometry(fd, latest, g))))
+			return r ? r : SHOAL_ERR_CORRUPT;
+	} while (latest);
 	return SHOAL_OK;
+}
+
+/* The file's size is read before `reach`, which is raised before the file grows. */
+static int check_reach(int fd, const struct stat *st)
+{
+	const struct header *h = mapping_map(fd, 0, PAGE, false);
+	uint64_t reach;
+
+	if (!h)
+		return SHOAL_ERR_SYSTEM;
+	reach = w64_load(&h->reach);
+	mapping_unmap((void *)(uintptr_t)h, PAGE);
+	return (uint64_t)st->st_size > reach ? SHOAL_ERR_CORRUPT : SHOAL_OK;
 }
 
 static int remove_old_boot(int fd, const char *path, const struct stat *st)
@@ -356,7 +433,7 @@ static int attach_file(int fd, const char *path, const struct shoal_config *c, s
 	struct stat st;
 	int r = check_file(fd, c, &st);
 
-	if (r || (r = read_geometry(fd, &st, &g)) || (r = geometry_check(&g, (uint64_t)st.st_size)))
+	if (r || (r = read_geometry(fd, 0, &g)) || (r = check_reach(fd, &st)))
 		return r;
 	if (st.st_mode & 0022 & ~g.mode)
 		return SHOAL_ERR_PERMISSION;
@@ -364,7 +441,8 @@ static int attach_file(int fd, const char *path, const struct shoal_config *c, s
 		return read_only ? SHOAL_ERR_LAYOUT : remove_old_boot(fd, path, &st);
 	if (!(g.flags & SEGMENT_FENCE) && !read_only && membarrier_refused())
 		return SHOAL_ERR_SYSTEM; /* our reads would get no barrier: the others would reuse what we read */
-	return map_areas(fd, &g, read_only, s);
+	r = find_serving(fd, &g);
+	return r ? r : map_areas(fd, &g, read_only, s);
 }
 
 static int attach(const char *path, const struct shoal_config *c, struct segment *s)
@@ -416,6 +494,193 @@ int segment_open(const char *name, const struct shoal_config *config, struct seg
 	if (!r)
 		s->clock = (struct clock){.now = c->clock, .arg = c->clock_arg};
 	return r;
+}
+
+/* ---- regions ----------------------------------------------------------------------------------------------- */
+
+/* The end of a region: its bytes, and behind them the lock bytes of its processes. */
+static uint64_t end_of(const struct geometry *g)
+{
+	return g->offset + g->size + PROCESSES_MAX;
+}
+
+static struct header *map_first(const struct segment *s)
+{
+	return mapping_map(s->fd, 0, PAGE, !s->read_only);
+}
+
+static void unmap_first(struct header *h)
+{
+	mapping_unmap(h, PAGE);
+}
+
+uint64_t segment_reach(const struct segment *s)
+{
+	struct header *h = map_first(s);
+	uint64_t reach;
+
+	if (!h)
+		return 0;
+	reach = w64_load(&h->reach);
+	unmap_first(h);
+	return reach;
+}
+
+void segment_raise_latest(const struct segment *s, uint64_t offset)
+{
+	struct header *h = map_first(s);
+
+	if (!h)
+		return;
+	w64_max(&h->latest, offset);
+	unmap_first(h);
+}
+
+/* S.5. Huge pages begin where the region does. */
+static int give_out(const struct segment *from, struct geometry *g)
+{
+	struct header *h = map_first(from);
+	uint64_t reach;
+
+	if (!h)
+		return SHOAL_ERR_SYSTEM;
+	do {
+		reach = w64_load(&h->reach);
+		g->offset = align_up(max_u64(reach, from->geometry.offset + from->geometry.size) + PROCESSES_MAX, HUGE_PAGE);
+	} while (!w64_cas(&h->reach, reach, g->offset + g->size));
+	unmap_first(h);
+	return SHOAL_OK;
+}
+
+/* As the creator configured it, for another size; what it left to the default follows the size, but is at least what is
+ * in use. Entries have to fit. */
+static int lay_out(const struct geometry *old, uint64_t size, const struct segment_needs *needs, struct geometry *g)
+{
+	struct shoal_config c = {
+		.size = size,
+		.max_entry = min_u64(old->asked_entry, size / 64),
+		.mean_entry = min_u64(old->asked_mean, size / 64),
+		.max_processes = old->asked_processes,
+		.max_threads = old->asked_readers,
+		.max_flights = old->asked_flights,
+		.max_keyspaces = old->asked_keyspaces,
+		.max_loads = old->max_loads,
+		.extents = old->asked_extents,
+		.mode = old->mode,
+		.flags = old->flags,
+	};
+	int r = geometry_from(&c, old->flags & SEGMENT_FENCE, g);
+
+	if (!r && (g->processes < needs->processes || g->readers < needs->readers || g->keyspaces < needs->keyspaces)) {
+		c.max_processes = (unsigned)max_u64(g->processes, needs->processes);
+		c.max_threads = (unsigned)max_u64(g->readers, needs->readers);
+		c.max_keyspaces = (unsigned)max_u64(g->keyspaces, needs->keyspaces);
+		r = geometry_from(&c, old->flags & SEGMENT_FENCE, g);
+	}
+	if (r)
+		return r;
+	g->flags |= old->flags & SEGMENT_ANONYMOUS;
+	g->seed = old->seed;
+	g->max_size = old->max_size;
+	g->asked_entry = old->asked_entry;
+	g->asked_mean = old->asked_mean;
+	g->asked_processes = old->asked_processes;
+	g->asked_readers = old->asked_readers;
+	g->asked_keyspaces = old->asked_keyspaces;
+	return SHOAL_OK;
+}
+
+int segment_extend(const struct segment *from, uint64_t size, const struct segment_needs *needs, struct segment *to)
+{
+	struct geometry g;
+	int fd, kept, r = lay_out(&from->geometry, size, needs, &g);
+
+	if (r || (r = give_out(from, &g)))
+		return r;
+	g.checksum = sign(&g);
+	fd = mapping_dup(from->fd);
+	if (fd < 0)
+		return SHOAL_ERR_SYSTEM;
+	r = mapping_extend(fd, g.offset, g.size);
+	if (!r && !(r = fill(fd, &g, to)))
+		to->clock = from->clock;
+	if (r) {
+		mapping_punch(fd, g.offset, g.size);
+		kept = errno;
+		close(fd);
+		errno = kept;
+	}
+	return r;
+}
+
+int segment_follow(const struct segment *from, struct segment *to)
+{
+	struct geometry g = from->geometry;
+	int r, kept, fd = mapping_dup(from->fd);
+
+	if (fd < 0)
+		return SHOAL_ERR_SYSTEM;
+	r = find_serving(fd, &g);
+	if (!r && !(r = map_areas(fd, &g, from->read_only, to)))
+		to->clock = from->clock;
+	if (r) {
+		kept = errno;
+		close(fd);
+		errno = kept;
+	}
+	return r;
+}
+
+struct segment *segment_glance(const struct segment *of, uint64_t offset)
+{
+	struct segment *s = calloc(1, sizeof(*s));
+	struct geometry g;
+	char *base = NULL;
+
+	if (s && !read_geometry(of->fd, offset, &g))
+		base = mapping_map(of->fd, offset, g.extents_at, true);
+	if (!base) {
+		free(s);
+		return NULL;
+	}
+	*s = (struct segment){
+		.base = base,
+		.geometry = g,
+		.header = (struct header *)base,
+		.alive = (struct alive *)(base + g.alive_at),
+		.processes = (struct process *)(base + g.processes_at),
+		.readers = (struct reader *)(base + g.readers_at),
+		.keyspaces = (struct keyspace *)(base + g.keyspaces_at),
+		.lines = (struct line *)(base + g.lines_at),
+		.fd = of->fd,
+	};
+	return s;
+}
+
+void segment_end_glance(struct segment *s)
+{
+	mapping_unmap(s->base, s->geometry.extents_at);
+	free(s);
+}
+
+void segment_punch(const struct segment *s)
+{
+	const struct geometry *g = &s->geometry;
+
+	mapping_punch(s->fd, g->offset + g->processes_at, g->size - g->processes_at);
+}
+
+void segment_forget(const struct segment *of, const struct geometry *g)
+{
+	mapping_punch(of->fd, g->offset, g->size);
+}
+
+void segment_punch_behind(const struct segment *s, uint64_t reach)
+{
+	uint64_t from = align_up(end_of(&s->geometry), PAGE);
+
+	if (reach > from)
+		mapping_punch(s->fd, from, reach - from);
 }
 
 int segment_unlink(const char *name)

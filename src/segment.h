@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A segment as one process sees it: where its mapping is and where the areas begin. Everything here was validated at
- * attach and is private to the process, so that no later scribble over the header can lead us out of the mapping.
+ * A region of a segment's file as one process sees it: where its mapping is and where the areas begin. Everything here
+ * was validated at attach and is private to the process, so that no later scribble over the header can lead us out of
+ * the mapping. A segment is one region until a resize puts another one in its place (resize.c).
  */
 #ifndef SHOAL_SEGMENT_H
 #define SHOAL_SEGMENT_H
@@ -33,8 +34,40 @@ struct segment {
 
 int segment_open(const char *name, const struct shoal_config *config, struct segment *segment);
 int segment_unlink(const char *name);
+void segment_close(struct segment *segment);       /* all of it */
 void segment_unmap(struct segment *segment);       /* all but the alive words */
 void segment_unmap_alive(struct alive *alive, const struct geometry *geometry);
+
+/* ---- regions ----------------------------------------------------------------------------------------------- */
+
+/* Another region is to be used from now on. A plain load of a word that no call writes. */
+static inline bool segment_has_moved(const struct segment *s)
+{
+	return MOVED_STATE(w64_load(&s->header->moved)) == MOVED;
+}
+
+/* At least so many, whatever the size would have by default. */
+struct segment_needs {
+	uint32_t processes, readers, keyspaces;
+};
+
+/* A new region of the same file, behind all others, mapped; nobody finds it before header.moved says so. */
+int segment_extend(const struct segment *from, uint64_t size, const struct segment_needs *needs, struct segment *to);
+/* The one that serves, behind `from`; by our own descriptor, as we may not open the file any more. */
+int segment_follow(const struct segment *from, struct segment *to);
+/* A region's tables without its index and log, for a short look. NULL: not to be had. */
+struct segment *segment_glance(const struct segment *of, uint64_t offset);
+void segment_end_glance(struct segment *glance);
+
+/* Give the memory of a region back, all but the header and the alive words, which threads may still have locked. */
+void segment_punch(const struct segment *s);
+/* All of a region that nobody ever found. */
+void segment_forget(const struct segment *of, const struct geometry *g);
+/* What was given out behind the serving region `s`, up to `reach`, is nobody's. */
+void segment_punch_behind(const struct segment *s, uint64_t reach);
+
+uint64_t segment_reach(const struct segment *s);
+void segment_raise_latest(const struct segment *s, uint64_t offset);
 
 /* A number that no-one else draws: generations, EMPTY versions. */
 static inline uint64_t segment_draw(const struct segment *s)

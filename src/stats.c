@@ -18,12 +18,12 @@ _Static_assert(offsetof(struct shoal_keyspace_stats, wait_ns_sum) == COUNTER_wai
 
 static void add_counters(const struct segment *s, uint32_t id, struct shoal_keyspace_stats *stats)
 {
-	uint64_t *fields = &stats->hits_fresh, hot[COUNTERS_HOT] = {0};
+	uint64_t *fields = &stats->hits_fresh, counts[COUNTER_COUNT] = {0};
 	unsigned c;
 
-	registry_counts(s, id, hot);
+	registry_counts(s, id, counts);
 	for (c = 0; c < COUNTER_COUNT; c++)
-		fields[c] += w64_peek(&s->keyspaces[id].counters[c]) + (c < COUNTERS_HOT ? hot[c] : 0);
+		fields[c] += counts[c];
 }
 
 static void add_histogram(const word64 *shared, uint64_t sum[HISTOGRAM_BUCKETS])
@@ -73,19 +73,33 @@ static void finish(const struct segment *s, uint32_t id, struct shoal_keyspace_s
 	stats->oldest_load_ms = (double)oldest;
 }
 
+/* The end of a look without a seat, which keeps no region from being given back: false: look again. */
+static bool looked(const struct member *m)
+{
+	bool valid;
+
+	barrier_full(); /* partner: who gave it back did so after it had moved */
+	valid = !segment_has_moved(&m->segment);
+	handle_leave();
+	return valid;
+}
+
 EXPORT int shoal_keyspace_stats(struct shoal_keyspace *k, struct shoal_keyspace_stats *stats)
 {
-	struct times times = {0};
-	const struct segment *s;
+	struct times times;
+	struct member *m;
+	int r;
 
 	if (!k || !stats)
 		return SHOAL_ERR_INVALID;
-	memset(stats, 0, sizeof(*stats));
-	urcu_bp_read_lock();
-	s = &rcu_dereference(k->cache->member)->segment;
-	add_keyspace(s, k->id, stats, &times);
-	finish(s, k->id, stats, &times);
-	urcu_bp_read_unlock();
+	do {
+		memset(stats, 0, sizeof(*stats));
+		memset(&times, 0, sizeof(times));
+		if (!(m = handle_look(k->cache, &r)))
+			return r;
+		add_keyspace(&m->segment, k->id, stats, &times);
+		finish(&m->segment, k->id, stats, &times);
+	} while (!looked(m));
 	return SHOAL_OK;
 }
 
@@ -129,18 +143,13 @@ static void add_members(const struct segment *s, struct shoal_stats *stats)
 	}
 }
 
-EXPORT int shoal_stats(struct shoal *cache, struct shoal_stats *stats)
+static void add_all(const struct segment *s, struct shoal_stats *stats)
 {
 	struct times times = {0};
-	const struct segment *s;
 	uint64_t oldest;
 	uint32_t i;
 
-	if (!cache || !stats)
-		return SHOAL_ERR_INVALID;
 	memset(stats, 0, sizeof(*stats));
-	urcu_bp_read_lock();
-	s = &rcu_dereference(cache->member)->segment;
 	stats->size = s->geometry.size;
 	for (i = 0; i < s->geometry.keyspaces && w64_load(&s->keyspaces[i].identity); i++)
 		add_keyspace(s, i, &stats->total, &times);
@@ -155,18 +164,50 @@ EXPORT int shoal_stats(struct shoal *cache, struct shoal_stats *stats)
 	stats->grace_blocked_ms = w64_peek(&s->header->grace_blocked_ms);
 	stats->frequency_writes = registry_touches(s);
 	stats->bytes_reserve = (uint64_t)evict_reserve(s) * s->geometry.extent_size;
-	urcu_bp_read_unlock();
+}
+
+EXPORT int shoal_stats(struct shoal *cache, struct shoal_stats *stats)
+{
+	struct member *m;
+	int r;
+
+	if (!cache || !stats)
+		return SHOAL_ERR_INVALID;
+	do {
+		m = handle_look(cache, &r);
+		if (!m)
+			return r;
+		add_all(&m->segment, stats);
+	} while (!looked(m));
 	return SHOAL_OK;
 }
 
 /* ---- scan -------------------------------------------------------------------------------------------------- */
 
+/* Groups of the index lie in the order of hashes, whatever their number, and a key's slots in one group; index.c. */
+#define GROUP_SLOTS (64 * BUCKET_SLOTS)
+
 struct scan {
-	const struct segment *s;
+	bool over;
 	const char *only; /* a keyspace's name, or NULL */
-	shoal_visit *visit;
-	void *arg;
+	uint64_t number;  /* the next slot ... */
+	uint64_t slots;   /* ... of so many, */
+	uint64_t offset;  /* of the region there */
+	char name[NAME_SIZE];
 };
+
+/* The next slot in a region; false: the scan is at its end. After a resize some are seen twice, rather than not at all. */
+static bool find_place(struct scan *scan, const struct segment *s)
+{
+	uint64_t slots = index_slots(s);
+
+	if (scan->slots && scan->offset != s->geometry.offset)
+		scan->number = (uint64_t)((unsigned __int128)(scan->number / GROUP_SLOTS) * (slots / GROUP_SLOTS) /
+					  (scan->slots / GROUP_SLOTS)) * GROUP_SLOTS;
+	scan->slots = slots;
+	scan->offset = s->geometry.offset;
+	return scan->number < slots;
+}
 
 static void read_name(const struct keyspace *record, char name[NAME_SIZE])
 {
@@ -185,108 +226,140 @@ static int64_t left(uint64_t end, uint64_t now)
 	return end == UINT64_MAX ? INT64_MAX : (int64_t)(end - now);
 }
 
-/* Show an entry whose bytes stay where they are meanwhile. */
-static int show(const struct scan *scan, const struct log_entry *e, uint64_t word)
+/* Of an entry whose bytes stay where they are meanwhile, in a region that does. False: not to be shown. */
+static bool describe(struct scan *scan, const struct segment *s, const struct log_entry *e, uint64_t word,
+                     struct shoal_entry *shown)
 {
 	static const struct shoal_policy any = {.stale_ms = SHOAL_FOREVER, .error_ms = SHOAL_FOREVER};
 	const struct entry *entry = e->entry;
-	uint64_t now = clock_ms(&scan->s->clock);
+	uint64_t now = clock_ms(&s->clock);
 	struct keyspace *record;
 	struct bounds bounds;
-	char name[NAME_SIZE];
 
-	if (e->keyspace >= scan->s->geometry.keyspaces)
-		return 0;
-	bounds = store_bounds(scan->s, e->keyspace, entry, &any); /* an expire of the keyspace counts; its bounds are its readers' */
-	if (store_age(&bounds, now) > AGE_STALE)
-		return 0;
-	record = &scan->s->keyspaces[e->keyspace];
-	read_name(record, name);
-	if (scan->only && strcmp(scan->only, name))
-		return 0;
-	return scan->visit(&(struct shoal_entry){
-				   .keyspace = name,
-				   .version = (uint32_t)w64_load(&record->version),
-				   .key = {e->key, e->key_size},
-				   .size = store_plain_size(e),
-				   .age_ms = now > entry->born_ms ? now - entry->born_ms : 0,
-				   .fresh_left_ms = left(bounds.fresh, now),
-				   .stale_left_ms = left(bounds.stale, now),
-				   .frequency = SLOT_FREQUENCY_OF(word),
-			   },
-			   scan->arg);
+	if (e->keyspace >= s->geometry.keyspaces)
+		return false;
+	bounds = store_bounds(s, e->keyspace, entry, &any); /* an expire of the keyspace counts; its bounds are its readers' */
+	record = &s->keyspaces[e->keyspace];
+	read_name(record, scan->name);
+	if (store_age(&bounds, now) > AGE_STALE || (scan->only && strcmp(scan->only, scan->name)))
+		return false;
+	*shown = (struct shoal_entry){
+		.keyspace = scan->name,
+		.version = (uint32_t)w64_load(&record->version),
+		.key = {e->key, e->key_size},
+		.size = store_plain_size(e),
+		.age_ms = now > entry->born_ms ? now - entry->born_ms : 0,
+		.fresh_left_ms = left(bounds.fresh, now),
+		.stale_left_ms = left(bounds.stale, now),
+		.frequency = SLOT_FREQUENCY_OF(word),
+	};
+	return true;
 }
+
+enum { SCAN_END = 1, SCAN_NOTHING, SCAN_ENTRY, SCAN_NO_PIN };
 
 /* Copied out, and shown if neither slot nor extent has changed meanwhile: SHOAL_INSPECT, which can't announce what it
  * reads, and threads whose pins have run out. */
-static int scan_copied(struct shoal *cache, struct scan *scan, uint64_t number, uint64_t *slots)
+static int copy_next(struct scan *scan, const struct segment *s, struct entry **copy, struct shoal_entry *shown)
 {
-	struct entry *copy = NULL;
 	struct log_entry e;
 	uint64_t word, extent;
 	const word64 *slot;
-	bool same = false;
-	int r = 0;
 
-	urcu_bp_read_lock();
-	scan->s = &rcu_dereference(cache->member)->segment;
-	*slots = index_slots(scan->s);
-	slot = &scan->s->index[number / BUCKET_SLOTS].slots[number % BUCKET_SLOTS];
+	if (!find_place(scan, s))
+		return SCAN_END;
+	slot = &s->index[scan->number / BUCKET_SLOTS].slots[scan->number % BUCKET_SLOTS];
+	scan->number++;
 	word = w64_load(slot);
-	if (SLOT_IS_USED(word) && log_read(scan->s, SLOT_BYTES(word), &e) && (copy = malloc(e.length))) {
-		extent = extents_word(scan->s, extent_of(scan->s, SLOT_BYTES(word)));
-		memcpy(copy, e.entry, e.length);
-		barrier_full();
-		same = SLOT_SAME(w64_load(slot), word) &&
-		       EXTENT_SEQUENCE(extents_word(scan->s, extent_of(scan->s, SLOT_BYTES(word)))) == EXTENT_SEQUENCE(extent);
-		e.value = (unsigned char *)copy + (e.value - (const unsigned char *)e.entry);
-		e.entry = copy;
-		e.key = copy->key;
+	if (!SLOT_IS_USED(word) || !log_read(s, SLOT_BYTES(word), &e) || !(*copy = malloc(e.length)))
+		return SCAN_NOTHING;
+	extent = extents_word(s, extent_of(s, SLOT_BYTES(word)));
+	memcpy(*copy, e.entry, e.length);
+	barrier_full();
+	if (!SLOT_SAME(w64_load(slot), word) ||
+	    EXTENT_SEQUENCE(extents_word(s, extent_of(s, SLOT_BYTES(word)))) != EXTENT_SEQUENCE(extent))
+		return SCAN_NOTHING;
+	e.value = (unsigned char *)*copy + (e.value - (const unsigned char *)e.entry);
+	e.entry = *copy;
+	e.key = (*copy)->key;
+	return describe(scan, s, &e, word, shown) ? SCAN_ENTRY : SCAN_NOTHING;
+}
+
+static int scan_copied(struct shoal *cache, struct scan *scan, shoal_visit *visit, void *arg)
+{
+	struct entry *copy = NULL;
+	struct shoal_entry shown;
+	struct member *m;
+	int found, r = 0;
+
+	m = handle_look(cache, &r);
+	if (!m)
+		return r;
+	found = copy_next(scan, &m->segment, &copy, &shown);
+	if (!looked(m)) {
+		scan->number -= found != SCAN_END; /* again, where it has moved to */
+		found = SCAN_NOTHING;
 	}
-	urcu_bp_read_unlock();
-	if (same)
-		r = show(scan, &e, word);
+	if (found == SCAN_ENTRY)
+		r = visit(&shown, arg);
 	free(copy);
+	scan->over = found == SCAN_END;
 	return r;
 }
 
 /* With a seat: the entry is pinned during its visit. */
-static int scan_pinned(struct shoal *cache, struct scan *scan, uint64_t number, uint64_t *slots)
+static int pin_next(struct scan *scan, struct seat *seat, unsigned *pin, struct shoal_entry *shown)
 {
+	const struct segment *s = &seat->member->segment;
 	struct index_hit hit;
+
+	if (!find_place(scan, s))
+		return SCAN_END;
+	*pin = rcu_free_pin(seat);
+	if (!*pin)
+		return SCAN_NO_PIN;
+	if (!index_at(seat, scan->number++, *pin, &hit))
+		return SCAN_NOTHING;
+	if (describe(scan, s, &hit.e, hit.word, shown))
+		return SCAN_ENTRY;
+	rcu_clear(seat, *pin);
+	return SCAN_NOTHING;
+}
+
+static int scan_pinned(struct shoal *cache, struct scan *scan, shoal_visit *visit, void *arg)
+{
+	struct shoal_entry shown;
 	struct seat *seat;
-	bool found;
-	unsigned pin;
-	int r;
+	unsigned pin = 0;
+	int found, r;
 
 	seat = handle_enter(cache, &r);
 	if (!seat)
 		return r;
-	scan->s = &seat->member->segment;
-	*slots = index_slots(scan->s);
-	pin = rcu_free_pin(seat);
-	found = pin && index_at(seat, number, pin, &hit);
+	found = pin_next(scan, seat, &pin, &shown);
 	handle_leave(); /* the pin holds the extent, and its mapping */
-	if (!pin)
-		return scan_copied(cache, scan, number, slots);
-	if (!found)
+	if (found == SCAN_NO_PIN)
+		return scan_copied(cache, scan, visit, arg);
+	scan->over = found == SCAN_END;
+	if (found != SCAN_ENTRY)
 		return 0;
-	r = show(scan, &hit.e, hit.word);
+	r = visit(&shown, arg);
 	registry_settle(seat, pin);
 	return r;
 }
 
 EXPORT int shoal_scan(struct shoal *cache, const char *keyspace, shoal_visit *visit, void *arg)
 {
-	struct scan scan = {.only = keyspace, .visit = visit, .arg = arg};
-	uint64_t number, slots = 1;
+	struct scan scan = {.only = keyspace};
 	bool read_only;
 	int r = 0;
 
 	if (!cache || !visit)
 		return SHOAL_ERR_INVALID;
-	read_only = cache->member->segment.read_only;
-	for (number = 0; number < slots && !r; number++)
-		r = read_only ? scan_copied(cache, &scan, number, &slots) : scan_pinned(cache, &scan, number, &slots);
+	urcu_bp_read_lock();
+	read_only = move_member(&cache->member)->segment.read_only;
+	urcu_bp_read_unlock();
+	while (!r && !scan.over)
+		r = read_only ? scan_copied(cache, &scan, visit, arg) : scan_pinned(cache, &scan, visit, arg);
 	return r;
 }

@@ -60,7 +60,7 @@ static uint64_t now_ns(const struct shoal_keyspace *k)
 	uint64_t now;
 
 	urcu_bp_read_lock();
-	now = clock_ns(&rcu_dereference(k->cache->member)->segment.clock);
+	now = clock_ns(&move_member(&k->cache->member)->segment.clock);
 	urcu_bp_read_unlock();
 	return now;
 }
@@ -72,7 +72,7 @@ static void sleep_towards(const struct shoal_keyspace *k, uint64_t at_ns)
 	bool system;
 
 	urcu_bp_read_lock();
-	system = !rcu_dereference(k->cache->member)->segment.clock.now;
+	system = !move_member(&k->cache->member)->segment.clock.now;
 	urcu_bp_read_unlock();
 	if (!system) {
 		sched_yield();
@@ -106,14 +106,17 @@ static struct pace pace_of(const struct shoal_warm *config)
 static bool take_turn(const struct shoal_keyspace *k, const struct pace *p, uint64_t *ask_at)
 {
 	const struct segment *s;
+	struct member *m;
 	uint64_t due, now, latest;
+	int error;
 	bool taken = false;
 	word64 *word;
 
 	if (!p->interval)
 		return true;
-	urcu_bp_read_lock();
-	s = &rcu_dereference(k->cache->member)->segment;
+	if (!(m = handle_look(k->cache, &error)))
+		return true; /* whoever looks the key up next tells why */
+	s = &m->segment;
 	word = &s->keyspaces[k->id].warm;
 	due = w64_load(word);
 	now = clock_ns(&s->clock); /* W.1: not before the word */

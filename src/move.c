@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/* See move.h, and resize.c for the protocol. */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "futex.h"
+#include "move.h"
+
+#define PATIENCE_MS 1000u        /* with a resizer that has frozen the region; longer where the last round takes longer */
+#define BUCKETS_PER_MS 4096u     /* of that */
+#define ARMED_SLICE_NS 250000000u
+#define SLICE_NS 10000000u
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the futex is the low half of header.moved");
+
+/* ---- follow ------------------------------------------------------------------------------------------------ */
+
+static struct member *make_successor(const struct member *from, int *error)
+{
+	struct member *m = calloc(1, sizeof(*m));
+
+	*error = m ? segment_follow(&from->segment, &m->segment) : SHOAL_ERR_SYSTEM;
+	if (!*error && (*error = registry_succeed(m, from)))
+		segment_close(&m->segment);
+	if (!*error)
+		return m;
+	free(m);
+	return NULL;
+}
+
+/* What this process has counted in the old region is told before anybody looks at the new one's counters, and once more
+ * when none of its threads is in there any more. */
+bool move_replace(member_pointer *member, struct member *from, struct member *to)
+{
+	struct member *expected = from;
+	bool won;
+
+	registry_notice_fork(from);
+	move_inherit(&from->segment, &to->segment);
+	won = atomic_compare_exchange_strong(member, &expected, to);
+	urcu_bp_read_unlock();
+	if (!won) {
+		registry_close(to);
+		return false;
+	}
+	urcu_bp_synchronize_rcu();
+	move_inherit(&from->segment, &to->segment);
+	registry_close(from);
+	return true;
+}
+
+int move_follow(member_pointer *member)
+{
+	struct member *from = move_member(member), *to;
+	int error = SHOAL_OK;
+
+	to = make_successor(from, &error);
+	if (to)
+		move_replace(member, from, to);
+	else
+		urcu_bp_read_unlock();
+	return error;
+}
+
+/* ---- wait -------------------------------------------------------------------------------------------------- */
+
+void move_wait(const struct member *m, uint64_t word)
+{
+	const struct header *h = m->segment.header;
+	const word32 *low = (const word32 *)(const void *)&h->moved, *alive = NULL;
+	uint64_t now = clock_system_ns(CLOCK_MONOTONIC), ref, slice;
+	uint64_t end = now + (PATIENCE_MS + m->segment.geometry.buckets / BUCKETS_PER_MS) * 1000000;
+	enum registry_life life;
+	uint32_t seen = 0;
+
+	while (w64_load(&h->moved) == word) {
+		ref = w64_load(&h->resizer);
+		life = ref ? registry_life(m, ref, &alive, &seen) : LIFE_GONE;
+		now = clock_system_ns(CLOCK_MONOTONIC);
+		if (life >= LIFE_THREAD_DEAD || now >= end) {
+			if (w64_cas((word64 *)&h->moved, word, MOVED_WORD(MOVED_NUMBER(word), SERVING)))
+				futex_wake(low, INT32_MAX);
+			return;
+		}
+		slice = now + (life == LIFE_ARMED ? ARMED_SLICE_NS : SLICE_NS);
+		futex_wait(low, (uint32_t)word, life == LIFE_ARMED ? alive : NULL, seen, min_u64(end, slice));
+	}
+}
+
+/* ---- counters ---------------------------------------------------------------------------------------------- */
+
+/* Sums only grow, and are only raised: it may be done at any time, twice, and late. */
+void move_inherit_next(const struct segment *from, const struct segment *to)
+{
+	uint32_t k, c, n = (uint32_t)min_u64(from->geometry.keyspaces, to->geometry.keyspaces);
+	uint64_t counts[COUNTER_COUNT];
+
+	w64_max(&to->header->touches, registry_touches(from));
+	for (k = 0; k < n && w64_load(&from->keyspaces[k].identity); k++) {
+		for (c = 0; c < COUNTER_COUNT; c++)
+			counts[c] = 0;
+		registry_counts(from, k, counts);
+		for (c = 0; c < COUNTER_COUNT; c++)
+			w64_max(&to->keyspaces[k].inherited[c], counts[c]);
+	}
+}
+
+/* A look at what was given back takes memory again. */
+static void punch_if_drained(const struct segment *s)
+{
+	if (w64_load(&s->header->drained))
+		segment_punch(s);
+}
+
+/* From one region to the next, up to `to`. Late counts that meet one that was given back end there, and are lost. */
+void move_inherit(const struct segment *from, const struct segment *to)
+{
+	struct segment *at = NULL, *next;
+	const struct segment *now = from;
+	uint64_t moved;
+
+	while (!from->read_only && now->geometry.offset != to->geometry.offset) {
+		moved = w64_load(&now->header->moved);
+		next = MOVED_STATE(moved) == MOVED ? segment_glance(to, MOVED_NUMBER(moved) * PAGE) : NULL;
+		if (next && !w64_load(&now->header->drained)) {
+			move_inherit_next(now, next);
+			punch_if_drained(now);
+			punch_if_drained(next);
+		}
+		if (at)
+			segment_end_glance(at);
+		now = at = next;
+		if (!next)
+			return;
+	}
+	if (at)
+		segment_end_glance(at);
+}
+
+/* ---- what is left ------------------------------------------------------------------------------------------ */
+
+/* Without its memory, and out of the chain. Who does it late finds that it has been done: `drained` comes after the
+ * memory, and nobody enters a region that has moved. */
+static bool clean_one(const struct member *m, const struct segment *old)
+{
+	if (w64_load(&old->header->drained))
+		return true;
+	if (!registry_is_deserted(m, old))
+		return false;
+	move_inherit(old, &m->segment);
+	segment_punch(old);
+	w64_store(&old->header->drained, 1);
+	return true;
+}
+
+static void clean_before(const struct member *m)
+{
+	const struct segment *later = &m->segment;
+	uint64_t before = w64_load(&later->header->before);
+	struct segment *old, *held = NULL;
+
+	while (before & BEFORE_IS && (old = segment_glance(&m->segment, before & ~(uint64_t)BEFORE_IS))) {
+		if (clean_one(m, old)) {
+			w64_cas(&later->header->before, before, w64_load(&old->header->before));
+			before = w64_load(&old->header->before);
+			segment_end_glance(old);
+			continue;
+		}
+		if (held)
+			segment_end_glance(held);
+		later = held = old;
+		before = w64_load(&old->header->before);
+	}
+	if (held)
+		segment_end_glance(held);
+}
+
+/* A resizer died, or gave up, and left memory. It alone gave any out while it was named: what it reached was read before
+ * we look whether it is named still. Whoever resizes later goes behind that, so it is never too late to give it back; and
+ * as it is dead, the region it built will never serve if it doesn't now. */
+static void clean_behind(const struct member *m)
+{
+	struct header *h = m->segment.header;
+	uint64_t ref = w64_load(&h->resizer), reach;
+	const word32 *alive;
+	uint32_t seen;
+
+	if (!ref || registry_life(m, ref, &alive, &seen) < LIFE_THREAD_DEAD)
+		return;
+	reach = segment_reach(&m->segment);
+	if (!reach || w64_load(&h->resizer) != ref || segment_has_moved(&m->segment))
+		return;
+	segment_punch_behind(&m->segment, reach);
+	w64_cas(&h->resizer, ref, 0);
+}
+
+void move_clean(struct member *m)
+{
+	if (m->segment.read_only)
+		return;
+	clean_behind(m);
+	if (w64_load(&m->segment.header->before))
+		clean_before(m);
+}
