@@ -745,6 +745,382 @@ static void eight_processes_under_full_load(void **state)
 	close_place(&p);
 }
 
+/* ---- killed and stopped ------------------------------------------------------------------------------------ */
+
+static int resize_for_ever(void *arg)
+{
+	struct place *p = arg;
+	unsigned i;
+	int r;
+
+	for (i = 0;; i++) {
+		r = shoal_resize(p->cache, (2 + i % 5 * 2) * MIB);
+		must(r == SHOAL_OK || r == SHOAL_ERR_BUSY);
+	}
+	return 0;
+}
+
+/* A blow at a random moment. */
+static void kill_some_time(pid_t pid, uint64_t *seed, uint64_t most_us)
+{
+	struct timespec t = {.tv_nsec = (long)(draw(seed) % most_us * 1000)};
+
+	nanosleep(&t, NULL);
+	kill_child(pid);
+}
+
+static void a_killed_resizer_leaves_nothing(void **state)
+{
+	struct place p = open_lasting(NULL, &(struct shoal_config){.size = 4 * MIB, .max_size = 16 * MIB});
+	struct geometry first = segment_now(p.cache)->geometry;
+	int rounds = UNDER_TSAN || UNDER_ASAN ? 20 : 200, i;
+	uint64_t seed = 1, regions, bytes;
+
+	assert_set(p.k, "a", "1");
+	for (i = 0; i < rounds; i++) {
+		kill_some_time(spawn(resize_for_ever, &p), &seed, 15000);
+		assert_gives(p.k, "a", "1");
+		assert_set(p.k, "b", "2");
+		assert_int_equal(shoal_delete(p.k, STR("b")), SHOAL_OK);
+		if (i % 4 == 0)
+			assert_int_equal(shoal_resize(p.cache, 4 * MIB), SHOAL_OK);
+	}
+	assert_int_equal(shoal_resize(p.cache, 4 * MIB), SHOAL_OK);
+	shoal_reap(p.cache);
+	regions = segment_now(p.cache)->geometry.offset / (4 * MIB) + 1; /* at most: each begins at a huge page, behind 2 MiB */
+	bytes = bytes_of_file(p.cache);
+	printf("# %d killed; file: %" PRIu64 " KiB, reach %" PRIu64 " MiB\n", rounds, bytes >> 10,
+	       segment_reach(segment_now(p.cache)) >> 20);
+	assert_true(bytes <= 4 * MIB + regions * bytes_left(&first));
+	assert_int_equal(stats_of(p.cache).processes, 1);
+	assert_int_equal(w64_load(&segment_now(p.cache)->header->before), 0);
+	close_place(&p);
+}
+
+static void a_killed_resizer_under_load(void **state)
+{
+	struct place p = open_lasting(NULL, &(struct shoal_config){.size = 8 * MIB, .max_size = 64 * MIB});
+	int rounds = UNDER_TSAN || UNDER_ASAN ? 5 : 30, i, r;
+	pid_t workers[WORKERS];
+	struct load *l = begin_load(&p, workers);
+	uint64_t seed = 2;
+
+	for (i = 0; i < rounds; i++) {
+		kill_some_time(spawn(resize_for_ever, &p), &seed, 40000);
+		let_them_work(l, 200);
+		do
+			r = shoal_resize(p.cache, 8 * MIB);
+		while (r == SHOAL_ERR_BUSY);
+		assert_int_equal(r, SHOAL_OK);
+		let_them_work(l, 200);
+	}
+	end_load(l, workers);
+	close_place(&p);
+}
+
+/* Z.3: workers are stopped anywhere, most of them in the midst of a change. */
+static void stopped_workers_hold_up_nobody(void **state)
+{
+	struct place p = open_lasting(NULL, &(struct shoal_config){.size = 8 * MIB, .max_size = 64 * MIB});
+	int rounds = UNDER_TSAN || UNDER_ASAN ? 5 : 30, i, r;
+	pid_t workers[WORKERS];
+	struct load *l = begin_load(&p, workers);
+
+	l->changes_only = true;
+	for (i = 0; i < rounds; i++) {
+		let_them_work(l, 100);
+		kill(workers[i % WORKERS], SIGSTOP);
+		kill(workers[(i + 1) % WORKERS], SIGSTOP);
+		r = shoal_resize(p.cache, (4 + (size_t)i % 5) * MIB);
+		assert_int_equal(r, SHOAL_OK);
+		l->changes_only = i % 2;
+		let_them_work(l, 100);
+		kill(workers[i % WORKERS], SIGCONT);
+		kill(workers[(i + 1) % WORKERS], SIGCONT);
+	}
+	end_load(l, workers);
+	close_place(&p);
+}
+
+/* ---- in the midst of a change ------------------------------------------------------------------------------ */
+
+/* A clock at which a child stands still when it is asked in the midst of a change. */
+struct halt {
+	struct test_clock clock; /* first: tests read it by that name */
+	struct place *p;
+	word32 armed, there, go;
+	struct fact fact;
+};
+
+static uint64_t halting_clock(void *arg)
+{
+	struct halt *h = arg;
+	struct seat *seat = w32_load(&h->armed) == (uint32_t)getpid() ? registry_here(move_member(&h->p->cache->member)) : NULL;
+
+	if (seat && w64_load(&seat->reader->changing)) {
+		w32_store(&h->armed, 0);
+		post(&h->there);
+		must(await(&h->go, 1));
+	}
+	return w64_load(&h->clock.ns);
+}
+
+static struct halt *open_halting(struct place *p)
+{
+	struct halt *h = share(sizeof(*h));
+	struct shoal_config c = {.size = 4 * MIB, .clock = halting_clock, .clock_arg = h};
+
+	w64_store(&h->clock.ns, 1000 * SECOND_NS);
+	h->p = p;
+	*p = (struct place){.clock = &h->clock};
+	assert_int_equal(shoal_open(NULL, &c, &p->cache), SHOAL_OK);
+	p->k = keyspace(p->cache, "lasting", &lasting);
+	return h;
+}
+
+static int set_and_halt(void *arg)
+{
+	struct halt *h = arg;
+
+	must(gives(h->p->k, "b", SHOAL_MISS, NULL)); /* it has a seat */
+	w32_store(&h->armed, (uint32_t)getpid());
+	must(shoal_set(h->p->k, STR("a"), STR("late")) == SHOAL_OK);
+	return 0;
+}
+
+static void a_change_is_done_again(void **state)
+{
+	struct place p;
+	struct halt *h = open_halting(&p);
+	pid_t pid = spawn(set_and_halt, h);
+
+	assert_true(await(&h->there, 1));
+	assert_int_equal(shoal_resize(p.cache, 3 * MIB), SHOAL_OK);
+	assert_misses(p.k, "a");
+	post(&h->go);
+	assert_ends_well(pid);
+	assert_gives(p.k, "a", "late");
+	shoal_close(p.cache);
+	unshare_memory(h, sizeof(*h));
+}
+
+static void what_is_newer_stays(void **state)
+{
+	struct place p;
+	struct halt *h = open_halting(&p);
+	pid_t pid = spawn(set_and_halt, h);
+
+	assert_true(await(&h->there, 1));
+	assert_int_equal(shoal_resize(p.cache, 3 * MIB), SHOAL_OK);
+	assert_set(p.k, "a", "newer");
+	post(&h->go);
+	assert_ends_well(pid);
+	assert_gives(p.k, "a", "newer");
+	shoal_close(p.cache);
+	unshare_memory(h, sizeof(*h));
+}
+
+static int halting_loader(struct shoal_load *load, const void *key, size_t size, void *arg)
+{
+	struct halt *h = arg;
+
+	w32_store(&h->armed, (uint32_t)getpid());
+	return shoal_load_publish(load, STR("loaded"));
+}
+
+static int load_and_halt(void *arg)
+{
+	struct halt *h = arg;
+	struct shoal_value value;
+
+	must(shoal_fetch(h->p->k, STR("a"), halting_loader, h, &value) == SHOAL_OK);
+	must(holds(&value, "loaded"));
+	shoal_release(&value);
+	return 0;
+}
+
+/* Z.4 */
+static void a_late_load_does_not_come_back(void **state)
+{
+	struct place p;
+	struct halt *h = open_halting(&p);
+	pid_t pid = spawn(load_and_halt, h);
+
+	assert_true(await(&h->there, 1));
+	assert_int_equal(shoal_resize(p.cache, 3 * MIB), SHOAL_OK);
+	assert_int_equal(shoal_delete(p.k, STR("a")), SHOAL_MISS);
+	post(&h->go);
+	assert_ends_well(pid);
+	assert_misses(p.k, "a");
+	assert_int_equal(counts_of(p.k).superseded, 1);
+	shoal_close(p.cache);
+	unshare_memory(h, sizeof(*h));
+}
+
+static int resize_when_told(void *arg)
+{
+	struct child *c = arg;
+
+	must(await(&c->go, 1));
+	must(shoal_resize(c->p->cache, 5 * MIB) == SHOAL_OK);
+	return 0;
+}
+
+/* The resizer in FROZEN, as we don't end a change: what then is done to it. */
+static pid_t freeze(struct place *p, struct seat **seat)
+{
+	uint64_t end = clock_system_ns(CLOCK_MONOTONIC) + PATIENCE_S * SECOND_NS;
+	struct child *c = share(sizeof(*c));
+	pid_t pid;
+	int r;
+
+	c->p = p;
+	pid = spawn(resize_when_told, c); /* not forked in the midst of a call */
+	*seat = handle_change(p->cache, &r);
+	assert_non_null(*seat);
+	post(&c->go);
+	while (MOVED_STATE(w64_load(&segment_now(p->cache)->header->moved)) != FROZEN) {
+		assert_true(clock_system_ns(CLOCK_MONOTONIC) < end);
+		sched_yield();
+	}
+	unshare_memory(c, sizeof(*c));
+	return pid;
+}
+
+static uint64_t time_a_set(struct place *p, const char *text)
+{
+	uint64_t began = clock_system_ns(CLOCK_MONOTONIC);
+
+	assert_set(p->k, "a", text);
+	return (clock_system_ns(CLOCK_MONOTONIC) - began) / 1000000;
+}
+
+static void a_stopped_resizer_is_given_up(void **state)
+{
+	struct place p = open_lasting(NULL, NULL);
+	struct seat *seat;
+	uint64_t took;
+	pid_t pid;
+
+	assert_set(p.k, "b", "1");
+	pid = freeze(&p, &seat);
+	kill(pid, SIGSTOP);
+	waitpid(pid, NULL, WUNTRACED);
+	assert_gives(p.k, "b", "1"); /* Z.1 */
+	assert_true(handle_changed(seat)); /* waits, too */
+	took = time_a_set(&p, "2");
+	printf("# a set after that took %" PRIu64 " ms\n", took);
+	assert_true(took < 500);
+	assert_int_equal(shoal_resize(p.cache, 2 * MIB), SHOAL_ERR_BUSY);
+	kill(pid, SIGCONT);
+	assert_ends_well(pid);
+	assert_gives(p.k, "a", "2");
+	assert_int_equal(stats_of(p.cache).size, 5 * MIB);
+	close_place(&p);
+}
+
+static void a_resizer_killed_in_its_freeze(void **state)
+{
+	struct place p = open_lasting(NULL, NULL);
+	struct seat *seat;
+	uint64_t took;
+	pid_t pid;
+
+	pid = freeze(&p, &seat);
+	rcu_changed(seat);
+	handle_leave();
+	kill_child(pid);
+	if (MOVED_STATE(w64_load(&segment_now(p.cache)->header->moved)) == FROZEN) {
+		took = time_a_set(&p, "2");
+		printf("# a set took %" PRIu64 " ms\n", took);
+		assert_true(took < 800);
+	}
+	assert_int_equal(shoal_resize(p.cache, 3 * MIB), SHOAL_OK);
+	close_place(&p);
+}
+
+/* ---- figures ----------------------------------------------------------------------------------------------- */
+
+struct watch {
+	const struct header *header;
+	word32 stop;
+	uint64_t frozen_ns;
+};
+
+static void *watch_the_freeze(void *arg)
+{
+	struct watch *w = arg;
+	uint64_t began = 0, word;
+
+	while (!w32_load(&w->stop)) {
+		usleep(20);
+		word = w64_load(&w->header->moved);
+		if (MOVED_STATE(word) == FROZEN && !began)
+			began = clock_system_ns(CLOCK_MONOTONIC);
+		if (MOVED_STATE(word) == MOVED && began) {
+			w->frozen_ns = clock_system_ns(CLOCK_MONOTONIC) - began;
+			break;
+		}
+	}
+	return NULL;
+}
+
+static int set_for_ever(void *arg)
+{
+	struct load *l = arg;
+	uint64_t n = 0, key;
+
+	while (!w32_load(&l->stop)) {
+		key = n++ % 1000;
+		must(shoal_set(l->p->k, &key, sizeof(key), &n, sizeof(n)) == SHOAL_OK);
+		if (n == 1000)
+			post(&l->ready);
+		if (n > 1000)
+			usleep(50);
+	}
+	return 0;
+}
+
+/* Not judged but for its outcome: how long changes wait. Beside one process that sets. */
+static void measure_the_freeze(uint64_t entries)
+{
+	size_t size = align_up(entries * 100 + 8 * MIB, MIB);
+	struct place p = open_lasting(NULL, &(struct shoal_config){.size = size, .max_size = 2 * size, .mean_entry = 24});
+	struct load *l = share(sizeof(*l));
+	struct watch w = {.header = segment_now(p.cache)->header};
+	struct shoal_value held; /* keeps the header mapped */
+	uint64_t i, began, took;
+	pthread_t thread;
+	pid_t pid;
+
+	l->p = &p;
+	for (i = 0; i < entries; i++)
+		assert_int_equal(shoal_set(p.k, &i, sizeof(i), &i, sizeof(i)), SHOAL_OK);
+	pid = spawn(set_for_ever, l);
+	assert_true(await(&l->ready, 1));
+	assert_int_equal(pthread_create(&thread, NULL, watch_the_freeze, &w), 0);
+	assert_int_equal(shoal_get(p.k, &(uint64_t){entries - 1}, 8, &held), SHOAL_OK);
+	began = clock_system_ns(CLOCK_MONOTONIC);
+	assert_int_equal(shoal_resize(p.cache, size + size / 2), SHOAL_OK);
+	took = clock_system_ns(CLOCK_MONOTONIC) - began;
+	w32_store(&w.stop, 1);
+	pthread_join(thread, NULL);
+	shoal_release(&held);
+	w32_store(&l->stop, 1);
+	assert_ends_well(pid);
+	printf("# %" PRIu64 " entries: %.1f ms, of which frozen %.2f ms\n", stats_of(p.cache).entries, (double)took / 1e6,
+	       (double)w.frozen_ns / 1e6);
+	unshare_memory(l, sizeof(*l));
+	close_place(&p);
+}
+
+static void the_freeze_is_short(void **state)
+{
+	measure_the_freeze(100000);
+	if (getenv("SHOAL_TEST_LARGE"))
+		measure_the_freeze(1000000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -763,7 +1139,18 @@ int main(void)
 		cmocka_unit_test(attaching_and_inspecting),
 		cmocka_unit_test(a_scan_goes_on),
 		cmocka_unit_test(eight_processes_under_full_load),
+		cmocka_unit_test(a_killed_resizer_leaves_nothing),
+		cmocka_unit_test(a_killed_resizer_under_load),
+		cmocka_unit_test(stopped_workers_hold_up_nobody),
+		cmocka_unit_test(a_change_is_done_again),
+		cmocka_unit_test(what_is_newer_stays),
+		cmocka_unit_test(a_late_load_does_not_come_back),
+		cmocka_unit_test(a_stopped_resizer_is_given_up),
+		cmocka_unit_test(a_resizer_killed_in_its_freeze),
+		cmocka_unit_test(the_freeze_is_short),
 	};
 
+	if (getenv("SHOAL_TEST_ONLY"))
+		cmocka_set_test_filter(getenv("SHOAL_TEST_ONLY"));
 	return cmocka_run_group_tests_name("resize", tests, NULL, NULL);
 }
