@@ -90,19 +90,17 @@ static inline struct seat *handle_change(struct shoal *cache, int *error)
 	return seat;
 }
 
-/* The end of a change, and of the call. False: the region was frozen without it, so do it again. Z.3 */
+/* The end of a change, and of the call. False: the region has moved without it, so do it again. Z.3 */
 static inline bool handle_changed(struct seat *seat)
 {
-	word64 *moved = &seat->member->segment.header->moved;
-	uint64_t word = atomic_load(moved); /* after the change's CAS, both seq_cst */
+	bool done = true;
 
-	rcu_changed(seat);
-	while (unlikely(MOVED_STATE(word) == FROZEN)) {
-		move_wait(seat->member, word);
-		word = w64_load(moved);
-	}
+	if (likely(MOVED_STATE(atomic_load(&seat->member->segment.header->moved)) == SERVING)) /* after the change's CAS, both seq_cst */
+		rcu_changed(seat);
+	else if (rcu_changed_late(seat))
+		done = move_spared(seat->member);
 	handle_leave();
-	return likely(MOVED_STATE(word) == SERVING);
+	return likely(done);
 }
 
 /* A rare event of a keyspace: one locked add to its record. */

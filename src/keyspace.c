@@ -115,14 +115,14 @@ static int begin_change(struct shoal *cache, struct change *c)
 /* False: do it again. */
 static bool end_change(const struct change *c)
 {
-	uint64_t word;
+	bool done;
 
 	if (c->seat)
 		return handle_changed(c->seat);
-	while (MOVED_STATE(word = atomic_load((word64 *)&c->s->header->moved)) == FROZEN && !c->s->read_only)
-		move_wait(c->m, word);
+	barrier_full(); /* after the change */
+	done = c->s->read_only ? !segment_has_moved(c->s) : move_spared(c->m);
 	handle_leave();
-	return MOVED_STATE(word) != MOVED;
+	return done;
 }
 
 EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version, const struct shoal_policy *policy,

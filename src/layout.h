@@ -139,7 +139,7 @@ struct reader {
 	word32 first_line;                 /* head of its counter lines, index + 1; kept for the slot's next owner */
 	word64 target, expected;           /* while a flight names this reader as PUBLISHING: index slot, and what it holds */
 	word64 waits;                      /* its thread waits inside a loader for this flight, slot + 1 */
-	word64 changing;                   /* {incarnation:32 | number}: its thread changes the region; 0 = not; resize.c */
+	word64 changing;                   /* {incarnation:32 | number:31 | given up:1}: its thread changes the region; resize.c */
 	_Alignas(CACHE_LINE) word64 words[READER_WORDS];
 };
 _Static_assert(sizeof(struct reader) == 4 * CACHE_LINE, "identity, and three lines of announcements");

@@ -6,8 +6,8 @@
 #include "futex.h"
 #include "move.h"
 
-#define PATIENCE_MS 1000u        /* with a resizer that has frozen the region; longer where the last round takes longer */
-#define BUCKETS_PER_MS 4096u     /* of that */
+#define PATIENCE_MS 1000u    /* with a resizer that has frozen the region; longer where the last round takes longer */
+#define BUCKETS_PER_MS 4096u /* of that */
 #define ARMED_SLICE_NS 250000000u
 #define SLICE_NS 10000000u
 
@@ -85,6 +85,15 @@ void move_wait(const struct member *m, uint64_t word)
 		slice = now + (life == LIFE_ARMED ? ARMED_SLICE_NS : SLICE_NS);
 		futex_wait(low, (uint32_t)word, life == LIFE_ARMED ? alive : NULL, seen, min_u64(end, slice));
 	}
+}
+
+bool move_spared(const struct member *m)
+{
+	uint64_t word;
+
+	while (MOVED_STATE(word = w64_load(&m->segment.header->moved)) == FROZEN)
+		move_wait(m, word);
+	return MOVED_STATE(word) == SERVING;
 }
 
 /* ---- counters ---------------------------------------------------------------------------------------------- */

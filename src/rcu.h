@@ -60,7 +60,8 @@ uint32_t rcu_pinned(const struct segment *s, uint32_t *readers);
  */
 static inline void rcu_change(struct seat *seat)
 {
-	w64_poke(&seat->reader->changing, seat->tag | (++seat->changes ? seat->changes : ++seat->changes));
+	seat->changes += 2; /* even */
+	w64_poke(&seat->reader->changing, seat->tag | (seat->changes ? seat->changes : (seat->changes = 2)));
 	if (unlikely(seat->member->segment.fence))
 		barrier_full();
 	else
@@ -70,6 +71,14 @@ static inline void rcu_change(struct seat *seat)
 static inline void rcu_changed(const struct seat *seat)
 {
 	w64_store(&seat->reader->changing, 0);
+}
+
+#define CHANGE_GIVEN_UP 1u /* by who waited for it to end */
+
+/* The end, where the region isn't what it was. True: it was given up. */
+static inline bool rcu_changed_late(const struct seat *seat)
+{
+	return atomic_exchange(&seat->reader->changing, 0) & CHANGE_GIVEN_UP;
 }
 
 /* What every thread wrote before, it is seen to have written; what it reads after, it reads anew. An error: refused. */

@@ -27,11 +27,12 @@
  *      seen, and no reader sees a key go back, nor a deleted one come back, by going over to the new region.
  *      (To change first and look at `moved` then is not enough: a reader could see the change in the old region, and
  *      not in the new one until the changer has made up for it.)
- * Z.3  Whoever stands still in the midst of a change for QUIET_MS, stopped by a signal, is not waited for. When it goes on
- *      it finds the region frozen or moved at the end of its change, waits, and does it again in the new region under the
- *      same generation: so what is newer stays. If it goes on before the move, the attempt is given up. (Between that
- *      last look and the move there are a few instructions in which its change could be seen and be missing
- *      afterwards until it is made again.)
+ * Z.3  Whoever stands still in the midst of a change for QUIET_MS, stopped by a signal, is given up: by a CAS of its
+ *      announcement, so that it knows. When it goes on and finds the region moved at the end of its change, it does it again
+ *      in the new region under the same generation: so what is newer there stays. If it has ended before the move, the
+ *      attempt is thawed. Nobody else does a change again: the last round has seen it, and a delete of it, too. (All of
+ *      this but one thing holds for all readers: a change that goes on just during the last round, after its slot was
+ *      passed, and is a few instructions from its end at the move, may be seen, missed, and seen again.)
  * Z.4  A load is never done again: its generation was drawn before it, and a delete in the new region has not met its flight.
  *      It is stored if the last round has seen it; else its value goes to its own caller (load.c, P.4).
  * Z.5  Generations go on 2^32 above those of the old region, so that those who are late there draw none that is used.
@@ -40,6 +41,8 @@
  *      which threads may still have one locked.
  * Z.7  Counters are sums, and a region's own and inherited ones only rise. What the new one inherits is raised to them
  *      at the freeze, when a process goes over, when it has left, and before the memory goes: twice is harmless.
+ *
+ * tests/spin/resize.pml is the model of Z.2 to Z.4.
  *
  * What is left if the resizer dies:
  *   before `resizer`      nothing
@@ -58,10 +61,10 @@
 #include "store.h"
 
 #define ATTEMPTS 8
-#define ROUNDS 6                              /* at most, before each attempt */
-#define QUIET_MS 200u                         /* for a change to end */
+#define ROUNDS 6      /* at most, before each attempt */
+#define QUIET_MS 200u /* for a change to end */
 #define GENERATION_STEP ((uint64_t)1 << 32)
-#define SPARE_SHIFT 5                         /* of the new extents a 32nd is left for the last rounds */
+#define SPARE_SHIFT 5 /* of the new extents a 32nd is left for the last rounds */
 
 /* What is known of a slot of the old index. */
 struct carried {
@@ -75,9 +78,9 @@ struct resize {
 	struct member *to;
 	struct seat *new;
 	struct carried *carried;
-	uint64_t *standing;    /* by reader: the change in which it stands still */
-	uint64_t frozen;       /* our word, while it is FROZEN */
-	unsigned spare;        /* free extents to be left */
+	uint64_t *standing; /* by reader: the change in which it stands still */
+	uint64_t frozen;    /* our word, while it is FROZEN */
+	unsigned spare;     /* free extents to be left */
 	bool room;
 };
 
@@ -141,7 +144,8 @@ static bool copy_entry(struct resize *r, const struct log_entry *e, enum log_kin
 
 	if (!r->room || log_append(r->new, WRITING, kind, length, offset, &opened))
 		return false;
-	memcpy((char *)log_at(to(r), *offset) + sizeof(word32), (const char *)e->entry + sizeof(word32), length - sizeof(word32));
+	memcpy((char *)log_at(to(r), *offset) + sizeof(word32), (const char *)e->entry + sizeof(word32),
+	       length - sizeof(word32));
 	if (opened)
 		r->room = extents_count(to(r), EXTENT_FREE) > r->spare;
 	return true;
@@ -158,7 +162,7 @@ static bool put_copy(struct resize *r, uint64_t offset, uint64_t frequency)
 	if (index_place(r->new, &key, e->generation, READING, OTHER, &target))
 		return false; /* the older one of two */
 	done = index_commit(to(r), &target, index_word(&key, offset, 0) | frequency, w32_peek(&e->length),
-			    log_end(e->born_ms, e->fresh_for, e->stale_for, e->error_for));
+	                    log_end(e->born_ms, e->fresh_for, e->stale_for, e->error_for));
 	if (target.announced)
 		rcu_clear(r->new, target.announced);
 	return done;
@@ -242,7 +246,7 @@ static void first_round(struct resize *r)
 	uint64_t number, slots = index_slots(from(r));
 	int class;
 
-	for (class = CLASSES - 1; class >= 0 && r->room; class--)
+	for (class = CLASSES - 1; class >= 0 && r->room; class --)
 		for (number = 0; number < slots && r->room; number++)
 			if (!r->carried[number].word && is_of_class(from(r), word_at(from(r), number), (unsigned)class))
 				carry_slot(r, number);
@@ -334,10 +338,11 @@ static void copy_header(const struct header *a, struct header *b)
 /* What the policy has learnt, for another size. */
 static void copy_policy(const struct segment *a, const struct segment *b)
 {
-	uint64_t bytes = w64_load(&a->header->probation_bytes), log = (uint64_t)a->geometry.extents * a->geometry.extent_size;
+	uint64_t bytes = w64_load(&a->header->probation_bytes),
+		 log = (uint64_t)a->geometry.extents * a->geometry.extent_size;
 
-	w64_store(&b->header->probation_bytes, (uint64_t)((unsigned __int128)bytes * b->geometry.extents *
-	                                                  b->geometry.extent_size / log));
+	w64_store(&b->header->probation_bytes,
+	          (uint64_t)((unsigned __int128)bytes * b->geometry.extents * b->geometry.extent_size / log));
 }
 
 static void copy_records(const struct resize *r)
@@ -398,15 +403,18 @@ static uint64_t change_of(const struct resize *r, uint32_t reader)
 static int await_changes(struct resize *r)
 {
 	uint64_t end = clock_system_ns(CLOCK_MONOTONIC) + QUIET_MS * 1000000, first;
+	word64 *changing;
 	uint32_t i;
 
 	if (rcu_barrier(from(r)))
 		return SHOAL_ERR_SYSTEM;
 	for (i = 0; i < from(r)->geometry.readers; i++) {
-		first = w64_load(&from(r)->readers[i].changing) ? change_of(r, i) : 0;
-		while (first && w64_load(&from(r)->readers[i].changing) == first && clock_system_ns(CLOCK_MONOTONIC) < end)
+		changing = &from(r)->readers[i].changing;
+		first = w64_load(changing) ? change_of(r, i) : 0;
+		while (first && w64_load(changing) == first && clock_system_ns(CLOCK_MONOTONIC) < end)
 			sched_yield();
-		r->standing[i] = first && w64_load(&from(r)->readers[i].changing) == first ? first : 0;
+		r->standing[i] =
+			first && w64_cas(changing, first, first | CHANGE_GIVEN_UP) ? first | CHANGE_GIVEN_UP : 0;
 	}
 	return SHOAL_OK;
 }

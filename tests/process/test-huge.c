@@ -58,7 +58,8 @@ static bool is_right(struct shoal_keyspace *k)
 	size_t size;
 
 	for (i = 0; i < VALUES; i++)
-		if (shoal_read(k, &i, sizeof(i), bytes, sizeof(bytes), &size) || size != sizeof(bytes) || bytes[99] != i)
+		if (shoal_read(k, &i, sizeof(i), bytes, sizeof(bytes), &size) || size != sizeof(bytes) ||
+		    bytes[99] != i)
 			return false;
 	return true;
 }
@@ -86,7 +87,8 @@ static int read_in_child(void *arg)
 
 static void use(unsigned flags, const char *what)
 {
-	struct place p = open_place(NULL, &(struct shoal_config){.size = 64 * MIB, .max_size = 96 * MIB, .flags = flags});
+	struct place p =
+		open_place(NULL, &(struct shoal_config){.size = 64 * MIB, .max_size = 96 * MIB, .flags = flags});
 
 	must(!!(segment_of(&p)->geometry.flags & SHOAL_HUGE_PAGES) == !!flags);
 	must(is_aligned(segment_of(&p)));

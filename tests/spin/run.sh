@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Checks flight.pml, expire.pml and permit.pml exhaustively, and that each mutant of them is caught.
+# Checks flight.pml, expire.pml, permit.pml and resize.pml exhaustively, and that each mutant of them is caught.
 #   run.sh           the configurations of a few minutes
 #   run.sh --night   larger ones too: a quarter of an hour of one processor, up to 2.6 GB
 # The searches are complete (no bitstate, no hashing of states), without partial order reduction, each below 4 GB.
@@ -201,6 +201,28 @@ permit_mutants() {
   caught refused_silently safety -DNP=3 -DCOARSE=2 -DSLICES=0
 }
 
+resize_configurations() {
+  holds resize/changes safety -DCHANGES=2 -DREADS=2
+  holds resize/load safety -DCHANGES=1 -DLOADS=1 -DREADS=2
+  holds resize/thawed safety -DCHANGES=1 -DMAXT=2
+  holds resize/given-up safety -DCHANGES=1 -DMAXS=1
+}
+
+night_resize_configurations() {
+  holds night/resize-looks safety -DCHANGES=2
+  holds night/resize-thawed safety -DCHANGES=2 -DMAXT=1 -DREADS=2
+  holds night/resize-given-up safety -DCHANGES=2 -DMAXS=1 -DREADS=2
+}
+
+resize_mutants() {
+  caught no_wait safety -DCHANGES=2
+  caught no_last_round safety -DCHANGES=2
+  caught no_redo safety -DCHANGES=2 -DMAXS=1
+  caught all_again safety -DCHANGES=2
+  caught late_load safety -DCHANGES=1 -DLOADS=1
+  caught move_without_cas safety -DCHANGES=2 -DMAXT=1
+}
+
 configurations
 [ -z "$night" ] || night_configurations
 mutants
@@ -214,5 +236,10 @@ permit_configurations
 [ -z "$night" ] || night_permit_configurations
 level=-O0
 permit_mutants
+model=resize level=-O2
+resize_configurations
+[ -z "$night" ] || night_resize_configurations
+level=-O0
+resize_mutants
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
