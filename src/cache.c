@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "load.h"
+#include "fetch.h"
 #include "room.h"
 #include "store.h"
 
@@ -36,7 +36,7 @@ EXPORT int shoal_open(const char *name, const struct shoal_config *config, struc
 	r = segment_open(name, config, &m->segment);
 	if (r)
 		goto failed;
-	r = registry_open(m, load_thread_exit);
+	r = registry_open(m, fetch_thread_exit);
 	if (r) {
 		segment_close(&m->segment);
 		goto failed;
@@ -405,15 +405,15 @@ EXPORT int shoal_delete(struct shoal_keyspace *k, const void *data, size_t size)
 static int reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t *generation)
 {
 	struct index_hit hit = {0};
-	int r = SHOAL_MISS;
+	bool there = true, dropped = false;
 
 	index_settle(seat, key, READING, OTHER); /* no older one may show instead */
-	if (index_find(seat, key, WANT_NEWEST, READING, OTHER, &hit)) {
-		if (hit.e.entry->generation == *generation && index_drop(&seat->member->segment, &hit))
-			r = SHOAL_OK;
+	while (there && !dropped && index_find(seat, key, WANT_NEWEST, READING, OTHER, &hit)) {
+		there = hit.e.entry->generation == *generation;
+		dropped = there && index_drop(&seat->member->segment, &hit); /* unless it has just been moved */
 		rcu_clear(seat, hit.announced);
 	}
-	return r;
+	return dropped ? SHOAL_OK : SHOAL_MISS;
 }
 
 EXPORT int shoal_reject(struct shoal_keyspace *k, const void *data, size_t size, struct shoal_value *value)

@@ -34,7 +34,7 @@
  *      this but one thing holds for all readers: a change that goes on just during the last round, after its slot was
  *      passed, and is a few instructions from its end at the move, may be seen, missed, and seen again.)
  * Z.4  A load is never done again: its generation was drawn before it, and a delete in the new region has not met its flight.
- *      It is stored if the last round has seen it; else its value goes to its own caller (load.c, P.4).
+ *      It is stored if the last round has seen it; else its value goes to its own caller (load.h, P.4).
  * Z.5  Generations go on 2^32 above those of the old region, so that those who are late there draw none that is used.
  * Z.6  A region is given back when it has moved and none of its process slots has an owner that lives. A process that
  *      joins looks at `moved` after it has claimed its slot. The header stays, to tell the way, and the alive words, of

@@ -24,7 +24,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "load.h"
+#include "fetch.h"
 #include "store.h"
 
 #define SLICE_NS 50000000u /* sleeps are cut, so that `progress` is called in time */
@@ -283,7 +283,7 @@ static int load_key(struct warming *w)
 		sleep_towards(w->k, ask_at);
 	}
 	w->ran = false;
-	r = load_unjoined(w->k, key->data, key->size, run_timed, w, &value);
+	r = fetch_unjoined(w->k, key->data, key->size, run_timed, w, &value);
 	r = w->ran ? after_loader(w, r == SHOAL_OK && value.source == SHOAL_LOADED) : without_loader(w, r, &value);
 	shoal_release(&value);
 	return r;
