@@ -366,9 +366,9 @@ int shoal_begin(struct shoal_keyspace *keyspace, const void *key, size_t key_siz
 int shoal_wait(struct shoal_load *load, uint32_t timeout_ms, struct shoal_value *value);
 
 /*
- * Publish the value of a load one leads: it replaces older generations and wakes the waiters. SUPERSEDED, NO_SPACE,
- * TOO_BIG, LIMIT (a load that is not coalesced: no flight slot was free): not stored (inside shoal_fetch these are 0
- * and counted: the caller has its value). INVALID: the load is not led by the caller, or has ended.
+ * Publish the value of a load one leads: it replaces older generations and wakes the waiters. SUPERSEDED (also by a
+ * resize), NO_SPACE, TOO_BIG, LIMIT (a load that is not coalesced: no flight slot was free): not stored (inside
+ * shoal_fetch these are 0 and counted: the caller has its value). INVALID: the load is not led by the caller, or has ended.
  */
 int shoal_load_publish(struct shoal_load *load, const void *data, size_t size);
 

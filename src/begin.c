@@ -279,6 +279,7 @@ static int begin_again(struct attempt *a, struct shoal_load *l, struct shoal_loa
 	flight_end(l->seat, &l->ticket, FLIGHT_FREE);
 	l->fetch = false;
 	load_end(l);
+	shoal_release(a->value);
 	return begin_key(a, a->key.data, a->key.size, load);
 }
 

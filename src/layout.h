@@ -68,7 +68,7 @@ struct geometry {
  * The low half is a futex. Each attempt has its own number, so that a resizer that was given up can't go on.
  */
 enum moved_state { SERVING, FROZEN, MOVED };
-#define MOVED_STATE(word) ((enum moved_state)((word) & 3))
+#define MOVED_STATE(word) ((enum moved_state)(((word) & 3) % 3)) /* a bad byte serves */
 #define MOVED_NUMBER(word) ((word) >> 2)
 #define MOVED_WORD(number, state) ((uint64_t)(number) << 2 | (state))
 #define BEFORE_IS 1u /* header.before: there is one; its offset in the other bits */

@@ -43,7 +43,7 @@ void segment_unmap_alive(struct alive *alive, const struct geometry *geometry);
 /* Another region is to be used from now on. A plain load of a word that no call writes. */
 static inline bool segment_has_moved(const struct segment *s)
 {
-	return MOVED_STATE(w64_load(&s->header->moved)) == MOVED;
+	return (w64_load(&s->header->moved) & 3) == MOVED;
 }
 
 /* At least so many, whatever the size would have by default. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sys/stat.h>
 
 #include "handle.h"
 #include "testing.h"
@@ -87,6 +88,7 @@ static int read_in_child(void *arg)
 
 static void use(unsigned flags, const char *what)
 {
+	struct stat st;
 	struct place p =
 		open_place(NULL, &(struct shoal_config){.size = 64 * MIB, .max_size = 96 * MIB, .flags = flags});
 
@@ -100,6 +102,8 @@ static void use(unsigned flags, const char *what)
 	must(!!(segment_of(&p)->geometry.flags & SHOAL_HUGE_PAGES) == !!flags);
 	must(is_aligned(segment_of(&p)) && is_right(p.k));
 	say_how_huge("resized", segment_of(&p));
+	must(!fstat(segment_of(&p)->fd, &st));
+	printf("# file: %" PRIu64 " KiB\n", (uint64_t)st.st_blocks / 2);
 	close_place(&p);
 }
 
