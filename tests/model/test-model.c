@@ -423,9 +423,10 @@ static void run_script(uint64_t seed, int steps, const struct shoal_config *conf
 	m.now = test_clock_read(m.p.clock) / 1000000;
 	for (n = 0; n < steps; n++) {
 		step(&m);
-		if (tight && draw(&m.seed) % 4) { /* somebody else's entries press */
+		for (i = 0; tight && i < draw(&m.seed) % 16; i++) { /* somebody else's entries press */
 			filler++;
-			assert_int_equal(shoal_set(m.p.k, &filler, sizeof(filler), big, sizeof(big)), SHOAL_OK);
+			assert_int_equal(shoal_set_ttl(m.p.k, &filler, sizeof(filler), big, sizeof(big), SHOAL_FOREVER, 0),
+					 SHOAL_OK);
 		}
 	}
 	for (i = 0; i < LOADS; i++)
