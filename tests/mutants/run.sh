@@ -31,7 +31,7 @@ mutant() { # PATCH
 	local name test status
 	name=$(basename "$1" .patch)
 	test=$(sed -n '1s/^# red: //p' "$1")
-	if ! patch -s -p1 -d "$work" --dry-run <"$1" >/dev/null 2>&1; then
+	if ! patch -s -F0 -p1 -d "$work" --dry-run <"$1" >/dev/null 2>&1; then
 		result 1 "$name: the patch does not apply"
 		return
 	fi
