@@ -69,7 +69,8 @@ enum {
 	SHOAL_HUGE_PAGES = 1 << 2, /* of the segment: in huge pages where the system has them, else as without; creation takes
 	                              longer (about a second per GB) and later calls fewer page faults */
 	SHOAL_CHECKSUM = 1 << 3,   /* of the segment: verify every value on read; a bad one is a counted miss */
-	SHOAL_INSPECT = 1 << 4,    /* of the handle: read-only; shoal_stats, shoal_keyspace_stats and shoal_scan alone */
+	SHOAL_INSPECT = 1 << 4,    /* of the handle: read-only; shoal_stats, shoal_keyspace_stats, shoal_scan and
+	                              shoal_check alone */
 	SHOAL_FIFO = 1 << 5,       /* of the segment: evict first in, first out, whatever is hit; for comparison */
 };
 
@@ -299,6 +300,18 @@ typedef int shoal_visit(const struct shoal_entry *entry, void *arg); /* non-zero
  * any function of this header. Returns SHOAL_OK, what visit returned, or an error.
  */
 int shoal_scan(struct shoal *cache, const char *keyspace, shoal_visit *visit, void *arg);
+
+/* `what` names the place and says what is wrong with it. Not a fault, and not counted, if `recoverable`: a dead process
+ * left it, and who meets it recovers it (or shoal_reap). Non-zero ends the check. */
+typedef int shoal_fault(const char *what, int recoverable, void *arg);
+
+/*
+ * Look at everything in the segment, also while others work, and say what can't be: a tool for tests and for doubts
+ * about a machine, as every byte is checked where it is used anyway. What only moves is looked at again. Works on any
+ * handle, also SHOAL_INSPECT; writes nothing. Takes as long as it takes to read the segment once. `fault` (or NULL) is
+ * called once for each, and may call any function of this header. Returns how many faults, or an error.
+ */
+int shoal_check(struct shoal *cache, shoal_fault *fault, void *arg);
 
 /* ---- load through the cache, blocking ---------------------------------------------------------------------- */
 

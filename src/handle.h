@@ -6,6 +6,7 @@
 #ifndef SHOAL_HANDLE_H
 #define SHOAL_HANDLE_H
 
+#include "hash.h"
 #include "index.h"
 #include "flight.h"
 #include "permit.h"
@@ -35,6 +36,12 @@ struct shoal_keyspace {
 	_Atomic(struct refresher_loader *) refresher; /* likewise kept */
 	struct shoal_keyspace *next;
 };
+
+/* What a keyspace's record is claimed with. `name` is padded with 0. */
+static inline uint64_t handle_keyspace_identity(const struct segment *s, const char name[NAME_SIZE], uint64_t version)
+{
+	return hash_bytes(name, NAME_SIZE, s->geometry.seed ^ version) | 1;
+}
 
 /* The calling thread's seat, inside a read-side section; NULL: *error, and not inside. */
 static inline struct seat *handle_enter(struct shoal *cache, int *error)

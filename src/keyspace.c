@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hash.h"
 #include "handle.h"
 
 static bool name_is_valid(const char *name)
@@ -37,7 +36,7 @@ static void write_name(struct keyspace *record, const char name[NAME_SIZE], uint
 /* The record's number, or an error. */
 static int64_t find_or_make(const struct segment *s, const char name[NAME_SIZE], uint32_t version, bool make)
 {
-	uint64_t identity = hash_bytes(name, NAME_SIZE, s->geometry.seed ^ version) | 1, now;
+	uint64_t identity = handle_keyspace_identity(s, name, version), now;
 	uint32_t i;
 
 	for (i = 0; i < s->geometry.keyspaces; i++) {
