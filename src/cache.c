@@ -478,6 +478,9 @@ static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const
 	while (!done && !r) {
 		if (store_find(seat, k, key, READING, &hit) == AGE_DEAD) {
 			r = SHOAL_MISS;
+		} else if (hit.e.entry->generation >= generation && index_is_ahead(s, &hit)) {
+			index_drop(s, &hit);
+			r = SHOAL_MISS;
 		} else if (hit.e.entry->generation >= generation) {
 			done = true; /* newer than this call */
 		} else if (offset && hit.e.value_size <= reserved) {

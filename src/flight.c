@@ -561,12 +561,18 @@ void flight_relay(const struct segment *s, const struct ticket *t)
 
 /* A generation that this leadership has not written yet counts as older than any: its load is not under way, or its
  * leader was stopped between the draw and the write. */
-static bool is_older(const struct flight *f, uint64_t generation)
+static bool is_below(uint64_t low_bits, uint64_t generation)
+{
+	return (int64_t)((low_bits - generation) << (64 - PAYLOAD_BITS)) < 0;
+}
+
+/* ... and so does one that nobody has drawn: the counter was put back by a scribble (index_is_ahead). */
+static bool is_older(const struct segment *s, const struct flight *f, uint64_t generation)
 {
 	uint64_t seen = w64_load(&f->generation);
 
-	return TAG(seen) != TAG(w64_load(&f->lease)) ||
-	       (int64_t)(((seen & PAYLOAD_MASK) - generation) << (64 - PAYLOAD_BITS)) < 0;
+	return TAG(seen) != TAG(w64_load(&f->lease)) || is_below(seen, generation) ||
+	       is_below(w64_load(&s->header->generation), seen);
 }
 
 bool flight_next(struct seat *seat, const struct flight_key *key, uint32_t *cursor, struct flight_seen *seen)
@@ -585,7 +591,7 @@ bool flight_next(struct seat *seat, const struct flight_key *key, uint32_t *curs
 			continue;
 		}
 		seen->publishing = FLIGHT_STATE(seen->word) == FLIGHT_PUBLISHING;
-		seen->older = FLIGHT_STATE(seen->word) >= FLIGHT_ORPHAN || is_older(f, seen->below);
+		seen->older = FLIGHT_STATE(seen->word) >= FLIGHT_ORPHAN || is_older(s, f, seen->below);
 		leader = (uint32_t)min_u64(FLIGHT_LEADER(seen->word), s->geometry.readers - 1);
 		seen->target = w64_load(&s->readers[leader].target);
 		seen->expected = w64_load(&s->readers[leader].expected);

@@ -15,6 +15,8 @@
 #include "index.h"
 
 #define GROUP 64u
+#define GENERATION_MOST ((uint64_t)1 << 62)
+#define GENERATION_MARGIN ((uint64_t)1 << 20)
 
 struct candidates {
 	struct bucket *bucket[2];
@@ -268,7 +270,7 @@ int index_place(struct seat *seat, const struct key *k, uint64_t generation, uns
 	for (;;) {
 		*target = (struct index_target){0};
 		if (index_find(seat, k, WANT_NEWEST, a, b, &hit)) {
-			if (hit.e.entry->generation > generation) {
+			if (hit.e.entry->generation > generation && !index_is_ahead(&seat->member->segment, &hit)) {
 				rcu_clear(seat, hit.announced);
 				return INDEX_NEWER;
 			}
@@ -301,6 +303,36 @@ bool index_commit(const struct segment *s, const struct index_target *t, uint64_
 	return true;
 }
 
+/* Above all entries, and the loads that are under way. Unprotected looks: a wrong one raises it for nothing. */
+static void repair_generation(const struct segment *s)
+{
+	uint64_t i, word, most = 0;
+	struct log_entry e;
+
+	for (i = 0; i < index_slots(s); i++) {
+		word = w64_load(&s->index[i / BUCKET_SLOTS].slots[i % BUCKET_SLOTS]);
+		if (SLOT_IS_USED(word) && log_read(s, SLOT_BYTES(word), &e) && e.entry->generation < GENERATION_MOST)
+			most = max_u64(most, e.entry->generation);
+	}
+	w64_max(&s->header->generation, most + GENERATION_MARGIN);
+}
+
+/* A number that nobody has drawn: the counter was put back by a scribble, or the number is one. */
+bool index_is_ahead(const struct segment *s, const struct index_hit *hit)
+{
+	if (likely(hit->e.entry->generation <= w64_load(&s->header->generation)))
+		return false;
+	repair_generation(s);
+	if (hit->e.keyspace < s->geometry.keyspaces)
+		w64_add(&s->keyspaces[hit->e.keyspace].counters[COUNTER_corrupt], 1);
+	return true;
+}
+
+bool index_forget(const struct segment *s, const struct index_hit *hit)
+{
+	return w64_cas(hit->slot, hit->word, empty_word(s));
+}
+
 bool index_drop(const struct segment *s, const struct index_hit *hit)
 {
 	uint64_t now = hit->word, empty = empty_word(s);
@@ -322,7 +354,7 @@ unsigned index_remove(struct seat *seat, const struct key *k, uint64_t below, un
 	bool older;
 
 	while (index_find(seat, k, WANT_OLDEST, a, b, &hit)) {
-		older = hit.e.entry->generation < below;
+		older = hit.e.entry->generation < below || index_is_ahead(&seat->member->segment, &hit);
 		removed += older && index_drop(&seat->member->segment, &hit);
 		rcu_clear(seat, hit.announced);
 		if (!older)

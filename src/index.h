@@ -103,6 +103,11 @@ void index_settle(struct seat *seat, const struct key *k, unsigned a, unsigned b
 /* Remove what `hit` shows, if it is still there. */
 bool index_drop(const struct segment *s, const struct index_hit *hit);
 
+/* The same for a slot whose entry is not there any more, or no entry: nothing counts it. */
+bool index_forget(const struct segment *s, const struct index_hit *hit);
+/* Is it of a generation that the segment has not come to? Then it is older than any (a scribble; counted). */
+bool index_is_ahead(const struct segment *s, const struct index_hit *hit);
+
 /* A publisher's target, by number, so that it can be named in the segment. Kill: after this, a CAS that expects
  * `expected` there fails for ever. */
 uint64_t index_number(const struct segment *s, const word64 *slot);
