@@ -152,9 +152,21 @@ struct flight_key store_flight_key(const struct segment *s, const struct key *ke
 	};
 }
 
-static bool is_whole(const struct segment *s, const struct log_entry *e)
+/* Is it among the entries of an extent in use? A slot that was left behind by a scribble may point to what will be
+ * written over, checksum and all, while the value is in hand. */
+static bool is_kept(const struct segment *s, const struct index_hit *hit)
 {
-	return !(s->geometry.flags & SHOAL_CHECKSUM) || *log_checksum_at(e) == log_checksum(e);
+	uint64_t offset = SLOT_BYTES(hit->word);
+	uint32_t x = extent_of(s, offset);
+	enum extent_state state = EXTENT_STATE(extents_word(s, x));
+
+	return state >= EXTENT_OPEN && state <= EXTENT_EVICTING &&
+	       (uint64_t)((const char *)hit->e.entry - extent_bytes(s, x)) + hit->e.length <= w32_load(&s->extents[x].tail);
+}
+
+static bool is_whole(const struct log_entry *e)
+{
+	return *log_checksum_at(e) == log_checksum(e);
 }
 
 /* Bytes that are not what was stored: out with them, counted, and no older duplicate in their place. */
@@ -189,9 +201,16 @@ static enum age judge(struct seat *seat, const struct shoal_keyspace *k, const s
 	struct bounds bounds = store_bounds(s, k->id, hit->e.entry, &k->policy);
 	enum age age = age_now(&s->clock, &bounds);
 
-	if (unlikely(age != AGE_DEAD && !is_whole(s, &hit->e))) {
-		store_reject(seat, k, key, hit);
-		return AGE_DEAD;
+	if (unlikely(s->geometry.flags & SHOAL_CHECKSUM && age != AGE_DEAD)) {
+		if (!is_kept(s, hit)) { /* or it was removed since, and its extent retired: then the slot has changed */
+			if (index_forget(s, hit))
+				handle_count(s, k->id, COUNTER_corrupt, 1);
+			return AGE_DEAD;
+		}
+		if (!is_whole(&hit->e)) {
+			store_reject(seat, k, key, hit);
+			return AGE_DEAD;
+		}
 	}
 	if (unlikely(age != AGE_DEAD && hit->e.entry->schema != k->policy.schema)) {
 		handle_count(s, k->id, COUNTER_schema_mismatches, 1);
