@@ -94,6 +94,29 @@ static void walk_entry(struct walk *w, const struct found *f)
 	drop_entry(w, f, &hit, alone, dead);
 }
 
+/* What the walk did not come to can't be found by its keys: all slots are asked. */
+static void forget_rest(struct walk *w, uint32_t x)
+{
+	const struct segment *s = &w->seat->member->segment;
+	uint64_t i, word;
+	struct index_hit hit;
+	struct found f;
+
+	for (i = 0; i < index_slots(s); i++) {
+		hit.slot = &s->index[i / BUCKET_SLOTS].slots[i % BUCKET_SLOTS];
+		hit.word = word = w64_load(hit.slot);
+		if (!SLOT_IS_USED(word) || !log_holds(s, SLOT_BYTES(word)) || extent_of(s, SLOT_BYTES(word)) != x)
+			continue;
+		if (log_read_in(s, x, SLOT_BYTES(word), &f.e) && f.e.key_size) {
+			f.key = (struct key){.data = f.e.key, .size = f.e.key_size, .keyspace = f.e.keyspace};
+			index_hash(s, &f.key);
+			drop_entry(w, &f, &hit, false, true);
+		}
+		while (SLOT_SAME(hit.word, word) && !index_forget(s, &hit))
+			hit.word = w64_load(hit.slot);
+	}
+}
+
 static void walk_extent(struct walk *w, uint32_t x)
 {
 	const struct segment *s = &w->seat->member->segment;
@@ -116,6 +139,8 @@ static void walk_extent(struct walk *w, uint32_t x)
 		for (i = 0; i < n; i++)
 			walk_entry(w, &batch[i]);
 	}
+	if (unlikely(at != w32_load(&s->extents[x].tail))) /* a length or the tail is a scribble: who was behind it? */
+		forget_rest(w, x);
 }
 
 /* ---- the reserve ------------------------------------------------------------------------------------------- */
