@@ -261,14 +261,30 @@ void log_recover(const struct segment *s, uint64_t ref)
 			w64_cas(&s->extents[x].lock, ref, 0);
 }
 
+/* No step leaves an extent like that: a scribble. Who evicts an extent announces it from before the CAS to the end. */
+static bool is_astray(const struct segment *s, uint32_t x, uint64_t word)
+{
+	enum extent_state state = EXTENT_STATE(word);
+	uint32_t owner = EXTENT_OWNER(word);
+
+	return state > EXTENT_RETIRED ||
+	       (state == EXTENT_EVICTING &&
+		(owner >= s->geometry.readers || (uint32_t)w64_load(&s->readers[owner].words[WALKING]) != x + 1));
+}
+
 /* A new extent whose opener has not made it a head yet is taken for lost, too: it is sealed empty, its opener's head is
  * dropped by the next writer, and nothing but the extent's turn is lost. */
 void log_sweep(struct seat *seat)
 {
 	const struct segment *s = &seat->member->segment;
+	uint64_t word;
 	uint32_t x;
 
-	for (x = 0; x < s->geometry.extents; x++)
-		if (EXTENT_STATE(extents_word(s, x)) == EXTENT_OPEN && !w64_load(&s->extents[x].lock))
+	for (x = 0; x < s->geometry.extents; x++) {
+		word = extents_word(s, x);
+		if (is_astray(s, x, word))
+			extents_move(seat, x, word, EXTENT_SEALED);
+		else if (EXTENT_STATE(word) == EXTENT_OPEN && !w64_load(&s->extents[x].lock))
 			seal_if_no_head(seat, x);
+	}
 }

@@ -97,7 +97,8 @@ uint64_t *log_checksum_at(const struct log_entry *e);
 
 /* Give back the locks of a dead reader. */
 void log_recover(const struct segment *s, uint64_t ref);
-/* Seal OPEN extents that are neither locked nor heads: a writer died between two steps. */
+/* Seal OPEN extents that are neither locked nor heads: a writer died between two steps. And what is in no state at all, or
+ * being evicted by nobody. */
 void log_sweep(struct seat *seat);
 
 #endif
