@@ -248,19 +248,21 @@ static int64_t take_alive(struct member *m, uint64_t *corpse)
 
 static int claim_reader(struct member *m, struct seat *seat)
 {
-	const struct wiped *w = m->wiped;
-	uint32_t i;
+	const struct wiped *self = m->wiped;
+	uint32_t i, w;
 
 	for (i = 0; i < m->segment.geometry.readers; i++) {
 		struct reader *r = &m->segment.readers[i];
 		uint64_t owner = w64_peek(&r->owner);
 		uint32_t incarnation = (uint32_t)(owner >> 32) + 1;
 
-		if ((uint32_t)owner || !w64_cas(&r->owner, owner, OWNER_WORD(incarnation, w->process, w->incarnation)))
+		if ((uint32_t)owner || !w64_cas(&r->owner, owner, OWNER_WORD(incarnation, self->process, self->incarnation)))
 			continue;
 		seat->reader = r;
 		seat->index = i;
 		seat->tag = (uint64_t)incarnation << 32;
+		for (w = 0; w < READER_WORDS; w++) /* nobody's: of a scribble */
+			w64_store(&r->words[w], 0);
 		w64_poke(&m->segment.header->pins, 0); /* to be counted anew: one more who may pin */
 		return SHOAL_OK;
 	}
