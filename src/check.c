@@ -129,7 +129,8 @@ static bool look_at_head(struct check *c, uint64_t i)
 		return wrong(c, "head %u of log %u: names extent %u of %u", (unsigned)(i % HEADS_MAX), (unsigned)(i / HEADS_MAX),
 			     x, c->s->geometry.extents);
 	word = extents_word(c->s, x);
-	if (EXTENT_STATE(word) == EXTENT_SEALED && EXTENT_SEQUENCE(word) == ((sequence + 1) & 0xfffffff))
+	if (EXTENT_STATE(word) == EXTENT_SEALED && EXTENT_SEQUENCE(word) == ((sequence + 1) & 0xfffffff) &&
+	    !w32_load(&c->s->extents[x].tail))
 		return false;
 	if (EXTENT_STATE(word) != EXTENT_OPEN || EXTENT_SEQUENCE(word) != sequence)
 		return wrong(c, "head %u of log %u: names extent %u as OPEN with sequence %u, which is in state %u with %u",

@@ -243,6 +243,18 @@ static void every_bit(void **state)
 
 /* ---- overwrites -------------------------------------------------------------------------------------------- */
 
+static char done[400]; /* what was overwritten: the hash seed, and so the places, are new in each run */
+
+static __attribute__((format(printf, 1, 2))) void note(const char *format, ...)
+{
+	size_t n = strlen(done);
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(done + n, sizeof(done) - n, format, args);
+	va_end(args);
+}
+
 /* A word of the metadata becomes one that is likely to mislead: another one of its kind, next to it, or an extreme. */
 static void mislead(uint64_t *random)
 {
@@ -273,7 +285,9 @@ static void mislead(uint64_t *random)
 	default:
 		word = other;
 	}
+	note("; %s, byte %" PRIu64 ": %#" PRIx64, area_names[r->area], (uint64_t)((char *)at - scene.s->base) - r->at, *at);
 	memcpy(at, &word, 8);
+	note(" became %#" PRIx64, word);
 }
 
 static void scribble(uint64_t *random)
@@ -285,6 +299,7 @@ static void scribble(uint64_t *random)
 		size = 1 + draw(random) % 64;
 		at = draw(random) % ((draw(random) % 4 ? scene.s->geometry.log_at : scene.s->geometry.size) - size);
 	} while (scene_is_exempt(&scene, at) || scene_is_exempt(&scene, at + size - 1));
+	note("; %" PRIu64 " bytes at %" PRIu64, size, at);
 	for (i = 0; i < size; i++)
 		scene.s->base[at + i] = (char)(noise ? draw(random) : 0xff * (draw(random) % 2));
 }
@@ -292,16 +307,15 @@ static void scribble(uint64_t *random)
 static bool overwrite(uint64_t which)
 {
 	uint64_t random = which, n = 1 + draw(&random) % 4;
-	char what[64];
 	bool right;
 
+	snprintf(done, sizeof(done), "overwrite %#" PRIx64, which);
 	while (n--)
 		if (draw(&random) % 2)
 			mislead(&random);
 		else
 			scribble(&random);
-	snprintf(what, sizeof(what), "overwrite %#" PRIx64, which);
-	right = try(600, what);
+	right = try(600, done);
 	scene_restore(&scene);
 	return right;
 }
