@@ -11,7 +11,7 @@
  * K.4  What a dead process left (its slots, pins, flights, extents) is not broken: it is recovered by who meets it.
  *
  * Killed or stopped processes leave counts that are too high, extents that are OPEN without a head, heads of extents
- * that were sealed before they became heads: none of these is a fault.
+ * that were sealed before they became heads: none of these is a fault. After a resize the region that serves is looked at.
  */
 #include <inttypes.h>
 #include <sched.h>
@@ -24,6 +24,7 @@
 #include "store.h"
 
 #define LOOKS 4
+#define TURNS 100 /* of regions, while one follows another */
 
 struct check {
 	struct shoal *cache;
@@ -32,7 +33,9 @@ struct check {
 	shoal_fault *fault;
 	void *arg;
 	uint64_t self;
-	int found, stopped;
+	int found, stopped, error;
+	bool moved;             /* to another region: begin anew there */
+	uint64_t offset;        /* of this one */
 	bool recoverable;       /* what is being said */
 	char text[320];
 	struct entry *copy;
@@ -55,11 +58,23 @@ static __attribute__((format(printf, 2, 3))) bool wrong(struct check *c, const c
 	return true;
 }
 
-static void enter(struct check *c)
+static bool enter(struct check *c)
 {
-	urcu_bp_read_lock();
-	c->m = rcu_dereference(c->cache->member);
+	c->m = handle_look(c->cache, &c->error);
+	if (!c->m)
+		return false;
 	c->s = &c->m->segment;
+	c->moved = c->entries && c->s->geometry.offset != c->offset;
+	if (c->moved)
+		handle_leave();
+	return !c->moved;
+}
+
+/* Of a region that has moved meanwhile nothing counts: it may have been given back. */
+static void leave(struct check *c)
+{
+	c->moved = segment_has_moved(c->s);
+	handle_leave();
 }
 
 static void say(struct check *c)
@@ -77,10 +92,11 @@ static void look(struct check *c, check_look *at, uint64_t i)
 	int n;
 
 	for (n = 0; n < LOOKS; n++) {
-		enter(c);
+		if (!enter(c))
+			return;
 		found = at(c, i);
-		urcu_bp_read_unlock();
-		if (!found)
+		leave(c);
+		if (!found || c->moved)
 			return;
 		if (!strcmp(before, c->text)) {
 			say(c);
@@ -95,7 +111,7 @@ static void look_at_all(struct check *c, check_look *at, uint64_t n)
 {
 	uint64_t i;
 
-	for (i = 0; i < n && !c->stopped; i++)
+	for (i = 0; i < n && !c->stopped && !c->moved && !c->error; i++)
 		look(c, at, i);
 }
 
@@ -450,7 +466,7 @@ static bool look_at_counts(struct check *c, uint64_t i)
 
 /* ---- all --------------------------------------------------------------------------------------------------- */
 
-static void look_at_everything(struct check *c, const struct geometry *g)
+static void look_at_tables(struct check *c, const struct geometry *g)
 {
 	look(c, look_at_header, 0);
 	look_at_all(c, look_at_head, LOGS * HEADS_MAX);
@@ -465,25 +481,37 @@ static void look_at_everything(struct check *c, const struct geometry *g)
 	look_at_all(c, look_at_counts, g->extents);
 }
 
+static void look_at_everything(struct check *c)
+{
+	struct geometry geometry;
+
+	if (!enter(c))
+		return;
+	geometry = c->s->geometry;
+	handle_leave();
+	c->offset = geometry.offset;
+	c->entries = calloc(geometry.extents, sizeof(*c->entries));
+	c->live = calloc(geometry.extents, sizeof(*c->live));
+	if (c->entries && c->live)
+		look_at_tables(c, &geometry);
+	else
+		c->error = SHOAL_ERR_SYSTEM;
+	free(c->entries);
+	free(c->live);
+	c->entries = NULL;
+	c->live = NULL;
+}
+
 EXPORT int shoal_check(struct shoal *cache, shoal_fault *fault, void *arg)
 {
 	struct check c = {.cache = cache, .fault = fault, .arg = arg};
-	struct geometry geometry;
+	int turns;
 
 	if (!cache)
 		return SHOAL_ERR_INVALID;
-	enter(&c);
-	geometry = c.s->geometry;
-	urcu_bp_read_unlock();
 	c.self = proc_self();
-	c.entries = calloc(geometry.extents, sizeof(*c.entries));
-	c.live = calloc(geometry.extents, sizeof(*c.live));
-	if (c.entries && c.live)
-		look_at_everything(&c, &geometry);
-	else
-		c.found = SHOAL_ERR_SYSTEM;
-	free(c.entries);
-	free(c.live);
+	for (turns = 0; turns < TURNS && (!turns || c.moved) && !c.error && !c.stopped; turns++)
+		look_at_everything(&c);
 	free(c.copy);
-	return c.found;
+	return c.error ? c.error : c.found;
 }

@@ -204,7 +204,7 @@ EXPORT int shoal_fetch(struct shoal_keyspace *k, const void *key, size_t key_siz
 	if (!k || !loader || !value || !key || key_size < 1 || key_size > KEY_MAX)
 		return SHOAL_ERR_INVALID;
 	r = begin_key(&a, key, key_size, &l);
-	if (r == SHOAL_ERR_LIMIT)
+	if (r == SHOAL_ERR_LIMIT || r == SHOAL_ERR_CORRUPT)
 		r = load_alone(&a, key, key_size, &l);
 	if (r == SHOAL_WAIT)
 		r = waited(l, begin_wait(l, k->policy.wait_ms, value));

@@ -92,6 +92,8 @@ static inline struct seat *handle_change(struct shoal *cache, int *error)
 		rcu_changed(seat);
 		if (MOVED_STATE(word) == FROZEN)
 			move_wait(seat->member, word);
+		else
+			move_mend(seat->member, word);
 		handle_leave();
 	}
 	return seat;

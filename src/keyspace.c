@@ -106,6 +106,8 @@ static int begin_change(struct shoal *cache, struct change *c)
 			rcu_changed(c->seat);
 		if (MOVED_STATE(word) == FROZEN)
 			move_wait(c->m, word);
+		else
+			move_mend(c->m, word);
 		handle_leave();
 	}
 	return r;

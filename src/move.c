@@ -49,11 +49,25 @@ bool move_replace(member_pointer *member, struct member *from, struct member *to
 	return true;
 }
 
+/* In no state, or moved to where no region can be: it never has. */
+bool move_mend(const struct member *m, uint64_t word)
+{
+	if (MOVED_STATE(word) <= FROZEN || segment_leads_on(&m->segment.geometry, word) || m->segment.read_only)
+		return false;
+	return w64_cas(&m->segment.header->moved, word, MOVED_WORD(MOVED_NUMBER(word), SERVING));
+}
+
 int move_follow(member_pointer *member)
 {
 	struct member *from = move_member(member), *to;
+	uint64_t word = w64_load(&from->segment.header->moved);
 	int error = SHOAL_OK;
 
+	if (MOVED_STATE(word) == MOVED && !segment_leads_on(&from->segment.geometry, word)) {
+		move_mend(from, word);
+		urcu_bp_read_unlock();
+		return from->segment.read_only ? SHOAL_ERR_CORRUPT : SHOAL_OK;
+	}
 	to = make_successor(from, &error);
 	if (to)
 		move_replace(member, from, to);
@@ -91,7 +105,7 @@ bool move_spared(const struct member *m)
 {
 	uint64_t word;
 
-	while (MOVED_STATE(word = w64_load(&m->segment.header->moved)) == FROZEN)
+	while (MOVED_STATE(word = w64_load(&m->segment.header->moved)) == FROZEN || move_mend(m, word))
 		move_wait(m, word);
 	return MOVED_STATE(word) == SERVING;
 }
@@ -165,10 +179,12 @@ static bool clean_one(const struct member *m, const struct segment *old)
 static void clean_before(const struct member *m)
 {
 	const struct segment *later = &m->segment;
-	uint64_t before = w64_load(&later->header->before);
+	uint64_t before = w64_load(&later->header->before), limit = later->geometry.offset;
 	struct segment *old, *held = NULL;
 
-	while (before & BEFORE_IS && (old = segment_glance(&m->segment, before & ~(uint64_t)BEFORE_IS))) {
+	/* Offsets fall on the way back; those of a scribble need not. */
+	while (before & BEFORE_IS && before < limit && (old = segment_glance(&m->segment, before & ~(uint64_t)BEFORE_IS))) {
+		limit = old->geometry.offset;
 		if (clean_one(m, old)) {
 			w64_cas(&later->header->before, before, w64_load(&old->header->before));
 			before = w64_load(&old->header->before);

@@ -31,6 +31,9 @@ bool move_replace(member_pointer *member, struct member *from, struct member *to
 /* The region is frozen, as `word` says: until it isn't. Ends the freeze of a resizer that is dead, or stands still. */
 void move_wait(const struct member *m, uint64_t word);
 
+/* The word can't be: set it right. */
+bool move_mend(const struct member *m, uint64_t word);
+
 /* It is frozen or has moved: wait for the outcome. False: it has moved. */
 bool move_spared(const struct member *m);
 

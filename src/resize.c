@@ -158,6 +158,7 @@ static bool put_copy(struct resize *r, uint64_t offset, uint64_t frequency)
 	struct index_target target;
 	bool done;
 
+	w64_max(&to(r)->header->generation, e->generation); /* has been drawn */
 	index_hash(to(r), &key);
 	if (index_place(r->new, &key, e->generation, READING, OTHER, &target))
 		return false; /* the older one of two */

@@ -379,24 +379,41 @@ static int read_geometry(int fd, uint64_t offset, struct geometry *g)
 	return geometry_check(g, offset, (uint64_t)st.st_size);
 }
 
+/* The end of a region: its bytes, and behind them the lock bytes of its processes. */
+static uint64_t end_of(const struct geometry *g)
+{
+	return g->offset + g->size + PROCESSES_MAX;
+}
+
+bool segment_leads_on(const struct geometry *g, uint64_t moved)
+{
+	return MOVED_STATE(moved) == MOVED && MOVED_NUMBER(moved) < SIZE_MAX_SEGMENT / PAGE && MOVED_NUMBER(moved) * PAGE >= end_of(g);
+}
+
 /* From a region with that geometry to the one that serves. Offsets rise on the way, so it ends. */
 static int find_serving(int fd, struct geometry *g)
 {
 	const struct header *h;
+	struct geometry found = {0};
 	uint64_t latest, moved;
-	int r = SHOAL_OK;
+	bool more = true;
+	int r;
 
-	do {
+	while (more) {
 		h = mapping_map(fd, g->offset, PAGE, false);
 		if (!h)
 			return SHOAL_ERR_SYSTEM;
 		moved = w64_load(&h->moved);
 		latest = g->offset ? 0 : w64_load(&h->latest);
 		mapping_unmap((void *)(uintptr_t)h, PAGE);
-		latest = max_u64(latest, MOVED_STATE(moved) == MOVED ? MOVED_NUMBER(moved) * PAGE : 0);
-		if (latest && (latest <= g->offset || (r = read_geometry(fd, latest, g))))
-			return r ? r : SHOAL_ERR_CORRUPT;
-	} while (latest);
+		more = segment_leads_on(g, moved);
+		if (latest > (more ? MOVED_NUMBER(moved) * PAGE : g->offset) && !read_geometry(fd, latest, &found))
+			more = true; /* the short cut; a scribble there leads nowhere */
+		else if (more && (r = read_geometry(fd, MOVED_NUMBER(moved) * PAGE, &found)))
+			return r;
+		if (more)
+			*g = found;
+	}
 	return SHOAL_OK;
 }
 
@@ -497,12 +514,6 @@ int segment_open(const char *name, const struct shoal_config *config, struct seg
 }
 
 /* ---- regions ----------------------------------------------------------------------------------------------- */
-
-/* The end of a region: its bytes, and behind them the lock bytes of its processes. */
-static uint64_t end_of(const struct geometry *g)
-{
-	return g->offset + g->size + PROCESSES_MAX;
-}
 
 static struct header *map_first(const struct segment *s)
 {

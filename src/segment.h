@@ -46,6 +46,9 @@ static inline bool segment_has_moved(const struct segment *s)
 	return (w64_load(&s->header->moved) & 3) == MOVED;
 }
 
+/* Does that word lead to a place where a region may be? Else it is a scribble. */
+bool segment_leads_on(const struct geometry *g, uint64_t moved);
+
 /* At least so many, whatever the size would have by default. */
 struct segment_needs {
 	uint32_t processes, readers, keyspaces;
