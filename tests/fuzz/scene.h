@@ -285,14 +285,14 @@ static void scene_save(struct scene *c)
 }
 
 /* What must be as the image says, and every word that a process waits on. Nobody else is there. */
-static void scene_restore(struct scene *c)
+static inline void scene_restore(struct scene *c)
 {
 	memcpy(c->s->base, c->image, c->s->geometry.size);
 	w64_store(c->began_ns, clock_system_ns(CLOCK_MONOTONIC));
 }
 
 /* The alive words are glibc's, and exempt (registry.c, R.5). */
-static bool scene_is_exempt(const struct scene *c, uint64_t at)
+static inline bool scene_is_exempt(const struct scene *c, uint64_t at)
 {
 	return at >= c->s->geometry.alive_at && at < c->s->geometry.processes_at;
 }
