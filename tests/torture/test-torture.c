@@ -609,7 +609,7 @@ struct corpses {
 };
 
 struct blows {
-	uint64_t kills, stops, stopped_kills;
+	uint64_t kills, stops, stopped_kills, checks;
 };
 
 static struct place places[WORKERS];
@@ -704,7 +704,7 @@ static void look_for_a_hang(uint64_t now)
 
 static struct blows rage(uint64_t seconds)
 {
-	uint64_t random = seed, end = crew_now() + seconds * 1000000000, now, pause;
+	uint64_t random = seed, end = crew_now() + seconds * 1000000000, now, pause, check = 0;
 	struct corpses corpses = {.n = 0};
 	struct blows blows = {0};
 	unsigned i;
@@ -716,6 +716,11 @@ static struct blows rage(uint64_t seconds)
 		strike(&random, &blows, &corpses);
 		look_for_crashes();
 		look_for_a_hang(now);
+		if (now >= check) { /* in the midst of it */
+			crew_check(cache);
+			blows.checks++;
+			check = crew_now() + 1000000000;
+		}
 		pause = crew_below(&random, 8);
 		crew_pass_us(pause == 0 ? 0 : pause < 6 ? crew_below(&random, 3000) : crew_below(&random, 12000));
 	}
@@ -781,8 +786,8 @@ static void print_figures(const struct blows *b)
 	struct shoal_stats stats;
 	unsigned i, j;
 
-	printf("# seed %" PRIu64 ": %" PRIu64 " kills (%" PRIu64 " of a stopped process), %" PRIu64 " stops\n#", seed, b->kills,
-	       b->stopped_kills, b->stops);
+	printf("# seed %" PRIu64 ": %" PRIu64 " kills (%" PRIu64 " of a stopped process), %" PRIu64 " stops, %" PRIu64 " checks of all\n#", seed, b->kills,
+	       b->stopped_kills, b->stops, b->checks);
 	for (i = 0; i < OPS; i++) {
 		for (sum = 0, j = 0; j < WORKERS; j++)
 			sum += w64_load(&field->workers[j].ops[i]);
@@ -836,6 +841,7 @@ static void killed_at_random(void **state)
 		shoal_reap(cache); /* the parent of all is registered, too */
 	blows = rage(seconds);
 	finish();
+	crew_check(cache);
 	print_figures(&blows);
 	crew_join_well(crew_fork(fetch_every_key, NULL));
 	crew_expect(w32_load(&field->fresh_keys) == LOADED_KEYS + SET_KEYS, "%u keys could be had", w32_load(&field->fresh_keys));
