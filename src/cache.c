@@ -272,8 +272,7 @@ static int put(struct seat *seat, const struct key *key, uint64_t offset, uint64
 		if (r)
 			break;
 		done = index_commit(s, &target, index_word(key, offset, target.own ? target.expected : 0), length, until_ms);
-		if (target.announced)
-			rcu_clear(seat, target.announced);
+		rcu_clear(seat, target.announced);
 	} while (!done);
 	index_settle(seat, key, READING, OTHER); /* also beneath a newer one, or an older one could come back after it */
 	return r;

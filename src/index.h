@@ -78,7 +78,7 @@ struct index_target {
 	uint64_t expected;   /* an EMPTY, an entry of this key, or the coldest */
 	bool own;            /* it is of this key */
 	uint32_t old_length; /* of what is replaced */
-	unsigned announced;  /* 0, or what protects `expected`; the caller clears it */
+	unsigned announced;  /* what protects `expected`, if anything does (READING is 0): the caller clears it */
 };
 
 /* Where an entry of that generation would go. INDEX_NEWER: the key has a newer one. */

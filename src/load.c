@@ -246,8 +246,7 @@ static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offse
 		mine = flight_publishing(seat, &l->ticket);
 		word = index_word(&l->key, offset, target.own ? target.expected : 0);
 		done = mine && index_commit(s, &target, word, length, until_ms);
-		if (target.announced)
-			rcu_clear(seat, target.announced);
+		rcu_clear(seat, target.announced);
 		if (!mine || (!done && !flight_unpublish(seat, &l->ticket)))
 			return SHOAL_ERR_SUPERSEDED;
 	}

@@ -56,6 +56,7 @@ static struct {
 	const struct weave_scenario *scenario;
 	struct weave_area area;
 	char *image;
+	uint64_t begin_ns; /* the clock of the image */
 	struct cell *keys;
 	uint32_t words, n_keys;
 	/* the pass */
@@ -815,7 +816,7 @@ static enum ending run(void)
 	w.stales_left = w.stales;
 	w.steps = w.slept = w.depth = 0;
 	w.memory = 0;
-	w.now_ns = BEGIN_NS;
+	w.now_ns = w.begin_ns;
 	w.message[0] = 0;
 	w.area.switched(WEAVE_OBSERVER, WEAVE_OBSERVER);
 	for (i = 0; i < WEAVE_THREADS; i++)
@@ -1007,6 +1008,7 @@ static void open_scenario(const struct weave_scenario *s)
 		fprintf(stderr, "# %s: setup: %s\n", s->name, w.message);
 		exit(1);
 	}
+	w.begin_ns = w.now_ns;
 	w.image = malloc(w.area.size);
 	memcpy(w.image, w.area.base, w.area.size);
 }
