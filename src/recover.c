@@ -100,7 +100,7 @@ struct seat *recover_enter(member_pointer *member, int *error)
 	struct member *m;
 	struct seat *seat;
 	uint64_t dead;
-	int tries, r = SHOAL_ERR_LIMIT;
+	int tries, alone = 0, r = SHOAL_ERR_LIMIT;
 
 	for (tries = 0; tries < 100; tries++) {
 		r = settle_in(member);
@@ -124,8 +124,8 @@ struct seat *recover_enter(member_pointer *member, int *error)
 		} else if (r == REGISTRY_CORPSE && dead) {
 			recover_held(m, dead);
 			registry_free_reader(m, dead, PINS);
-		} else if (r != SHOAL_ERR_LIMIT || !recover_all(m)) {
-			break;
+		} else if (r != SHOAL_ERR_LIMIT || (!recover_all(m) && alone++)) {
+			break; /* nobody is dead, the second time: the first time another may have recovered them just before us */
 		}
 	}
 	urcu_bp_read_unlock();

@@ -790,11 +790,12 @@ static void body(void)
 	abort();
 }
 
-static void prepare(struct thread *t, bool used)
+static void prepare(struct thread *t)
 {
+	const struct weave_scenario *s = w.scenario;
 	void **top = (void **)(void *)(t->stack + STACK);
 
-	t->life = used ? READY : ENDED;
+	t->life = s->corpses >> number(t) & 1 ? DEAD : s->thread[number(t)] ? READY : ENDED;
 	t->begun = t->woken = false;
 	t->seen = 0;
 	t->stored = 0;
@@ -820,7 +821,7 @@ static enum ending run(void)
 	w.message[0] = 0;
 	w.area.switched(WEAVE_OBSERVER, WEAVE_OBSERVER);
 	for (i = 0; i < WEAVE_THREADS; i++)
-		prepare(&w.threads[i], w.scenario->thread[i]);
+		prepare(&w.threads[i]);
 	for (used = 0; used < WEAVE_THREADS && w.scenario->thread[used]; used++)
 		;
 	go_to(&w.threads[choose(used, 0)]);
@@ -1004,6 +1005,9 @@ static void open_scenario(const struct weave_scenario *s)
 	if (s->setup)
 		s->setup();
 	act_as(WEAVE_OBSERVER);
+	for (i = 0; i < WEAVE_THREADS; i++)
+		if (s->corpses >> i & 1)
+			w.area.died(i);
 	if (w.ending == FAILED) {
 		fprintf(stderr, "# %s: setup: %s\n", s->name, w.message);
 		exit(1);

@@ -31,7 +31,8 @@
 enum { WEAVE_THREADS = 3, WEAVE_OBSERVER = WEAVE_THREADS, WEAVE_PARTIES };
 
 struct weave_config {
-	uint32_t extents, extent_size, flights, readers;
+	uint32_t extents, extent_size, flights, readers, processes; /* 0: enough */
+	bool fence; /* a segment of a machine that refuses membarrier */
 	uint32_t fresh_ms, stale_ms, lease_ms;
 };
 
@@ -46,6 +47,7 @@ struct weave_scenario {
 	unsigned stale;     /* old values read under TSO; 0: that mode is passed by */
 	unsigned deep;      /* preemptions that are explored at most, unless there is time without end; 0: 3 */
 	uint64_t least;     /* executions, or it is no test */
+	unsigned corpses;   /* mask of threads that have died in the setup */
 	unsigned joins;     /* mask of threads that take their place in the segment by themselves */
 	bool sleeps;        /* somebody may sleep till a deadline: no lost wake */
 };

@@ -333,7 +333,7 @@ static void lay_out(const struct weave_config *c, size_t *at)
 
 	*s = (struct segment){.base = area, .fd = -1};
 	*g = (struct geometry){
-		.processes = WEAVE_PARTIES,
+		.processes = c->processes ? c->processes : WEAVE_PARTIES,
 		.readers = c->readers ? c->readers : WEAVE_PARTIES,
 		.flights = c->flights ? c->flights : 2,
 		.keyspaces = 1,
@@ -361,6 +361,7 @@ static void lay_out(const struct weave_config *c, size_t *at)
 	s->log = take(at, (size_t)g->extents * g->extent_size);
 	g->size = *at;
 	world.facts = take(at, FACTS * sizeof(word64));
+	s->fence = c->fence;
 	s->per_extent = UINT64_MAX / (g->extent_size / CACHE_LINE) + 1;
 	s->header->geometry = *g;
 }
@@ -427,7 +428,7 @@ void weave_join(const struct weave_scenario *scenario)
 	unsigned i;
 
 	for (i = 0; i < WEAVE_THREADS; i++)
-		if (scenario->thread[i] && !(scenario->joins >> i & 1))
+		if ((scenario->thread[i] || scenario->corpses >> i & 1) && !(scenario->joins >> i & 1))
 			join(i);
 }
 
@@ -694,7 +695,7 @@ void weave_recover(void)
 			weave_fail("R.2: the reader slot of the dead thread %u is not freed", i);
 	}
 	for (i = 0; i < s->geometry.extents; i++) {
-		if (w64_load(&s->extents[i].lock))
+		if (w64_load(&s->extents[i].lock) && w64_load(&s->extents[i].lock) != (seat->tag | (seat->index + 1)))
 			weave_fail("L.1: extent %u is locked for ever", i);
 		if (EXTENT_STATE(word_now(i)) == EXTENT_EVICTING)
 			weave_fail("E.3: extent %u is being evicted for ever", i);
