@@ -164,8 +164,7 @@ static bool put_copy(struct resize *r, uint64_t offset, uint64_t frequency)
 		return false; /* the older one of two */
 	done = index_commit(to(r), &target, index_word(&key, offset, 0) | frequency, w32_peek(&e->length),
 	                    log_end(e->born_ms, e->fresh_for, e->stale_for, e->error_for));
-	if (target.announced)
-		rcu_clear(r->new, target.announced);
+	rcu_clear(r->new, target.announced);
 	return done;
 }
 

@@ -29,11 +29,15 @@ uint64_t weave_load(const volatile void *p, unsigned size);
 void weave_store(volatile void *p, unsigned size, uint64_t value);
 bool weave_cas(volatile void *p, unsigned size, void *expected, uint64_t value);
 uint64_t weave_add(volatile void *p, unsigned size, uint64_t n);
+uint64_t weave_exchange(volatile void *p, unsigned size, uint64_t value);
 uint64_t weave_or(volatile void *p, unsigned size, uint64_t bits);
 void weave_fence(void);
 void weave_yield(void);
 void *weave_copy(void *to, const void *from, size_t n);
 
+#undef atomic_load
+#undef atomic_store
+#undef atomic_exchange
 #undef atomic_load_explicit
 #undef atomic_store_explicit
 #undef atomic_compare_exchange_strong
@@ -51,6 +55,15 @@ void *weave_copy(void *to, const void *from, size_t n);
 		weave_value;                                                                                          \
 	})
 #define atomic_store_explicit(p, v, order) weave_store((p), sizeof(*(p)), (uint64_t)(v))
+#define atomic_load(p) atomic_load_explicit((p), memory_order_seq_cst) /* of x86: the store has the fence */
+#define atomic_store(p, v) ((void)weave_exchange((p), sizeof(*(p)), (uint64_t)(v)))
+#define atomic_exchange(p, v)                                                                                         \
+	__extension__({                                                                                               \
+		__typeof__((void)0, *(p)) weave_value;                                                                \
+		uint64_t weave_word = weave_exchange((p), sizeof(*(p)), (uint64_t)(v));                               \
+		(memcpy)(&weave_value, &weave_word, sizeof(weave_value));                                             \
+		weave_value;                                                                                          \
+	})
 #define atomic_compare_exchange_strong(p, expected, v) weave_cas((p), sizeof(*(p)), (expected), (uint64_t)(v))
 #define atomic_compare_exchange_weak(p, expected, v) weave_cas((p), sizeof(*(p)), (expected), (uint64_t)(v))
 #define atomic_fetch_add(p, n) __extension__({ (__typeof__((void)0, *(p)))weave_add((p), sizeof(*(p)), (uint64_t)(n)); })

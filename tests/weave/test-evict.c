@@ -34,40 +34,24 @@ static void sealed(void)
 	weave_must(extent_with("k") == 0);
 }
 
-/* The extents from that one on are written into by another, who is alive. */
-static void occupy(uint32_t from)
-{
-	const struct segment *s = weave_segment();
-	struct seat *seat;
-	uint32_t x;
-
-	weave_act_as(WEAVE_OBSERVER);
-	seat = weave_seat();
-	for (x = from; x < s->geometry.extents; x++) {
-		weave_must(extents_move(seat, x, extents_word(s, x), EXTENT_OPEN));
-		w64_store(&s->extents[x].lock, seat->tag | (seat->index + 1));
-	}
-	weave_act_as(0);
-}
-
 /* One extent is free where two should be: a walk that has room to move. */
 static void room_to_move(void)
 {
 	sealed();
-	occupy(2);
+	weave_occupy(2);
 }
 
 static void room_for_two(void)
 {
 	sealed();
-	occupy(3);
+	weave_occupy(3);
 }
 
 /* None is free: all that a walk meets goes. */
 static void no_room(void)
 {
 	sealed();
-	occupy(1);
+	weave_occupy(1);
 }
 
 static void evict(void)
@@ -187,7 +171,7 @@ static void duplicate(void)
 static void duplicates_in_two(void)
 {
 	duplicate();
-	occupy(3);
+	weave_occupy(3);
 }
 
 static void evict_twice(void)

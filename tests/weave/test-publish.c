@@ -86,12 +86,17 @@ static void set_and_drop(void)
 	uint64_t begun = w64_load(weave_fact(0));
 	struct index_hit hit = {0};
 	struct key k = weave_key(key);
+	uint64_t shown = 0, generation;
 
 	weave_must(!weave_put(key, 2));
 	if (index_find(weave_seat(), &k, WANT_NEWEST, READING, OTHER, &hit)) {
+		shown = hit.e.entry->generation;
 		index_drop(weave_segment(), &hit);
 		rcu_clear(weave_seat(), hit.announced);
 	}
+	*weave_note(1, 1) = shown;
+	if (weave_get(key, &generation) && generation < shown)
+		weave_fail("P.1: generation %llu was shown after %llu", (unsigned long long)generation, (unsigned long long)shown);
 	*weave_note(1, 0) = begun ? 1 : 2;
 	w64_store(weave_fact(1), 1);
 	if (begun && weave_get(key, NULL) == 1)
@@ -100,11 +105,14 @@ static void set_and_drop(void)
 
 static void not_the_load(void)
 {
+	uint64_t generation;
 	uint32_t seen;
 
 	if (any_dead())
 		weave_recover();
-	seen = weave_get(key, NULL);
+	seen = weave_get(key, &generation);
+	if (seen && generation < *weave_note(1, 1))
+		weave_fail("P.1: a generation is shown after a later one");
 	if (*weave_note(1, 0) == 1 && seen == 1)
 		weave_fail("P.2: a load that began before the set shows after it");
 }
@@ -198,6 +206,48 @@ static void the_heir_stays(void)
 		weave_must(seen);
 }
 
+/* ---- an overdue leader that renews --------------------------------------------------------------------------- */
+
+/* Facts 2 and 3: that one leads within its lease. */
+static void lead_alone(unsigned other)
+{
+	w64_add(weave_fact(2 + !other), 1);
+	if (!weave_is_dead(other) && w64_load(weave_fact(2 + other)))
+		weave_fail("F.1: both lead, within their leases");
+}
+
+static void late_renewal(void)
+{
+	struct shoal_load *load = NULL;
+	struct shoal_value value;
+
+	weave_must(shoal_begin(weave_keyspace(), key, 1, &load, &value) == SHOAL_LEAD);
+	w64_store(weave_fact(0), 1);
+	weave_pass_ms(2 * LEASE_MS);
+	if (shoal_load_renew(load) == SHOAL_OK) {
+		lead_alone(1);
+		w64_add(weave_fact(2), (uint64_t)-1);
+	}
+	shoal_load_cancel(load);
+}
+
+static void inherit_alone(void)
+{
+	struct shoal_load *load = NULL;
+	struct shoal_value value;
+	int r;
+
+	if (!w64_load(weave_fact(0)))
+		return;
+	r = shoal_begin(weave_keyspace(), key, 1, &load, &value);
+	weave_must(r == SHOAL_LEAD || r == SHOAL_WAIT);
+	if (r == SHOAL_LEAD && shoal_load_renew(load) == SHOAL_OK) { /* time may have passed since it was had */
+		lead_alone(0);
+		w64_add(weave_fact(3), (uint64_t)-1);
+	}
+	shoal_load_cancel(load);
+}
+
 static const struct weave_scenario scenarios[] = {
 	{
 		.name = "publish against delete",
@@ -251,6 +301,15 @@ static const struct weave_scenario scenarios[] = {
 		.config = {.lease_ms = LEASE_MS},
 		.thread = {late_publish, inherit},
 		.check = the_heir_stays,
+		.killable = 3,
+		.stale = 1,
+		.least = 2000,
+	},
+	{
+		.name = "heir against late renewal",
+		.holds = "F.1, F.4, F.6",
+		.config = {.lease_ms = LEASE_MS},
+		.thread = {late_renewal, inherit_alone},
 		.killable = 3,
 		.stale = 1,
 		.least = 2000,

@@ -64,6 +64,20 @@ static void recover_and_use(void)
 	use_it();
 }
 
+static void recover_and_put_a(void)
+{
+	recover();
+	weave_must(!weave_put("a", 1));
+	weave_must(weave_get("a", NULL) == 1);
+}
+
+static void recover_and_put_b(void)
+{
+	recover();
+	weave_must(!weave_put("b", 2));
+	weave_must(weave_get("b", NULL) == 2);
+}
+
 /* The dead one's place is the only one that is left. */
 static void join_and_use(void)
 {
@@ -145,9 +159,11 @@ static void log_is_whole(void)
 		weave_recover();
 }
 
+/* One head, and nothing to put in its place. */
 static void one_head(void)
 {
 	weave_must(!weave_put("first", 7));
+	weave_occupy(1);
 }
 
 static const struct weave_scenario scenarios[] = {
@@ -176,12 +192,11 @@ static const struct weave_scenario scenarios[] = {
 		.least = 2000,
 	},
 	{
-		.name = "recover against recover against new owner",
-		.holds = "R.1, R.2",
-		.config = {.extents = 16, .extent_size = 256, .readers = 3, .processes = 3},
+		.name = "lock of the dead against recoverers",
+		.holds = "R.2, L.1",
 		.setup = died_amid,
-		.thread = {recover, use_it},
-		.check = all_given_back,
+		.thread = {recover_and_put_a, recover_and_put_b},
+		.check = log_is_whole,
 		.corpses = 4,
 		.killable = 3,
 		.least = 2000,
@@ -189,6 +204,7 @@ static const struct weave_scenario scenarios[] = {
 	{
 		.name = "lock of a dead writer",
 		.holds = "L.1, L.2, L.3",
+		.config = {.extents = 2},
 		.setup = one_head,
 		.thread = {set_a, set_b},
 		.check = log_is_whole,

@@ -556,17 +556,20 @@ bool weave_cas(volatile void *p, unsigned size, void *expected, uint64_t value)
 	return done;
 }
 
-static uint64_t change(volatile void *p, unsigned size, uint64_t n, bool adds)
+enum change { ADD, OR, EXCHANGE };
+
+static uint64_t change(volatile void *p, unsigned size, uint64_t n, enum change how)
 {
+	static const char *const names[] = {"add", "or", "swap"};
 	bool scheduled = w.self && is_shared(p);
 	uint64_t now;
 
 	if (scheduled)
 		lock_bus(p, size);
 	now = get(p, size);
-	n = adds ? now + n : now | n;
+	n = how == ADD ? now + n : how == OR ? now | n : n;
 	if (scheduled) {
-		tell(adds ? "add" : "or", p, now, n, true);
+		tell(names[how], p, now, n, true);
 		if (!w.keys[key_of(p)].quiet)
 			weave_observe(now);
 	}
@@ -579,12 +582,17 @@ static uint64_t change(volatile void *p, unsigned size, uint64_t n, bool adds)
 
 uint64_t weave_add(volatile void *p, unsigned size, uint64_t n)
 {
-	return change(p, size, n, true);
+	return change(p, size, n, ADD);
 }
 
 uint64_t weave_or(volatile void *p, unsigned size, uint64_t bits)
 {
-	return change(p, size, bits, false);
+	return change(p, size, bits, OR);
+}
+
+uint64_t weave_exchange(volatile void *p, unsigned size, uint64_t value)
+{
+	return change(p, size, value, EXCHANGE);
 }
 
 void weave_fence(void)

@@ -35,6 +35,7 @@ struct party {
 	struct shoal cache;
 	struct shoal_keyspace k;
 	struct member m;
+	struct lineage lineage;
 	_Alignas(CACHE_LINE) struct wiped wiped;
 	const void *specific;
 	struct registry_here here;
@@ -370,6 +371,7 @@ static void furnish(struct party *p, const struct weave_config *c)
 {
 	p->m.segment = world.s;
 	p->m.wiped = &p->wiped;
+	p->m.lineage = &p->lineage;
 	w32_store(&p->m.users, 1);
 	w32_store(&p->wiped.ours, 1);
 	p->cache.member = &p->m;
@@ -613,6 +615,21 @@ void weave_seal_heads(void)
 		for (i = 0; i < HEADS_MAX; i++)
 			w64_store(&world.s.header->heads[kind][i], 0);
 	log_sweep(seat);
+}
+
+void weave_occupy(uint32_t from)
+{
+	const struct segment *s = &world.s;
+	struct seat *seat;
+	uint32_t x;
+
+	weave_act_as(WEAVE_OBSERVER);
+	seat = weave_seat();
+	for (x = from; x < s->geometry.extents; x++) {
+		extents_move(seat, x, word_now(x), EXTENT_OPEN);
+		w64_store(&s->extents[x].lock, seat->tag | (seat->index + 1));
+	}
+	weave_act_as(0);
 }
 
 /* ---- audit ------------------------------------------------------------------------------------------------- */

@@ -35,6 +35,9 @@ void weave_hit(const char *key);
 /* Fill the open extent and seal it: evictable. */
 void weave_seal_heads(void);
 
+/* The extents from that one on are written into by another, who is alive. */
+void weave_occupy(uint32_t from);
+
 /* As the observer: recover whoever is dead, and show that everything can go on. */
 void weave_recover(void);
 
