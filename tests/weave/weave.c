@@ -1002,6 +1002,8 @@ static void open_scenario(const struct weave_scenario *s)
 	w.words = w.n_keys = 0;
 	w.message[0] = 0;
 	w.ending = RUNNING;
+	for (i = 0; i < WEAVE_THREADS; i++)
+		w.threads[i].stored = 0; /* of a run of the scenario before that was cut off */
 	weave_world(s, &w.area);
 	w.words = (uint32_t)(w.area.shared / 4);
 	w.n_keys = w.words + w.area.keys + 1;
