@@ -72,11 +72,15 @@ static enum stepped stepper_await(const struct stepper *t, int signal)
 	return WIFSTOPPED(status) && WSTOPSIG(status) == signal ? STEP_MADE : STEP_LOST;
 }
 
-/* By the thread that is to be stepped. */
-static void stepper_submit(void)
+/* By the thread that is to be stepped; `tid`: not the main one, and there it says who it is. */
+static void stepper_submit(word32 *tid)
 {
 	if (ptrace(PTRACE_TRACEME, 0, 0, 0))
 		_exit(7);
+	if (tid) {
+		w32_store(tid, (uint32_t)syscall(SYS_gettid));
+		futex_wake(tid, 1);
+	}
 	raise(SIGSTOP);
 }
 
@@ -85,7 +89,7 @@ static enum stepped stepper_take(struct stepper *t, pid_t pid, word32 *tid)
 {
 	t->pid = pid;
 	t->tid = pid;
-	if (tid && crew_await(tid, 1))
+	if (tid && crew_await(tid, 1)) /* in vain, where it is refused: then its process has ended */
 		t->tid = (pid_t)w32_load(tid);
 	return stepper_await(t, SIGSTOP);
 }

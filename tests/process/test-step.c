@@ -364,9 +364,7 @@ static void *be_stepped_thread(void *arg)
 {
 	(void)arg;
 	do_get();
-	w32_store(&field->tid, (uint32_t)syscall(SYS_gettid));
-	futex_wake(&field->tid, 1);
-	stepper_submit();
+	stepper_submit(&field->tid);
 	return NULL;
 }
 
@@ -381,7 +379,7 @@ static void be_stepped(void *arg)
 		if (!pthread_create(&thread, NULL, be_stepped_thread, NULL))
 			pthread_join(thread, NULL);
 	} else {
-		stepper_submit();
+		stepper_submit(NULL);
 		o->run();
 	}
 	w32_store(&field->done, 1);
@@ -659,7 +657,7 @@ static bool judge_stopped(const struct operation *o, struct stepper *t, bool *sh
 static void be_recoverer(void *arg)
 {
 	(void)arg;
-	stepper_submit();
+	stepper_submit(NULL);
 	shoal_reap(cache);
 	w32_store(&field->recovered, 1);
 	raise(SIGSTOP);
