@@ -12,7 +12,7 @@
  *   resumed     a fresh child, stopped till others have written the segment over, goes on to its end.
  *
  * The states are counted first; there is a least number of them for each operation, so that none is trivial. Then as many
- * are judged as SHOAL_TEST_SECONDS allow, spread evenly. Where the machine forbids ptrace, the cases say so and pass.
+ * are judged as SHOAL_TEST_SECONDS allow, at random; dead and stopped all of them, unless they are hundreds. Where the machine forbids ptrace, the cases say so and pass.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -39,6 +39,7 @@
 #define HOUR_MS 3600000u
 #define SECONDS 10           /* in all, if nobody says */
 #define POINTS 4096u
+#define FEW 64u              /* states of one operation: all of them are judged, dead and stopped */
 
 /* What a key may show. */
 enum { MISS = 1, OLD = 2, NEW = 4, ANY = MISS | OLD | NEW };
@@ -316,6 +317,49 @@ static void do_fail(void)
 static void do_cancel(void)
 {
 	shoal_load_cancel(begin());
+}
+
+static void do_commit(void)
+{
+	struct shoal_load *load = begin();
+	struct value v;
+	void *space = load ? shoal_load_reserve(load, size_of(OWN, NEW_VERSION)) : NULL;
+
+	if (!space)
+		return;
+	memcpy(space, make_value(&v, OWN, NEW_VERSION), size_of(OWN, NEW_VERSION));
+	w32_store(&field->result, (uint32_t)shoal_load_commit(load, size_of(OWN, NEW_VERSION)));
+}
+
+static void do_renew_and_keep(void)
+{
+	struct shoal_load *load = begin();
+
+	if (!load)
+		return;
+	shoal_load_renew(load);
+	w32_store(&field->result, (uint32_t)shoal_load_keep(load));
+}
+
+static void do_uncacheable(void)
+{
+	struct shoal_load *load = begin();
+	struct value v;
+
+	if (!load)
+		return;
+	shoal_load_uncacheable(load, 0);
+	w32_store(&field->result, (uint32_t)shoal_load_publish(load, make_value(&v, OWN, NEW_VERSION),
+							       size_of(OWN, NEW_VERSION)));
+}
+
+static void do_reject(void)
+{
+	uint64_t k = OWN;
+	struct shoal_value v;
+
+	if (!shoal_get(keyspace, &k, sizeof(k), &v))
+		w32_store(&field->result, (uint32_t)shoal_reject(keyspace, &k, sizeof(k), &v));
 }
 
 static void do_fetch(void)
@@ -776,11 +820,12 @@ static bool judge_states(struct run *run, uint64_t ns)
 	while (well && stepper_next(&run->t) == STEP_MADE) {
 		if (!run->t.tables && run->t.copying % 8)
 			continue;
-		if (is_its_turn(&pace)) {
+		if ((run->t.tables && run->states <= FEW) || is_its_turn(&pace)) {
 			well = judge_dead(run->o, &run->t, "dead") && judge_stopped(run->o, &run->t, &shows);
 			judged[DEAD]++;
 			judged[STOPPED]++;
-			was_its_turn(&pace);
+			if (!run->t.tables || run->states > FEW)
+				was_its_turn(&pace);
 		}
 		if (well && run->t.tables && is_its_turn(&deep)) {
 			well = judge_recoverer(run->o, &run->t);
@@ -876,7 +921,7 @@ static uint64_t seconds_ns(void)
 	const char *seconds = getenv("SHOAL_TEST_SECONDS");
 	int n = seconds ? atoi(seconds) : SECONDS;
 
-	return (uint64_t)(n > 0 ? n : 1) * 600000000; /* to step takes the rest */
+	return (uint64_t)(n > 0 ? n : 1) * 400000000; /* to step takes the rest */
 }
 
 static void step_through(const struct operation *o, uint64_t ns)
@@ -924,6 +969,10 @@ static const struct operation operations[] = {
 	{"expire", have_own, do_expire, OLD, OLD, 0, 13, true},
 	{"publish", NULL, do_publish, MISS, NEW, 0, 30, true},
 	{"refresh", have_stale, do_publish, OLD, NEW, 0, 38, false},
+	{"commit", NULL, do_commit, MISS, NEW, 0, 30, false},
+	{"keep", have_stale, do_renew_and_keep, OLD, OLD, 0, 30, false},
+	{"uncacheable", NULL, do_uncacheable, MISS, MISS, 0, 20, false},
+	{"reject", have_own, do_reject, OLD, MISS, 0, 8, false},
 	{"fail", NULL, do_fail, MISS, MISS, 0, 20, true},
 	{"cancel", NULL, do_cancel, MISS, MISS, 0, 18, true},
 	{"fetch", NULL, do_fetch, MISS, NEW, 0, 30, true},
