@@ -258,15 +258,30 @@ static void stepper_put_back(const struct stepper *t)
 	memcpy(t->segment->base, t->kept, t->segment->geometry.size);
 }
 
-/* The child is dead, as far as the segment says: its slot is that of another process that had its pid, and its alive words
- * are as the kernel leaves them. Returns how many process slots it had. */
-static int stepper_declare_dead(const struct stepper *t)
+/* What the kernel does to the alive words of a thread that dies. */
+static void stepper_declare_thread_dead(const struct stepper *t)
 {
 	const struct segment *s = t->segment;
 	uint32_t i, word;
 	word32 *alive;
+
+	for (i = 0; i < s->geometry.readers; i++) {
+		alive = (word32 *)(void *)&s->alive[i].mutex;
+		word = w32_load(alive);
+		if ((word & FUTEX_TID_MASK) == (uint32_t)t->tid || (word & FUTEX_TID_MASK) == (uint32_t)t->pid)
+			w32_store(alive, (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED);
+	}
+}
+
+/* The child is dead, as far as the segment says: its slot is that of another process that had its pid. Returns how many
+ * process slots it had. */
+static int stepper_declare_dead(const struct stepper *t)
+{
+	const struct segment *s = t->segment;
+	uint32_t i;
 	int n = 0;
 
+	stepper_declare_thread_dead(t);
 	for (i = 0; i < s->geometry.processes; i++) {
 		uint64_t owner = w64_load(&s->processes[i].owner);
 
@@ -274,12 +289,6 @@ static int stepper_declare_dead(const struct stepper *t)
 			continue;
 		w64_store(&s->processes[i].owner, owner ^ (uint64_t)1 << 22);
 		n++;
-	}
-	for (i = 0; i < s->geometry.readers; i++) {
-		alive = (word32 *)(void *)&s->alive[i].mutex;
-		word = w32_load(alive);
-		if ((word & FUTEX_TID_MASK) == (uint32_t)t->tid || (word & FUTEX_TID_MASK) == (uint32_t)t->pid)
-			w32_store(alive, (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED);
 	}
 	return n;
 }

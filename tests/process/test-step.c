@@ -7,6 +7,7 @@
  *               extents; each key shows one whole value that it may show, and can be set, deleted and loaded anew.
  *   stopped     the child is, right there. Nobody waits for it over another key, and over its own no longer than the policy
  *               says; the segment can be written over. Once its operation shows, it goes on showing.
+ *   thread dead the child's thread is, while its process lives. Its values in hand stay; nobody waits for the rest.
  *   recoverer   the child is dead, and who recovers what it held dies as well, at each state of its own.
  *   killed      by SIGKILL, a fresh child for each state: nothing is pretended.
  *   resumed     a fresh child, stopped till others have written the segment over, goes on to its end.
@@ -432,7 +433,7 @@ static void be_stepped(void *arg)
 
 /* ---- judges ------------------------------------------------------------------------------------------------ */
 
-enum verdict { DEAD, STOPPED, VERDICTS };
+enum verdict { DEAD, STOPPED, THREAD_DEAD, VERDICTS };
 
 struct question {
 	const struct operation *operation;
@@ -514,7 +515,7 @@ static void judge_others(void)
 
 static void judge_fetch(const struct question *q)
 {
-	int r = timed("fetch of its key", fetch(q->verdict == DEAD ? patient : keyspace, OWN, LOADED_VERSION));
+	int r = timed("fetch of its key", fetch(q->verdict == STOPPED ? keyspace : patient, OWN, LOADED_VERSION));
 	bool waited = r == SHOAL_ERR_TIMEOUT || r == SHOAL_ERR_BUSY, failed = r == SHOAL_ERR_LOAD && q->operation->run == do_fail;
 
 	crew_expect(r == SHOAL_OK || failed || (waited && q->verdict == STOPPED), "fetch of its key: %s", shoal_strerror(r));
@@ -591,6 +592,24 @@ static void judge_conserved(void)
 	crew_expect(!shoal_stats(cache, &stats) && !stats.pins && !stats.flights, "pins or flights are counted");
 }
 
+/* A thread that is dead holds nothing but its values, and what it needs for these. */
+static void judge_thread_left(void)
+{
+	const struct segment *s = crew_segment(cache);
+	uint32_t i;
+
+	for (i = 0; i < s->geometry.extents; i++) {
+		crew_expect(!w64_load(&s->extents[i].lock), "the lock of extent %u is left", i);
+		crew_expect(EXTENT_STATE(extents_word(s, i)) != EXTENT_EVICTING, "extent %u is being evicted for ever", i);
+	}
+	for (i = 0; i < s->geometry.flights; i++)
+		crew_expect(FLIGHT_STATE(w64_load(&s->flights[i].word)) == FLIGHT_FREE ||
+				    FLIGHT_STATE(w64_load(&s->flights[i].word)) >= FLIGHT_ORPHAN,
+			    "flight %u is left in state %u", i, FLIGHT_STATE(w64_load(&s->flights[i].word)));
+	for (i = 0; i < s->geometry.readers; i++)
+		crew_expect(PERMIT_STATE(w64_load(&s->permits[i].word)) == PERMIT_FREE, "permit %u is left", i);
+}
+
 static bool is_evicting(void)
 {
 	return extents_count(crew_segment(cache), EXTENT_EVICTING) != 0;
@@ -644,6 +663,8 @@ static void judge(void *arg)
 	} else {
 		write_over();
 		judge_index();
+		if (q->verdict == THREAD_DEAD)
+			judge_thread_left();
 	}
 	crew_expect(!shoal_stats(cache, &stats) && !stats.total.corrupt, "%" PRIu64 " values are corrupt", stats.total.corrupt);
 }
@@ -668,6 +689,19 @@ static bool ask(const struct question *q, const struct stepper *t, const char *h
 static unsigned may_show(const struct operation *o)
 {
 	return o->before | o->after;
+}
+
+static bool judge_thread_dead(const struct operation *o, struct stepper *t)
+{
+	struct question q = {.operation = o, .verdict = THREAD_DEAD, .number = t->states + t->copying, .may_show = may_show(o),
+			     .loose = o->flags & EVICTS};
+	bool well;
+
+	stepper_keep(t);
+	stepper_declare_thread_dead(t);
+	well = ask(&q, t, "its thread dead");
+	stepper_put_back(t);
+	return well;
 }
 
 static bool judge_dead(const struct operation *o, struct stepper *t, const char *how)
@@ -821,9 +855,11 @@ static bool judge_states(struct run *run, uint64_t ns)
 		if (!run->t.tables && run->t.copying % 8)
 			continue;
 		if ((run->t.tables && run->states <= FEW) || is_its_turn(&pace)) {
-			well = judge_dead(run->o, &run->t, "dead") && judge_stopped(run->o, &run->t, &shows);
+			well = judge_dead(run->o, &run->t, "dead") && judge_stopped(run->o, &run->t, &shows) &&
+			       judge_thread_dead(run->o, &run->t);
 			judged[DEAD]++;
 			judged[STOPPED]++;
+			judged[THREAD_DEAD]++;
 			if (!run->t.tables || run->states > FEW)
 				was_its_turn(&pace);
 		}
@@ -943,8 +979,8 @@ static void step_through(const struct operation *o, uint64_t ns)
 		crew_expect(run.states >= o->least, "%s: %u states, not %u", o->name, run.states, o->least);
 		well = judge_states(&run, o->real ? ns * 2 / 3 : ns) && (!o->real || judge_in_earnest(&run, ns / 3));
 		printf("# %-16s %6" PRIu64 " instructions, %4u states and %4u while copying; judged: %u dead, %u stopped, "
-		       "%u recoverers, %u killed, %u resumed\n",
-		       o->name, run.steps, run.states, run.copying, judged[DEAD], judged[STOPPED], judged[IN_RECOVERER],
+		       "%u thread dead, %u recoverers, %u killed, %u resumed\n",
+		       o->name, run.steps, run.states, run.copying, judged[DEAD], judged[STOPPED], judged[THREAD_DEAD], judged[IN_RECOVERER],
 		       judged[KILLED], judged[RESUMED]);
 	}
 	memcpy(crew_segment(cache)->base, run.base, SEGMENT);
