@@ -46,6 +46,21 @@ static void recover_held(struct member *m, uint64_t ref)
 	permit_recover(m, ref);
 }
 
+/* Nobody may ever join by their alive words (R.4), nor be in want of what they hold. How many they were: more than none,
+ * and a slot may be free. */
+static int recover_threads(struct member *m)
+{
+	uint32_t cursor = 0;
+	uint64_t ref;
+	int found = 0;
+
+	while (registry_next_dead_thread(m, &cursor, &ref)) {
+		recover_held(m, ref);
+		found += registry_free_reader(m, ref, PINS);
+	}
+	return found;
+}
+
 int recover_all(struct member *m)
 {
 	uint32_t cursor = 0, reader;
@@ -53,6 +68,7 @@ int recover_all(struct member *m)
 	uint64_t ref;
 	int found = 0;
 
+	recover_threads(m);
 	while (registry_next_corpse(m, &cursor, &corpse)) {
 		reader = 0;
 		while (registry_next_reader(m, &corpse, &reader, &ref)) {
@@ -124,7 +140,7 @@ struct seat *recover_enter(member_pointer *member, int *error)
 		} else if (r == REGISTRY_CORPSE && dead) {
 			recover_held(m, dead);
 			registry_free_reader(m, dead, PINS);
-		} else if (r != SHOAL_ERR_LIMIT || (!recover_all(m) && alone++)) {
+		} else if (r != SHOAL_ERR_LIMIT || (!(recover_threads(m) + recover_all(m)) && alone++)) {
 			break; /* nobody is dead, the second time: the first time another may have recovered them just before us */
 		}
 	}

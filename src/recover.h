@@ -16,7 +16,7 @@
  * section; returns a seat inside one, or NULL outside. */
 struct seat *recover_enter(member_pointer *member, int *error);
 
-/* Recover every dead process; how many there were. */
+/* Recover every dead process, and dead threads of living ones; how many processes there were. */
 int recover_all(struct member *m);
 /* The same, at most once a second per process: for those who meet something held and can't tell by whom. */
 void recover_sometimes(struct member *m);

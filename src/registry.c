@@ -14,7 +14,8 @@
  *      wakes a sleeper. FUTEX_WAITERS is set once, so that it always does. `holder` tells whose word it is now; a
  *      reader whose alive word has another holder is judged by its process.
  * R.4  A dead thread's alive word is taken by the next thread that joins, but only after what the thread held is
- *      recovered (REGISTRY_CORPSE): else its waiters would sleep on a stranger's life.
+ *      recovered (REGISTRY_CORPSE): else its waiters would sleep on a stranger's life. Where nobody joins by it, who looks
+ *      for the dead finds it there (registry_next_dead_thread).
  * R.5  Alive words lie in a mapping of their own that stays until the last thread that holds one has exited:
  *      munmap before exit would leave the kernel a list into nowhere and never fire the word. glibc keeps the list's
  *      pointers inside the mutexes, so bytes of this area are exempt from the promise that a bad byte crashes no-one.
@@ -723,7 +724,21 @@ bool registry_next_reader(const struct member *m, const struct corpse *c, uint32
 	return false;
 }
 
-void registry_free_reader(const struct member *m, uint64_t ref, unsigned words)
+bool registry_next_dead_thread(const struct member *m, uint32_t *cursor, uint64_t *ref)
+{
+	while (*cursor < m->segment.geometry.readers) {
+		const struct alive *a = &m->segment.alive[(*cursor)++];
+
+		if (!(w32_load(futex_word(a)) & FUTEX_OWNER_DIED))
+			continue;
+		*ref = w64_load(&a->holder);
+		if (*ref && registry_ref(m, REF_READER(*ref)) == *ref && w32_load(&m->segment.readers[REF_READER(*ref)].alive) == *cursor)
+			return true;
+	}
+	return false;
+}
+
+bool registry_free_reader(const struct member *m, uint64_t ref, unsigned words)
 {
 	struct reader *r = &m->segment.readers[REF_READER(ref)];
 	uint64_t owner = w64_load(&r->owner), word;
@@ -731,7 +746,7 @@ void registry_free_reader(const struct member *m, uint64_t ref, unsigned words)
 	unsigned i;
 
 	if (owner >> 32 != REF_INCARNATION(ref) || !(uint32_t)owner)
-		return;
+		return false;
 	for (i = 0; i < READER_WORDS; i++) {
 		word = w64_load(&r->words[i]);
 		if (!word || word >> 32 != REF_INCARNATION(ref))
@@ -741,8 +756,7 @@ void registry_free_reader(const struct member *m, uint64_t ref, unsigned words)
 		else
 			held = true;
 	}
-	if (!held)
-		w64_cas(&r->owner, owner, owner >> 32 << 32);
+	return !held && w64_cas(&r->owner, owner, owner >> 32 << 32);
 }
 
 void registry_free_process(const struct member *m, const struct corpse *c)

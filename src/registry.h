@@ -151,8 +151,11 @@ bool registry_next_corpse(const struct member *m, uint32_t *cursor, struct corps
 /* The next reader slot from *cursor on that the corpse holds. */
 bool registry_next_reader(const struct member *m, const struct corpse *corpse, uint32_t *cursor, uint64_t *ref);
 
-/* Clear its announcements below `words`; then, if none is left, free the slot. */
-void registry_free_reader(const struct member *m, uint64_t ref, unsigned words);
+/* The next reader slot, by alive words from *cursor on, whose thread has died: its process may live. */
+bool registry_next_dead_thread(const struct member *m, uint32_t *cursor, uint64_t *ref);
+
+/* Clear its announcements below `words`; then, if none is left, free the slot: true if it did. */
+bool registry_free_reader(const struct member *m, uint64_t ref, unsigned words);
 void registry_free_process(const struct member *m, const struct corpse *corpse);
 /* No process is left that lives, by the judgement of `m` on the region that it is in or on another one, `s`. */
 bool registry_is_deserted(const struct member *m, const struct segment *s);

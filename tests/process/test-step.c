@@ -59,7 +59,7 @@ struct operation {
 };
 
 struct field {
-	word32 done, recovered, tid, torn, shown, result;
+	word32 done, recovered, tid, torn, shown, result, guest, joined;
 };
 
 static struct field *field;
@@ -610,20 +610,6 @@ static void judge_thread_left(void)
 		crew_expect(PERMIT_STATE(w64_load(&s->permits[i].word)) == PERMIT_FREE, "permit %u is left", i);
 }
 
-static bool is_evicting(void)
-{
-	return extents_count(crew_segment(cache), EXTENT_EVICTING) != 0;
-}
-
-static void judge_index(void)
-{
-	bool *exact = calloc(crew_segment(cache)->geometry.extents, sizeof(*exact));
-
-	if (!is_evicting())
-		crew_check_index(cache, exact);
-	free(exact);
-}
-
 static void write_over(void)
 {
 	uint64_t k = FILL_KEY << 2, bytes = 0;
@@ -648,23 +634,25 @@ static void judge(void *arg)
 	if (q->verdict == DEAD && q->number % 2) {
 		found = shoal_reap(cache);
 		crew_expect(found >= q->corpses, "%d dead processes were found, not %d", found, q->corpses);
-		judge_index();
+		crew_check(cache);
 	}
 	judge_shown(q);
 	if (q->verdict == STOPPED)
-		judge_index();
+		crew_check(cache);
 	judge_others();
 	judge_own(q);
 	if (q->verdict == DEAD) {
 		judge_conserved();
-		judge_index();
+		crew_check(cache);
 		crew_fill(cache, patient);
 		judge_conserved();
 	} else {
 		write_over();
-		judge_index();
-		if (q->verdict == THREAD_DEAD)
+		crew_check(cache);
+		if (q->verdict == THREAD_DEAD) {
+			shoal_reap(cache);
 			judge_thread_left();
+		}
 	}
 	crew_expect(!shoal_stats(cache, &stats) && !stats.total.corrupt, "%" PRIu64 " values are corrupt", stats.total.corrupt);
 }
@@ -775,8 +763,20 @@ struct run {
 	bool refused;
 };
 
+/* Somebody has the places before the child's while it joins, and is gone then: who joins after that takes these, and doesn't
+ * chance on what the child leaves. */
+static void be_guest(void *arg)
+{
+	(void)arg;
+	show(1, "guest");
+	crew_signal(&field->guest);
+	crew_await(&field->joined, 1);
+	shoal_close(cache);
+}
+
 static bool start(struct run *run)
 {
+	pid_t guest = 0;
 	enum stepped r;
 
 	memcpy(crew_segment(cache)->base, run->base, SEGMENT);
@@ -784,8 +784,17 @@ static bool start(struct run *run)
 	w32_store(&field->tid, 0);
 	w32_store(&field->torn, 0);
 	w32_store(&field->result, 0);
+	w32_store(&field->guest, 0);
+	w32_store(&field->joined, 0);
+	if (!(run->o->flags & UNJOINED)) {
+		guest = crew_fork(be_guest, NULL);
+		crew_await(&field->guest, 1);
+	}
 	stepper_begin(&run->t, crew_segment(cache), registry_here(cache->member)->index, &field->done);
 	r = stepper_take(&run->t, crew_fork(be_stepped, (void *)(uintptr_t)run->o), run->o->flags & THREAD ? &field->tid : NULL);
+	crew_signal(&field->joined);
+	if (guest)
+		crew_join_well(guest);
 	memcpy(run->t.last, run->t.segment->base, SEGMENT); /* it has joined, and what else comes before */
 	run->refused = r == STEP_REFUSED;
 	crew_expect(r == STEP_MADE || r == STEP_REFUSED, "the child was lost (%d)", r);
