@@ -149,7 +149,7 @@ EXPORT void shoal_refresher_stop(struct shoal *cache)
 
 /* ---- fetch, for those without a place ---------------------------------------------------------------------- */
 
-/* No place in the segment for this process or thread: the caller's loader still gives it its value. */
+/* No place in the segment for this process or thread, or no way in: the caller's loader still gives it its value. */
 static int load_alone(struct attempt *a, const void *data, size_t size, struct shoal_load **load)
 {
 	a->key = (struct key){.data = data, .size = (uint32_t)size, .keyspace = a->k->id};
@@ -204,7 +204,7 @@ EXPORT int shoal_fetch(struct shoal_keyspace *k, const void *key, size_t key_siz
 	if (!k || !loader || !value || !key || key_size < 1 || key_size > KEY_MAX)
 		return SHOAL_ERR_INVALID;
 	r = begin_key(&a, key, key_size, &l);
-	if (r == SHOAL_ERR_LIMIT || r == SHOAL_ERR_CORRUPT)
+	if (r == SHOAL_ERR_LIMIT || r == SHOAL_ERR_SYSTEM || r == SHOAL_ERR_LAYOUT || r == SHOAL_ERR_CORRUPT)
 		r = load_alone(&a, key, key_size, &l);
 	if (r == SHOAL_WAIT)
 		r = waited(l, begin_wait(l, k->policy.wait_ms, value));

@@ -18,7 +18,7 @@
 #include "atomic.h"
 #include "counters.h"
 
-#define LAYOUT_VERSION 2
+#define LAYOUT_VERSION 3
 #define LAYOUT_MAGIC 0x314c414f48530a1au /* not text, and a line end that a text-mode copy would change */
 
 #define SIZE_MIN ((uint64_t)1 << 20)
@@ -54,6 +54,7 @@ struct geometry {
 	uint32_t asked_entry, asked_mean, asked_processes, asked_readers, asked_flights, asked_keyspaces, asked_extents;
 	uint64_t alive_at, processes_at, readers_at, flights_at, permits_at, keyspaces_at, lines_at, extents_at, ghosts_at,
 		index_at, log_at;
+	uint64_t clock_id;      /* of the creator's time namespace; proc.h */
 	uint64_t checksum;
 };
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,8 +30,13 @@ static int fail_closing(int fd)
 /* fallocate(2) alone: posix_fallocate falls back to writing, which a full tmpfs answers half-way. */
 static bool give_memory(int fd, uint64_t offset, uint64_t size)
 {
+	struct rlimit limit;
 	int r;
 
+	if (!getrlimit(RLIMIT_FSIZE, &limit) && limit.rlim_cur != RLIM_INFINITY && offset + size > limit.rlim_cur) {
+		errno = EFBIG; /* the kernel would add a SIGXFSZ */
+		return false;
+	}
 	do
 		r = fallocate(fd, 0, (off_t)offset, (off_t)size);
 	while (r && errno == EINTR);
@@ -150,4 +156,21 @@ int mapping_reopen(int fd)
 int mapping_dup(int fd)
 {
 	return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+bool mapping_identify(int fd, struct file_id *id)
+{
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return false;
+	*id = (struct file_id){st.st_dev, st.st_ino};
+	return true;
+}
+
+bool mapping_is(int fd, const struct file_id *id)
+{
+	struct file_id now;
+
+	return mapping_identify(fd, &now) && now.device == id->device && now.inode == id->inode;
 }

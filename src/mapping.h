@@ -25,6 +25,13 @@ void mapping_use_huge(void *base, uint64_t size, bool collapse);
 
 /* A description of its own of the same file, for locks of its own: -1 where /proc is missing. */
 int mapping_reopen(int fd);
+
+/* A file, whatever descriptors it has: a program may close ours under our feet, and have the number for another file. */
+struct file_id {
+	uint64_t device, inode;
+};
+bool mapping_identify(int fd, struct file_id *id);
+bool mapping_is(int fd, const struct file_id *id);
 int mapping_dup(int fd); /* -1: errno */
 
 #endif

@@ -17,6 +17,7 @@
 #define START_BITS 26
 #define START_MASK ((1u << START_BITS) - 1)
 #define PID_BITS 22
+#define MACHINE_TIME 0xeffffffau /* of the first time namespace, on every machine (linux/nsfs.h) */
 
 static ssize_t read_file(const char *path, char *text, size_t capacity)
 {
@@ -64,26 +65,41 @@ static bool read_stat(uint32_t pid, struct stat_line *line)
 static uint64_t own_namespace(void)
 {
 	struct stat st;
-	uint64_t ns;
 
-	if (stat("/proc/self/ns/pid", &st))
-		return 0;
-	ns = hash_mix(st.st_ino) & 0xffff;
-	return ns == PROC_NS_UNLOCKED ? 1 : ns;
+	return stat("/proc/self/ns/pid", &st) ? 0 : max_u64(hash_mix(st.st_ino) & 0x7fff, 1);
+}
+
+/* A namespace may have the /proc of an outer one, where its pids are strangers' names. NSpid lists ours from there on
+ * inwards, so it has one number at home. Before Linux 4.1, or behind very many groups, our pid there has to do. */
+static bool proc_is_of(uint32_t pid)
+{
+	char text[4096], *at;
+
+	if (read_file("/proc/self/status", text, sizeof(text)) <= 0)
+		return false;
+	at = strstr(text, "\nNSpid:\t");
+	if (at)
+		return strtoul(at + strlen("\nNSpid:\t"), &at, 10) == pid && *at == '\n';
+	return read_file("/proc/self/stat", text, sizeof(text)) > 0 && strtoul(text, NULL, 10) == pid;
+}
+
+static uint64_t start_of(uint64_t identity)
+{
+	return identity >> PID_BITS & START_MASK;
 }
 
 uint64_t proc_self(void)
 {
 	uint32_t pid = (uint32_t)getpid();
 	struct stat_line line;
-	uint64_t start = read_stat(pid, &line) ? line.start & START_MASK : 0;
+	uint64_t start = proc_is_of(pid) && read_stat(pid, &line) ? line.start & START_MASK : 0;
 
-	return own_namespace() << PROC_NS_SHIFT | start << PID_BITS | pid;
+	return own_namespace() << 48 | start << PID_BITS | pid;
 }
 
 static bool is_another(uint64_t identity, const struct stat_line *line)
 {
-	uint64_t start = identity >> PID_BITS & START_MASK;
+	uint64_t start = start_of(identity);
 
 	return start && (line->start & START_MASK) != start;
 }
@@ -96,12 +112,12 @@ static bool is_zombie(const struct stat_line *line)
 
 int proc_is_dead(uint64_t identity, uint64_t self)
 {
+	bool has_proc = start_of(self) != 0, ended;
 	uint32_t pid = PROC_PID(identity);
 	struct stat_line line;
-	bool ended;
 	int fd;
 
-	if (identity >> PROC_NS_SHIFT != self >> PROC_NS_SHIFT)
+	if (PROC_NS(identity) != PROC_NS(self))
 		return PROC_FOREIGN;
 	fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (fd < 0 && errno == ESRCH)
@@ -109,11 +125,11 @@ int proc_is_dead(uint64_t identity, uint64_t self)
 	if (fd < 0) { /* no pidfd here (old kernel, seccomp, no descriptor left): the signal and /proc tell less exactly */
 		if (kill((pid_t)pid, 0) && errno == ESRCH)
 			return PROC_DEAD;
-		return read_stat(pid, &line) && (is_another(identity, &line) || is_zombie(&line)) ? PROC_DEAD : PROC_ALIVE;
+		return has_proc && read_stat(pid, &line) && (is_another(identity, &line) || is_zombie(&line)) ? PROC_DEAD : PROC_ALIVE;
 	}
 	ended = poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0) == 1;
 	close(fd);
-	if (!ended && read_stat(pid, &line))
+	if (!ended && has_proc && read_stat(pid, &line))
 		ended = is_another(identity, &line);
 	return ended ? PROC_DEAD : PROC_ALIVE;
 }
@@ -124,4 +140,24 @@ uint64_t proc_boot_id(void)
 	ssize_t n = read_file("/proc/sys/kernel/random/boot_id", text, sizeof(text));
 
 	return n > 0 ? hash_bytes(text, (size_t)n, 0) : 0;
+}
+
+/* The offsets are told of the namespace that children will have. While that is another one than ours (between unshare
+ * and fork), our own has a number and nothing else. */
+uint64_t proc_clock_id(void)
+{
+	struct stat own, children;
+	long long seconds;
+	char text[256];
+	long ns;
+
+	if (stat("/proc/self/ns/time", &own))
+		return 0;
+	if (own.st_ino == MACHINE_TIME)
+		return 0;
+	if (stat("/proc/self/ns/time_for_children", &children) || own.st_ino != children.st_ino ||
+	    read_file("/proc/self/timens_offsets", text, sizeof(text)) <= 0 ||
+	    sscanf(text, "monotonic %lld %ld", &seconds, &ns) != 2)
+		return hash_mix(own.st_ino) | 1;
+	return seconds || ns ? hash_mix((uint64_t)seconds * 1000000000u + (uint64_t)ns) | 1 : 0;
 }

@@ -2,13 +2,13 @@
 /*
  * Who a process is, in one 64-bit word that can be claimed by one CAS:
  *
- *   63           48 47                          22 21              0
- *   +--------------+------------------------------+----------------+
- *   | pid namespace|  start time (ticks, low 26)  |      pid       |
- *   +--------------+------------------------------+----------------+
+ *   63         62           48 47                          22 21              0
+ *   +----------+--------------+------------------------------+----------------+
+ *   | unlocked | pid namespace|  start time (ticks, low 26)  |      pid       |
+ *   +----------+--------------+------------------------------+----------------+
  *
  * pid + start time tells a process from a later one with the same pid. A process of another pid namespace is never
- * judged by its pid (proc_is_dead says PROC_FOREIGN; segment.c's lock bytes answer there).
+ * judged by its pid (proc_is_dead says PROC_FOREIGN; registry.c's lock bytes answer there).
  */
 #ifndef SHOAL_PROC_H
 #define SHOAL_PROC_H
@@ -18,10 +18,11 @@
 enum { PROC_ALIVE = 0, PROC_DEAD = 1, PROC_FOREIGN = 2 };
 
 #define PROC_PID(identity) ((uint32_t)((identity) & 0x3fffff))
-#define PROC_NS_SHIFT 48
-#define PROC_NS_UNLOCKED 0xffffu /* a process that holds no lock byte: from outside its namespace never judged dead */
+#define PROC_NS(identity) ((uint32_t)((identity) >> 48 & 0x7fff)) /* 0: unknown */
+#define PROC_UNLOCKED ((uint64_t)1 << 63) /* it holds no lock byte: from outside its namespace never judged dead */
 
-/* The calling process's word; never 0. /proc missing: start time and namespace are 0, which judge by pid alone. */
+/* The calling process's word, without PROC_UNLOCKED; never 0. Where /proc is missing, or is that of another pid
+ * namespace, the start time is 0, and pids alone judge. */
 uint64_t proc_self(void);
 
 /* Has that process ended? A zombie has; one that is dumping core has not. PROC_FOREIGN: of another pid namespace. */
@@ -29,5 +30,8 @@ int proc_is_dead(uint64_t identity, uint64_t self);
 
 /* Of this boot of the machine; 0 if unknown. */
 uint64_t proc_boot_id(void);
+
+/* Which CLOCK_MONOTONIC the calling process reads: that of the machine (0), or of a time namespace that shifts it. */
+uint64_t proc_clock_id(void);
 
 #endif

@@ -81,23 +81,30 @@ static void unlock_byte(int fd, const struct geometry *g, uint32_t process)
 	fcntl(fd, F_OFD_SETLK, &lock);
 }
 
-static bool byte_is_locked(int fd, const struct geometry *g, uint32_t process)
+/* By another description than our own, which is none of the process in question. */
+static bool byte_is_free(const struct member *m, const struct segment *s, uint32_t process)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = lock_at(g, process), .l_len = 1};
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = lock_at(&s->geometry, process), .l_len = 1};
 
-	return fcntl(fd, F_OFD_GETLK, &lock) || lock.l_type != F_UNLCK;
+	return m->lock_fd && mapping_is(m->lock_fd - 1, &m->segment.file) && !fcntl(m->lock_fd - 1, F_OFD_GETLK, &lock) &&
+	       lock.l_type == F_UNLCK;
+}
+
+static void close_lock(struct member *m)
+{
+	if (m->lock_fd && mapping_is(m->lock_fd - 1, &m->segment.file))
+		close(m->lock_fd - 1);
+	m->lock_fd = 0;
 }
 
 /* The byte is locked before the slot is claimed: a judge that sees our identity must find it locked. */
 static int claim_process(struct member *m, struct wiped *w)
 {
 	const struct geometry *g = &m->segment.geometry;
-	int fd = mapping_reopen(m->segment.fd);
+	int fd = mapping_reopen(segment_fd(&m->segment));
 	uint32_t i;
 
-	w->identity = proc_self();
-	if (fd < 0 && w->identity >> PROC_NS_SHIFT)
-		w->identity |= (uint64_t)PROC_NS_UNLOCKED << PROC_NS_SHIFT;
+	w->identity = proc_self() | (fd < 0 ? PROC_UNLOCKED : 0);
 	for (i = 0; i < g->processes; i++) {
 		struct process *p = &m->segment.processes[i];
 
@@ -106,7 +113,7 @@ static int claim_process(struct member *m, struct wiped *w)
 		if (w64_cas(&p->owner, 0, w->identity)) {
 			w->process = i;
 			w->incarnation = w32_add(&p->incarnation, 1) + 1;
-			w->lock_fd = fd + 1;
+			m->lock_fd = fd + 1;
 			return SHOAL_OK;
 		}
 		if (fd >= 0)
@@ -120,9 +127,7 @@ static int claim_process(struct member *m, struct wiped *w)
 static void free_process(struct member *m, struct wiped *w)
 {
 	registry_free_process(m, &(struct corpse){w->process, w->incarnation, w->identity});
-	if (w->lock_fd)
-		close(w->lock_fd - 1);
-	w->lock_fd = 0;
+	close_lock(m);
 }
 
 /*
@@ -161,6 +166,7 @@ void registry_notice_fork(struct member *m)
 	if (w32_peek(&m->wiped->ours))
 		return;
 	forget_parent_threads();
+	close_lock(m); /* the parent's: it would be held as long as we live */
 	m->inherited |= m->joined;
 	w32_store(&m->users, 1); /* the handle; the parent's threads are not ours */
 	w32_store(&m->wiped->ours, 1);
@@ -175,6 +181,8 @@ static int join_process(struct member *m)
 	if (w64_peek(&w->epoch))
 		return SHOAL_OK;
 	registry_notice_fork(m);
+	if (!segment_has_our_clock(&m->segment))
+		return SHOAL_ERR_LAYOUT;
 	if (!m->segment.fence && syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0))
 		return SHOAL_ERR_SYSTEM;
 	if (getrandom(epoch, sizeof(epoch), 0) != sizeof(epoch))
@@ -193,18 +201,46 @@ static int join_process(struct member *m)
 	return SHOAL_OK;
 }
 
+/*
+ * exec() leaves the pid and start time as they were, and takes everything else: the lock byte is free, and the kernel has
+ * marked the alive words of all threads. A process that lives on may have lost either (its descriptors were closed by the
+ * program, its threads have left), so both have to be so; a thread without an alive word may be alive.
+ */
+static bool has_left_by_exec(const struct member *m, const struct segment *s, uint32_t i, uint64_t owner)
+{
+	uint32_t r, alive, seen;
+	uint64_t reader;
+
+	if (owner & PROC_UNLOCKED || !byte_is_free(m, s, i))
+		return false;
+	for (r = 0; r < s->geometry.readers; r++) {
+		reader = w64_load(&s->readers[r].owner);
+		if (OWNER_PROCESS(reader) != i + 1)
+			continue;
+		alive = w32_load(&s->readers[r].alive);
+		if (!alive || alive > s->geometry.readers)
+			return false;
+		seen = w32_load(futex_word(&s->alive[alive - 1]));
+		if (w64_load(&s->alive[alive - 1].holder) == READER_REF(reader >> 32, r) && seen & FUTEX_TID_MASK &&
+		    !(seen & FUTEX_OWNER_DIED))
+			return false;
+	}
+	return w64_load(&s->processes[i].owner) == owner && byte_is_free(m, s, i);
+}
+
 static bool process_is_dead(const struct member *m, const struct segment *s, uint32_t i, uint64_t owner)
 {
 	const struct wiped *w = m->wiped;
 
+	if (s == &m->segment && w64_peek(&w->epoch) && i == w->process)
+		return false;
 	switch (proc_is_dead(owner, w->identity)) {
 	case PROC_DEAD:
 		return true;
 	case PROC_FOREIGN:
-		return w->lock_fd && owner >> PROC_NS_SHIFT != PROC_NS_UNLOCKED &&
-		       !byte_is_locked(w->lock_fd - 1, &s->geometry, i) && w64_load(&s->processes[i].owner) == owner;
+		return !(owner & PROC_UNLOCKED) && byte_is_free(m, s, i) && w64_load(&s->processes[i].owner) == owner;
 	}
-	return false;
+	return has_left_by_exec(m, s, i, owner);
 }
 
 /* ---- threads ----------------------------------------------------------------------------------------------- */
@@ -446,7 +482,7 @@ static void end_mapping(struct member *m)
 	}
 	if (!m->inherited || !segment_has_moved(&m->segment)) /* a child may look at values of its parent's */
 		segment_unmap(&m->segment);
-	close(m->segment.fd);
+	segment_close_fd(&m->segment);
 }
 
 /* Under the lock, so that one of several does it. Returns whether this was the end of the mapping. */
@@ -701,7 +737,7 @@ bool registry_next_corpse(const struct member *m, uint32_t *cursor, struct corps
 		uint32_t incarnation = w32_load(&p->incarnation);
 		uint64_t owner = w64_load(&p->owner);
 
-		if (!owner || owner == m->wiped->identity || !process_is_dead(m, &m->segment, *cursor, owner))
+		if (!owner || !process_is_dead(m, &m->segment, *cursor, owner))
 			continue;
 		*corpse = (struct corpse){*cursor, incarnation, owner};
 		++*cursor;
@@ -763,7 +799,9 @@ void registry_free_process(const struct member *m, const struct corpse *c)
 {
 	struct process *p = &m->segment.processes[c->process];
 
-	w64_cas(&p->owner, c->owner, 0);
+	/* Who comes back to the slot after exec() has the very same identity: of it the incarnation tells. */
+	if (w32_load(&p->incarnation) == c->incarnation)
+		w64_cas(&p->owner, c->owner, 0);
 }
 
 /* The fence: our own slot was given back before we look at the others'. */

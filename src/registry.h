@@ -28,7 +28,6 @@ struct wiped {
 	uint64_t identity;    /* proc_self() */
 	uint32_t process;     /* our slot */
 	uint32_t incarnation; /* of it */
-	int lock_fd;          /* + 1; holds byte `process` of the file for judges in other pid namespaces */
 	struct seat *seats;
 };
 
@@ -49,6 +48,7 @@ struct member {
 	word32 users;        /* the handle, and each thread that has a seat */
 	word64 recovered_ms; /* when this process last looked for the dead; recover.c's */
 	bool closed;         /* under the lock, like what follows */
+	int lock_fd;         /* + 1; locks the byte of our slot behind the region; in a child that has not noticed: the parent's */
 	bool ended;          /* nothing of it is in hand any more: its process slot is free, its mapping gone */
 	bool joined;         /* there have been seats, here or in an ancestor */
 	bool inherited;      /* in an ancestor: what they name stays */

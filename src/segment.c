@@ -7,11 +7,11 @@
  * S.1  A half-made segment is never visible: the file has no name before its last word is written. A creator that dies
  *      at any step leaves nothing behind; the kernel frees an unnamed file.
  * S.2  Of several creators exactly one gives its file the name; the others attach to that one.
- * S.3  Nothing is read from a file before the attach has found it regular, ours (or root's, or the configured owner's),
+ * S.3  Nothing is read from a file before the attach has found it regular, of one name, ours (or root's, or the owner's),
  *      not writable by others, of our layout, of the size it says, with a header whose checksum holds. The geometry is
  *      copied out once and every area is checked to lie inside the file.
  * S.4  Deadlines are of CLOCK_MONOTONIC, so a file from an earlier boot is worth nothing: it is removed under flock, by
- *      one of those who meet it, and made anew.
+ *      one of those who meet it, and made anew. One of another time namespace is refused: its deadlines are not ours.
  * S.5  No part of the file is used for a second region: `reach` is raised before memory is given out behind it. So who
  *      comes late to an old region touches what nobody else uses. The file never holds more than `reach` says.
  */
@@ -30,7 +30,6 @@
 #include <unistd.h>
 
 #include "hash.h"
-#include "mapping.h"
 #include "proc.h"
 #include "segment.h"
 
@@ -162,6 +161,7 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 		.asked_keyspaces = c->max_keyspaces,
 		.asked_extents = c->extents,
 		.boot_id = proc_boot_id(),
+		.clock_id = proc_clock_id(),
 		.mode = c->mode ? c->mode : 0600,
 		.max_loads = c->max_loads,
 		.processes = limit_of(c->max_processes, size, 32 << 10, 32, 256),
@@ -221,11 +221,16 @@ static int geometry_check(const struct geometry *g, uint64_t offset, uint64_t fi
 static int map_areas(int fd, const struct geometry *g, bool read_only, struct segment *s)
 {
 	char *base = mapping_map(fd, g->offset, g->size, !read_only);
+	struct file_id file;
 
 	if (!base)
 		return SHOAL_ERR_SYSTEM;
 	if (g->flags & SHOAL_HUGE_PAGES)
 		mapping_use_huge(base, g->size, false);
+	if (!mapping_identify(fd, &file)) {
+		mapping_unmap(base, g->size);
+		return SHOAL_ERR_SYSTEM;
+	}
 	*s = (struct segment){
 		.base = base,
 		.geometry = *g,
@@ -244,6 +249,7 @@ static int map_areas(int fd, const struct geometry *g, bool read_only, struct se
 		.fence = g->flags & SEGMENT_FENCE,
 		.read_only = read_only,
 		.fd = fd,
+		.file = file,
 	};
 	if (read_only)
 		return SHOAL_OK;
@@ -269,8 +275,27 @@ void segment_close(struct segment *s)
 
 	segment_unmap_alive(s->alive, &s->geometry);
 	segment_unmap(s);
-	close(s->fd);
+	segment_close_fd(s);
 	errno = kept;
+}
+
+int segment_fd(const struct segment *s)
+{
+	if (mapping_is(s->fd, &s->file))
+		return s->fd;
+	errno = EBADF;
+	return -1;
+}
+
+void segment_close_fd(const struct segment *s)
+{
+	if (segment_fd(s) >= 0)
+		close(s->fd);
+}
+
+bool segment_has_our_clock(const struct segment *s)
+{
+	return s->clock.now || s->geometry.clock_id == proc_clock_id();
 }
 
 void segment_unmap_alive(struct alive *alive, const struct geometry *g)
@@ -361,7 +386,7 @@ static int check_file(int fd, const struct shoal_config *c, struct stat *st)
 {
 	if (fstat(fd, st))
 		return SHOAL_ERR_SYSTEM;
-	if (!S_ISREG(st->st_mode))
+	if (!S_ISREG(st->st_mode) || st->st_nlink > 1) /* a second name leads to a file that is another segment's */
 		return SHOAL_ERR_INVALID;
 	if (st->st_uid != geteuid() && st->st_uid != 0 && !(c->owner && st->st_uid == c->owner))
 		return SHOAL_ERR_PERMISSION;
@@ -456,6 +481,8 @@ static int attach_file(int fd, const char *path, const struct shoal_config *c, s
 		return SHOAL_ERR_PERMISSION;
 	if (g.boot_id != proc_boot_id())
 		return read_only ? SHOAL_ERR_LAYOUT : remove_old_boot(fd, path, &st);
+	if (!c->clock && g.clock_id != proc_clock_id())
+		return SHOAL_ERR_LAYOUT;
 	if (!(g.flags & SEGMENT_FENCE) && !read_only && membarrier_refused())
 		return SHOAL_ERR_SYSTEM; /* our reads would get no barrier: the others would reuse what we read */
 	r = find_serving(fd, &g);
@@ -517,7 +544,7 @@ int segment_open(const char *name, const struct shoal_config *config, struct seg
 
 static struct header *map_first(const struct segment *s)
 {
-	return mapping_map(s->fd, 0, PAGE, !s->read_only);
+	return mapping_map(segment_fd(s), 0, PAGE, !s->read_only);
 }
 
 static void unmap_first(struct header *h)
@@ -609,7 +636,7 @@ int segment_extend(const struct segment *from, uint64_t size, const struct segme
 	if (r || (r = give_out(from, &g)))
 		return r;
 	g.checksum = sign(&g);
-	fd = mapping_dup(from->fd);
+	fd = mapping_dup(segment_fd(from));
 	if (fd < 0)
 		return SHOAL_ERR_SYSTEM;
 	r = mapping_extend(fd, g.offset, g.size);
@@ -627,7 +654,7 @@ int segment_extend(const struct segment *from, uint64_t size, const struct segme
 int segment_follow(const struct segment *from, struct segment *to)
 {
 	struct geometry g = from->geometry;
-	int r, kept, fd = mapping_dup(from->fd);
+	int r, kept, fd = mapping_dup(segment_fd(from));
 
 	if (fd < 0)
 		return SHOAL_ERR_SYSTEM;
@@ -648,7 +675,7 @@ struct segment *segment_glance(const struct segment *of, uint64_t offset)
 	struct geometry g;
 	char *base = NULL;
 
-	if (s && !read_geometry(of->fd, offset, &g))
+	if (s && !read_geometry(segment_fd(of), offset, &g))
 		base = mapping_map(of->fd, offset, g.extents_at, true);
 	if (!base) {
 		free(s);
@@ -664,6 +691,7 @@ struct segment *segment_glance(const struct segment *of, uint64_t offset)
 		.keyspaces = (struct keyspace *)(base + g.keyspaces_at),
 		.lines = (struct line *)(base + g.lines_at),
 		.fd = of->fd,
+		.file = of->file,
 	};
 	return s;
 }
@@ -678,12 +706,12 @@ void segment_punch(const struct segment *s)
 {
 	const struct geometry *g = &s->geometry;
 
-	mapping_punch(s->fd, g->offset + g->processes_at, g->size - g->processes_at);
+	mapping_punch(segment_fd(s), g->offset + g->processes_at, g->size - g->processes_at);
 }
 
 void segment_forget(const struct segment *of, const struct geometry *g)
 {
-	mapping_punch(of->fd, g->offset, g->size);
+	mapping_punch(segment_fd(of), g->offset, g->size);
 }
 
 void segment_punch_behind(const struct segment *s, uint64_t reach)
@@ -691,7 +719,7 @@ void segment_punch_behind(const struct segment *s, uint64_t reach)
 	uint64_t from = align_up(end_of(&s->geometry), PAGE);
 
 	if (reach > from)
-		mapping_punch(s->fd, from, reach - from);
+		mapping_punch(segment_fd(s), from, reach - from);
 }
 
 int segment_unlink(const char *name)

@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "layout.h"
+#include "mapping.h"
 
 struct segment {
 	char *base;
@@ -28,7 +29,8 @@ struct segment {
 	uint64_t per_extent;      /* 2^64 / lines of an extent, rounded up: division by multiplication */
 	bool fence;               /* readers fence; see rcu.h */
 	bool read_only;
-	int fd;
+	int fd;                   /* while segment_fd() says so */
+	struct file_id file;
 	struct clock clock;
 };
 
@@ -37,6 +39,12 @@ int segment_unlink(const char *name);
 void segment_close(struct segment *segment);       /* all of it */
 void segment_unmap(struct segment *segment);       /* all but the alive words */
 void segment_unmap_alive(struct alive *alive, const struct geometry *geometry);
+
+/* Our descriptor of the file; -1 (EBADF): the program has closed it, and its number may be another file's. */
+int segment_fd(const struct segment *segment);
+void segment_close_fd(const struct segment *segment);
+/* Deadlines in it are of the clock that this process reads, or of the caller's own. */
+bool segment_has_our_clock(const struct segment *segment);
 
 /* ---- regions ----------------------------------------------------------------------------------------------- */
 

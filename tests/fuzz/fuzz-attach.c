@@ -100,8 +100,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	memcpy(map, base, size);
 	overwrite(data + 1, n - 1);
 	g = (struct geometry *)(void *)map;
-	if (data[0] & BOOT)
+	if (data[0] & BOOT) {
 		g->boot_id = ((const struct geometry *)(const void *)base)->boot_id;
+		g->clock_id = ((const struct geometry *)(const void *)base)->clock_id;
+	}
 	if (data[0] & SUM)
 		g->checksum = hash_bytes(g, offsetof(struct geometry, checksum), 0);
 	if (data[0] & INSPECT)

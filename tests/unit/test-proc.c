@@ -20,7 +20,7 @@ static void a_process_knows_itself(void **state)
 	assert_int_equal(PROC_PID(self), getpid());
 	assert_int_equal(proc_self(), self);
 	assert_true(self >> START_SHIFT & START_MASK);
-	assert_true(self >> PROC_NS_SHIFT != PROC_NS_UNLOCKED);
+	assert_true(PROC_NS(self) && !(self & PROC_UNLOCKED));
 	assert_int_equal(proc_is_dead(self, self), PROC_ALIVE);
 }
 
@@ -39,7 +39,7 @@ static void the_dead_are_dead(void **state)
 	assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
 	assert_int_equal(PROC_PID(*identity), pid);
 	assert_true(*identity != self);
-	assert_int_equal(*identity >> PROC_NS_SHIFT, self >> PROC_NS_SHIFT);
+	assert_int_equal(PROC_NS(*identity), PROC_NS(self));
 	assert_int_equal(proc_is_dead(*identity, self), PROC_DEAD); /* a zombie */
 	assert_ends_well(pid);
 	assert_int_equal(proc_is_dead(*identity, self), PROC_DEAD); /* nobody has that pid */
@@ -140,8 +140,9 @@ static void another_namespace_is_not_judged(void **state)
 {
 	uint64_t self = proc_self();
 
-	assert_int_equal(proc_is_dead(self ^ UINT64_C(1) << PROC_NS_SHIFT, self), PROC_FOREIGN);
-	assert_int_equal(proc_is_dead(self | (uint64_t)PROC_NS_UNLOCKED << PROC_NS_SHIFT, self), PROC_FOREIGN);
+	assert_int_equal(proc_is_dead(self ^ UINT64_C(1) << 48, self), PROC_FOREIGN);
+	assert_int_equal(proc_is_dead((self ^ UINT64_C(1) << 48) | PROC_UNLOCKED, self | PROC_UNLOCKED), PROC_FOREIGN);
+	assert_int_equal(proc_is_dead(self | PROC_UNLOCKED, self), PROC_ALIVE); /* without a lock, but of ours */
 }
 
 static bool next_pid(pid_t pid)
