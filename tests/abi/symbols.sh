@@ -28,5 +28,7 @@ none 'exports all that the header declares' "$(only "$declared")"
 none 'exports nothing that the header does not declare' "$(only "$names")"
 none 'every symbol has a version' "$(printf '%s\n' "$exported" | grep -v '@@SHOAL_[0-9]')"
 none 'soname is libshoal.so.0' "$(objdump -p "$library" | awk '$1 == "SONAME" && $2 != "libshoal.so.0"')"
+# nothing a setuid program's caller could say
+none 'reads no environment variable' "$(nm -D --undefined-only "$library" | grep -E '[^a-z](secure_)?getenv(@|$)|[^a-z]environ(@|$)')"
 echo "1..$n"
 exit $failed
