@@ -135,6 +135,14 @@ void mapping_unmap(void *base, uint64_t size)
 		munmap(base, size);
 }
 
+void mapping_keep_from_cores(void *base, uint64_t size)
+{
+	int kept = errno;
+
+	madvise(base, size, MADV_DONTDUMP);
+	errno = kept;
+}
+
 void mapping_use_huge(void *base, uint64_t size, bool collapse)
 {
 	int kept = errno;

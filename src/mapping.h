@@ -20,6 +20,7 @@ void mapping_punch(int fd, uint64_t offset, uint64_t size);
 /* NULL: errno. What is large lies so that huge pages fit: its address is congruent to its offset in the file. */
 void *mapping_map(int fd, uint64_t offset, uint64_t size, bool writable);
 void mapping_unmap(void *base, uint64_t size);
+void mapping_keep_from_cores(void *base, uint64_t size);
 /* Huge pages from now on, and, with `collapse`, what is there already. Where the system has none, nothing changes. */
 void mapping_use_huge(void *base, uint64_t size, bool collapse);
 
