@@ -3,7 +3,10 @@
  * Eight processes do everything at once to a small segment while their parent kills them at random, and stops some for
  * a while. Then the dust settles, and everything must be there and be whole.
  *
- *   SHOAL_TEST_SECONDS   how long (10)
+ * At four fifths of the time all are killed at once, and it goes on with what they left. In a second case there are fewer
+ * process slots than processes: who has none gets LIMIT, and by a fetch its value.
+ *
+ *   SHOAL_TEST_SECONDS   how long (10): a fifth of it for the second case
  *   SHOAL_TEST_SEED      what to repeat; printed. The same blows fall, on whatever the processes then do.
  *
  * Two families of keys. A value says which key and which version of it it is, and carries a pattern that follows from
@@ -58,7 +61,7 @@ struct worker {
 
 struct field {
 	word32 finish, fresh_keys;
-	word64 loads;
+	word64 loads, without; /* calls that found no slot */
 	struct worker workers[WORKERS];
 	struct origin origins[LOADED_KEYS + SET_KEYS];
 	_Atomic unsigned char doomed[SPAWNS]; /* by spawn number: killed, or about to be */
@@ -68,6 +71,7 @@ static struct field *field;
 static struct shoal *cache;
 static struct shoal_keyspace *loaded, *plain;
 static uint64_t seed;
+static bool crowded; /* fewer slots than processes */
 
 /* ---- values ------------------------------------------------------------------------------------------------ */
 
@@ -235,6 +239,10 @@ static void keep_or_release(const struct request *r, struct shoal_value *v)
 
 static void wrong_result(const struct request *r, const char *how, int result)
 {
+	if (crowded && result == SHOAL_ERR_LIMIT) {
+		w64_add(&field->without, 1);
+		return;
+	}
 	crew_wrong("%s: key %" PRIu64 ": %s (%d, errno %d)", how, r->key, shoal_strerror(result), result, errno);
 }
 
@@ -283,7 +291,8 @@ static void do_delete(struct request *r)
 
 	if (result != SHOAL_OK && result != SHOAL_MISS)
 		wrong_result(r, "delete", result);
-	w64_max(&o->deleted, version);
+	else
+		w64_max(&o->deleted, version);
 }
 
 static void do_expire(struct request *r)
@@ -294,7 +303,8 @@ static void do_expire(struct request *r)
 
 	if (result != SHOAL_OK && result != SHOAL_MISS)
 		wrong_result(r, "expire", result);
-	w64_max(&o->expired, version);
+	else
+		w64_max(&o->expired, version);
 }
 
 /* ---- loads ------------------------------------------------------------------------------------------------- */
@@ -306,7 +316,7 @@ static void enter_loader(const struct request *r)
 	uint32_t before;
 
 	w64_add(&field->loads, 1);
-	if (!is_undisturbed(r->key))
+	if (!is_undisturbed(r->key) || crowded) /* without a slot, loads are not coalesced */
 		return;
 	before = atomic_exchange(&o->loading, r->self->spawn);
 	crew_expect(!before || atomic_load(&field->doomed[before % SPAWNS]),
@@ -471,7 +481,7 @@ static void do_scan(struct self *self)
 {
 	int result = shoal_scan(cache, crew_below(&self->random, 2) ? "loaded" : NULL, visit, self);
 
-	crew_expect(result == 0, "scan: %s", shoal_strerror(result));
+	crew_expect(result == 0 || (crowded && result == SHOAL_ERR_LIMIT), "scan: %s", shoal_strerror(result));
 }
 
 static void one_op(struct self *self);
@@ -562,9 +572,12 @@ static void one_op(struct self *self)
 	case THREAD:
 		do_thread(self);
 		break;
-	default:
-		if (shoal_reap(cache) < 0)
-			wrong_result(&r, "reap", SHOAL_ERR_INVALID);
+	default: {
+		int result = shoal_reap(cache);
+
+		if (result < 0)
+			wrong_result(&r, "reap", result);
+	}
 	}
 	w64_add(&self->worker->ops[op], 1);
 	w64_add(&self->worker->beats, 1);
@@ -728,6 +741,22 @@ static struct blows rage(uint64_t seconds)
 	return blows;
 }
 
+/* Nobody is left who knows what was going on. */
+static void kill_all(struct blows *blows)
+{
+	struct corpses corpses = {.n = WORKERS};
+	unsigned i;
+
+	for (i = 0; i < WORKERS; i++) {
+		atomic_store(&field->doomed[places[i].birth.spawn], 1);
+		corpses.pids[i] = places[i].pid;
+	}
+	for (i = 0; i < WORKERS; i++)
+		kill(places[i].pid, SIGKILL);
+	bury(&corpses);
+	blows->kills += WORKERS;
+}
+
 static void finish(void)
 {
 	unsigned i;
@@ -821,15 +850,15 @@ static uint64_t number(const char *name, uint64_t otherwise)
 	return text && *text ? strtoull(text, NULL, 0) : otherwise;
 }
 
-static void killed_at_random(void **state)
+static void torture(uint64_t seconds, unsigned slots)
 {
-	struct shoal_config config = {.size = SEGMENT, .max_entry = 16 << 10};
+	struct shoal_config config = {.size = SEGMENT, .max_entry = 16 << 10, .max_processes = slots};
 	struct shoal_policy of_loaded = {.fresh_ms = 300, .stale_ms = 200, .retry_ms = 5, .wait_ms = CREW_PATIENCE_MS, .lease_ms = CREW_PATIENCE_MS};
 	struct shoal_policy of_plain = {.fresh_ms = 2000, .stale_ms = 200, .retry_ms = 5, .wait_ms = CREW_PATIENCE_MS, .lease_ms = CREW_PATIENCE_MS};
-	uint64_t seconds = number("SHOAL_TEST_SECONDS", 10);
-	struct blows blows;
+	struct blows blows, more;
 
 	crew_begin();
+	crowded = slots != 0;
 	field = crew_memory(sizeof(*field));
 	seed = number("SHOAL_TEST_SEED", crew_now());
 	printf("# seed %" PRIu64 ", %" PRIu64 " s\n", seed, seconds);
@@ -839,10 +868,22 @@ static void killed_at_random(void **state)
 	assert_int_equal(shoal_keyspace_open(cache, "set", 1, &of_plain, &plain), SHOAL_OK);
 	if (seed & 2)
 		shoal_reap(cache); /* the parent of all is registered, too */
-	blows = rage(seconds);
+	blows = rage(seconds - seconds / 5);
+	kill_all(&blows);
+	crew_check(cache);
+	crew_join_well(crew_fork(fetch_every_key, NULL));
+	check_left_overs();
+	w32_store(&field->fresh_keys, 0);
+	more = rage(max_u64(seconds / 5, 1));
+	blows.kills += more.kills;
+	blows.checks += more.checks;
+	blows.stops += more.stops;
+	blows.stopped_kills += more.stopped_kills;
 	finish();
 	crew_check(cache);
 	print_figures(&blows);
+	if (crowded)
+		printf("# %" PRIu64 " calls found no slot\n", w64_load(&field->without));
 	crew_join_well(crew_fork(fetch_every_key, NULL));
 	crew_expect(w32_load(&field->fresh_keys) == LOADED_KEYS + SET_KEYS, "%u keys could be had", w32_load(&field->fresh_keys));
 	check_left_overs();
@@ -853,10 +894,21 @@ static void killed_at_random(void **state)
 	assert_int_equal(crew_wrongs(), 0);
 }
 
+static void killed_at_random(void **state)
+{
+	torture(number("SHOAL_TEST_SECONDS", 10), 0);
+}
+
+static void killed_where_slots_are_few(void **state)
+{
+	torture(max_u64(number("SHOAL_TEST_SECONDS", 10) / 5, 1), 5);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(killed_at_random),
+		cmocka_unit_test(killed_where_slots_are_few),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
