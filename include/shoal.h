@@ -15,6 +15,8 @@
  *   Fork       handles work in a child of fork(). Values and loads in hand stay the parent's: a child's release of
  *              one leaves the parent's alone, and its publish is SHOAL_ERR_SUPERSEDED. The library registers liburcu-bp's
  *              fork hooks (pthread_atfork): a program that uses liburcu-bp itself must not register them a second time.
+ *   Exec       ends a process for the cache like any other death: nothing is inherited, and what it held is recovered.
+ *              Between vfork() and exec no call is allowed.
  *   Signals    none of these functions may be called by a signal handler. The library installs no handler.
  *   Output     the library never prints and never aborts.
  */
@@ -50,7 +52,7 @@ enum {
 	SHOAL_ERR_BUSY = -7,        /* no permit to load within wait_ms */
 	SHOAL_ERR_SUPERSEDED = -8,  /* publish: something newer happened to the key (set, delete, expire, an heir's value) */
 	SHOAL_ERR_DEADLOCK = -9,    /* a loader asks for the key it is loading */
-	SHOAL_ERR_LAYOUT = -10,     /* not a segment, or one of another layout version */
+	SHOAL_ERR_LAYOUT = -10,     /* not a segment, or one of another layout version or time namespace */
 	SHOAL_ERR_CORRUPT = -11,    /* a segment whose size or header checksum is wrong */
 	SHOAL_ERR_PERMISSION = -12, /* the segment belongs to someone we don't trust, or others may write it */
 	SHOAL_ERR_LIMIT = -13,      /* too many processes, threads or keyspaces for this segment: see shoal_config */
@@ -111,7 +113,8 @@ struct shoal_value;
  * for membarrier takes milliseconds in a process that has several.
  * Errors: INVALID, SYSTEM, LIMIT (process slots), EXISTS, NOT_FOUND and, of a segment that is there: INVALID (not a
  * regular file), PERMISSION (its owner is not us, root or config.owner, or others may write it beyond its mode),
- * LAYOUT (no shoal segment, or another layout version), CORRUPT (size or header checksum).
+ * LAYOUT (no shoal segment, another layout version, or made in another time namespace, whose clock is not ours),
+ * CORRUPT (size or header checksum).
  */
 int shoal_open(const char *name, const struct shoal_config *config, struct shoal **cache);
 

@@ -27,7 +27,7 @@ EXPORT const char *shoal_strerror(int code)
 	case SHOAL_ERR_BUSY: return "no permit to load (max_loads, wait_ms)";
 	case SHOAL_ERR_SUPERSEDED: return "superseded by something newer";
 	case SHOAL_ERR_DEADLOCK: return "a loader asks for the key it is loading";
-	case SHOAL_ERR_LAYOUT: return "not a segment, or of another layout version";
+	case SHOAL_ERR_LAYOUT: return "not a segment, or of another layout version or time namespace";
 	case SHOAL_ERR_CORRUPT: return "corrupt segment (size or header checksum)";
 	case SHOAL_ERR_PERMISSION: return "segment of an owner or mode that is not trusted, or not writable";
 	case SHOAL_ERR_LIMIT: return "a limit of the segment: max_processes, max_threads, max_flights or max_keyspaces";
