@@ -340,6 +340,12 @@ static void learn(struct cell *k, bool write)
 		w.grew = true;
 }
 
+void weave_observe(uint64_t value)
+{
+	if (w.self)
+		w.self->seen = mix(w.self->seen, value);
+}
+
 static void point(uint32_t key, bool write, bool life)
 {
 	struct cell *k = &w.keys[key];
@@ -351,12 +357,7 @@ static void point(uint32_t key, bool write, bool life)
 	learn(k, write);
 	if (k->shared || (w.kills_left && (write || life)))
 		decide(k->shared, write, life);
-}
-
-void weave_observe(uint64_t value)
-{
-	if (w.self)
-		w.self->seen = mix(w.self->seen, value);
+	weave_observe(key); /* it is one step on, also where it learns nothing: two states, not one */
 }
 
 void weave_life(uint64_t seen)
@@ -912,6 +913,10 @@ static enum pass explore(double until, uint64_t least)
 		}
 		w.executions++;
 		w.cut += w.ending == CUT;
+		if (w.ending == CUT && !w.replayed) {
+			fprintf(stderr, "weave: two states of one execution have one digest\n");
+			abort();
+		}
 		if (w.grew) {
 			begin_pass();
 			continue;
