@@ -518,6 +518,10 @@ void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_n
 		return;
 	slice += life == LIFE_ARMED ? 250000000u : 10000000u;
 	futex_wait(word, (uint32_t)t->word, life == LIFE_ARMED ? alive : NULL, seen, min_u64(deadline_ns, slice));
+	/* The kernel wakes one sleeper of a dead leader's; that one wakes the rest, whatever it finds next: the value may be
+	 * there, and then nobody asks whether its leader lives. */
+	if (life == LIFE_ARMED && w32_load(alive) != seen)
+		registry_life(seat->member, ref, &alive, &seen);
 }
 
 /*

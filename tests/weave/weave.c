@@ -1041,7 +1041,7 @@ static void close_scenario(void)
 int weave_main(int argc, char **argv, const struct weave_scenario *scenarios, unsigned n)
 {
 	const char *given = getenv("SHOAL_TEST_SECONDS");
-	double budget = (given ? atof(given) : 10) / 10 / n; /* all of these programs take as long as one torture test */
+	double budget = (given ? atof(given) : 60) / 10 / n; /* all of these programs take as long as one torture test */
 	unsigned i, failed = 0, done = 0;
 	bool good;
 
