@@ -71,7 +71,7 @@ static uint32_t rest_of(const struct segment *s, uint64_t head)
 	if (x >= s->geometry.extents)
 		return 0;
 	tail = w32_peek(&s->extents[x].tail);
-	return tail > s->geometry.extent_size ? 0 : s->geometry.extent_size - tail;
+	return tail > s->geometry.extent_size || tail % 8 ? 0 : s->geometry.extent_size - tail;
 }
 
 /* How many extents were sealed since it was opened. */
@@ -151,7 +151,7 @@ static int move_tail(const struct segment *s, uint32_t x, uint32_t length, uint6
 	struct extent *e = &s->extents[x];
 	uint32_t tail = w32_peek(&e->tail);
 
-	if (tail > s->geometry.extent_size || s->geometry.extent_size - tail < length)
+	if (tail > s->geometry.extent_size || tail % 8 || s->geometry.extent_size - tail < length)
 		return AGAIN; /* choose() sees it, too */
 	*offset = s->geometry.log_at + (uint64_t)x * s->geometry.extent_size + tail;
 	w32_poke(&log_at(s, *offset)->length, length);

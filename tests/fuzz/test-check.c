@@ -297,6 +297,16 @@ static void a_length_leads_a_walk_astray(void **state)
 	assert_bears(true);
 }
 
+/* Entries were written where no word may lie, and their slots pointed beside them. */
+static void a_tail_is_odd(void **state)
+{
+	uint32_t x;
+
+	for (x = 0; x < scene.s->geometry.extents; x++)
+		w32_add(&scene.s->extents[x].tail, 1 + x % 7);
+	assert_bears(true);
+}
+
 /* Nobody took them again. */
 static void extents_are_in_no_state(void **state)
 {
@@ -333,6 +343,7 @@ int main(void)
 		cmocka_unit_test_setup(it_never_moved, restore),
 		cmocka_unit_test_setup(an_extent_is_taken_for_free, restore),
 		cmocka_unit_test_setup(a_length_leads_a_walk_astray, restore),
+		cmocka_unit_test_setup(a_tail_is_odd, restore),
 		cmocka_unit_test_setup(extents_are_in_no_state, restore),
 		cmocka_unit_test_setup(a_free_slot_announces, restore),
 	};
