@@ -85,7 +85,7 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 
 . tests/packages.sh
 packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev patch zstd'
-[ "$tier" = quick ] || packages="$packages clang"
+[ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev"
 [ ! -e tests/spin/run.sh ] || packages="$packages spin"
 # shellcheck disable=SC2086 # words
 need $packages || { fail 'packages are missing' && exit; }
@@ -181,7 +181,7 @@ all='unit process model abi fuzz torture'
 strict=true
 [ "$tier" != quick ] || strict=false
 
-for f in tests/{unit,process,model,torture}/test-*.c; do
+for f in tests/{unit,process,model,torture,fuzz}/test-*.c; do
 	name=${f##*/test-}
 	[ ! -e "$f" ] || grep -q "'${name%.c}'" tests/meson.build || echo "note: $f is not listed in tests/meson.build"
 done
