@@ -12,6 +12,7 @@ static int set_up(void **state)
 
 	in = go_inside(&(struct shoal_config){.size = 2 << 20, .mean_entry = 1 << 20}); /* the least index: 64 buckets */
 	assert_int_equal(in.s->geometry.buckets, 64);
+	w64_store(&in.s->header->generation, 1000); /* those that are made up here are below it */
 	*state = &in;
 	return 0;
 }
