@@ -137,7 +137,38 @@ static void nothing_older(void)
 		weave_must(!weave_count("k"));
 }
 
+/* ---- expire against delete ---------------------------------------------------------------------------------- */
+
+static void expire_it(void)
+{
+	weave_must(shoal_expire(weave_keyspace(), "k", 1) >= 0);
+}
+
+static void delete_it(void)
+{
+	weave_must(shoal_delete(weave_keyspace(), "k", 1) >= 0);
+}
+
+/* A copy that expire makes is no newer than what it is made from. */
+static void is_gone(void)
+{
+	if (any_dead())
+		weave_recover();
+	weave_must(weave_is_dead(1) || !weave_count("k"));
+}
+
 static const struct weave_scenario scenarios[] = {
+	{
+		.name = "expire against delete",
+		.holds = "C.1, C.2, I.4",
+		.config = {.fresh_ms = 1000, .stale_ms = 10000},
+		.setup = set_0,
+		.thread = {expire_it, delete_it},
+		.check = is_gone,
+		.killable = 3,
+		.stale = 1,
+		.least = 500,
+	},
 	{
 		.name = "racing inserts",
 		.holds = "I.1, I.3, C.2",
