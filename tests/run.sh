@@ -9,15 +9,16 @@
 #   --quick   the default: one gcc build, every suite, ten seconds for each torture test
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
 #             under ASan + UBSan and under TSan
-#   --night   as --ci, half an hour for each torture test
+#   --night   as --ci, half an hour for each torture test, which is also enough to flip every bit of a segment
 #   --suite   unit, process, model, abi, torture, fuzz
 #
-# SHOAL_TEST_SECONDS   what a torture test gets in the gcc build (10, --ci 60, --night 1800)
+# SHOAL_TEST_SECONDS   what a torture test gets in the gcc build (10, --ci 60, --night 1800); elsewhere, and libFuzzer by
+#                      clang, --ci 15, --night 60
 
 cd "$(dirname "$0")/.." || exit 1
 
 usage() {
-	sed -n '4,17s/^# \{0,1\}//p' tests/run.sh
+	sed -n '4,18s/^# \{0,1\}//p' tests/run.sh
 }
 
 tier=quick nightly=
