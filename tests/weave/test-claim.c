@@ -165,7 +165,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = one_load,
 		.killable = 3,
 		.stale = 2,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "three claimants",
@@ -174,7 +174,7 @@ static const struct weave_scenario scenarios[] = {
 		.thread = {load_1, load_2, load_3},
 		.check = one_load,
 		.deep = 2,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "takeover of a dead leader",
@@ -184,7 +184,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = one_load,
 		.killable = 1,
 		.deep = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "claim against cancel",
@@ -193,7 +193,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = recovered,
 		.killable = 1,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "claim against failure",

@@ -233,7 +233,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = still_there,
 		.killable = 1,
 		.stale = 2,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "reuse against read",
@@ -243,7 +243,7 @@ static const struct weave_scenario scenarios[] = {
 		.thread = {evict_and_reuse, read_in_place},
 		.check = whole,
 		.stale = 2,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "pin against reclaim",
@@ -253,7 +253,17 @@ static const struct weave_scenario scenarios[] = {
 		.thread = {evict_and_reuse, read_pinned},
 		.check = whole,
 		.stale = 2,
-		.least = 2000,
+		.least = 5000,
+	},
+	{
+		.name = "pin against reclaim, fenced",
+		.holds = "E.1, E.2, rcu.h: fence mode",
+		.config = {.extents = 16, .extent_size = 256, .fence = true},
+		.setup = no_room,
+		.thread = {evict_and_reuse, read_pinned},
+		.check = whole,
+		.stale = 2,
+		.least = 5000,
 	},
 	{
 		.name = "evict against set",
@@ -264,7 +274,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = set_stays,
 		.killable = 1,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "evict against delete",
@@ -275,7 +285,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = gone,
 		.killable = 3,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "evict of duplicates",
@@ -297,7 +307,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = anything,
 		.killable = 1,
 		.stale = 2,
-		.least = 2000,
+		.least = 5000,
 	},
 };
 

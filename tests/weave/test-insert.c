@@ -176,7 +176,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = one_is_left,
 		.killable = 3,
 		.stale = 2,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "racing inserts, watched",
@@ -186,7 +186,7 @@ static const struct weave_scenario scenarios[] = {
 		.killable = 3,
 		.stale = 1,
 		.deep = 2,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "insert against delete",
@@ -196,7 +196,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = deleted,
 		.killable = 3,
 		.stale = 2,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "delete of duplicates",
@@ -206,7 +206,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = nothing_older,
 		.killable = 1,
 		.stale = 2,
-		.least = 2000,
+		.least = 5000,
 	},
 };
 

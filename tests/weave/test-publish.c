@@ -256,7 +256,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = not_resurrected,
 		.killable = 3,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "refresh against delete",
@@ -267,7 +267,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = not_resurrected,
 		.killable = 3,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "publish against set",
@@ -276,14 +276,14 @@ static const struct weave_scenario scenarios[] = {
 		.check = the_set_stays,
 		.killable = 3,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "publish against set and eviction",
 		.holds = "P.2, F.3, I.3",
 		.thread = {load_and_publish, set_and_drop},
 		.check = not_the_load,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "refresh against expire",
@@ -293,7 +293,7 @@ static const struct weave_scenario scenarios[] = {
 		.thread = {load_and_publish, expire_it},
 		.check = not_fresh,
 		.killable = 3,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "heir against late publish",
@@ -303,7 +303,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = the_heir_stays,
 		.killable = 3,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "heir against late renewal",
@@ -312,7 +312,7 @@ static const struct weave_scenario scenarios[] = {
 		.thread = {late_renewal, inherit_alone},
 		.killable = 3,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 };
 

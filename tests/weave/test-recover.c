@@ -178,7 +178,7 @@ static const struct weave_scenario scenarios[] = {
 		.joins = 2,
 		.killable = 1,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "recover against recover",
@@ -189,7 +189,7 @@ static const struct weave_scenario scenarios[] = {
 		.corpses = 4,
 		.killable = 3,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "lock of the dead against recoverers",
@@ -199,7 +199,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = log_is_whole,
 		.corpses = 4,
 		.killable = 3,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "lock of a dead writer",
@@ -210,7 +210,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = log_is_whole,
 		.killable = 3,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 	{
 		.name = "racing heads",
@@ -219,7 +219,7 @@ static const struct weave_scenario scenarios[] = {
 		.check = log_is_whole,
 		.killable = 3,
 		.stale = 1,
-		.least = 2000,
+		.least = 5000,
 	},
 };
 
