@@ -342,6 +342,8 @@ static void a_hole_in_each_area(void **state)
 
 	close_scene(s);
 	for (i = 0; i < COUNT(holes); i++) {
+		if (UNDER_TSAN && i == 1) /* it keeps books on mutexes */
+			continue;
 		unlink(file);
 		status = ending_of(spawn(punch, &holes[i]));
 		if (status)
@@ -578,6 +580,16 @@ static bool runs_inside(int flags, bool own_proc, int (*body)(void *), void *arg
 	return true;
 }
 
+static int try_unshare(void *arg)
+{
+	return unshare(*(int *)arg) ? 77 : 0;
+}
+
+static bool has_namespace(int flags)
+{
+	return !ending_of(spawn(try_unshare, &flags)) || not_here("such a namespace");
+}
+
 static pid_t enter(struct inside *in)
 {
 	return spawn(enter_namespace, in);
@@ -674,14 +686,15 @@ static void a_leader_in_another_pid_namespace(void **state)
 	struct inside in = {CLONE_NEWPID, false, lead_for_ever, s};
 	struct shoal_load *load;
 	struct shoal_value value;
-	pid_t pid = enter(&in);
+	pid_t pid;
 	int status;
 
-	if (!await(&s->leads, 1)) {
-		assert_int_equal(ending_of(pid), 77 << 8);
-		not_here("pid namespaces");
+	if (!has_namespace(CLONE_NEWPID)) {
+		close_scene(s);
 		return;
 	}
+	pid = enter(&in);
+	assert_true(await(&s->leads, 1));
 	assert_int_equal(s->pid, 1);
 	assert_int_equal(proc_is_dead(s->identity, proc_self()), PROC_FOREIGN);
 	assert_int_equal(shoal_begin(s->k, STR("led"), &load, &value), SHOAL_WAIT);
@@ -732,13 +745,14 @@ static void a_child_does_not_hold_its_parents_lock(void **state)
 {
 	struct scene *s = open_scene(NULL, NULL);
 	struct inside in = {CLONE_NEWPID, false, lead_with_a_child, s};
-	pid_t pid = enter(&in);
+	pid_t pid;
 
-	if (!await(&s->leads, 2)) {
-		assert_int_equal(ending_of(pid), 77 << 8);
-		not_here("pid namespaces");
+	if (!has_namespace(CLONE_NEWPID)) {
+		close_scene(s);
 		return;
 	}
+	pid = enter(&in);
+	assert_true(await(&s->leads, 2));
 	assert_true(inherits(s));
 	assert_true(has_recovered(s, 2)); /* we, and the child that lives */
 	post(&s->leave);
