@@ -9,7 +9,7 @@
 #   --quick   the default: one gcc build, every suite, ten seconds for each torture test
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
 #             under ASan + UBSan and under TSan
-#   --night   as --ci, half an hour for each torture test, which is also enough to flip every bit of a segment
+#   --night   as --ci, half an hour for each torture test, and for the flips of every bit of a segment
 #   --suite   unit, process, model, abi, torture, fuzz
 #
 # SHOAL_TEST_SECONDS   what a torture test gets in the gcc build (10, --ci 60, --night 1800); elsewhere, and libFuzzer by

@@ -315,7 +315,7 @@ static inline bool scene_open(struct scene *c, word64 *began)
 	struct shoal_config config = {
 		.size = 1 << 20,
 		.max_entry = 4096,
-		.mean_entry = 600,
+		.mean_entry = 1500,
 		.max_processes = 8,
 		.max_threads = 12,
 		.max_flights = 24,
