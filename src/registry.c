@@ -765,9 +765,10 @@ bool registry_next_dead_thread(const struct member *m, uint32_t *cursor, uint64_
 	while (*cursor < m->segment.geometry.readers) {
 		const struct alive *a = &m->segment.alive[(*cursor)++];
 
+		/* In this order: else one who takes the word after its owner's death, and lives, is taken for the dead. */
+		*ref = w64_load(&a->holder);
 		if (!(w32_load(futex_word(a)) & FUTEX_OWNER_DIED))
 			continue;
-		*ref = w64_load(&a->holder);
 		if (*ref && registry_ref(m, REF_READER(*ref)) == *ref && w32_load(&m->segment.readers[REF_READER(*ref)].alive) == *cursor)
 			return true;
 	}
