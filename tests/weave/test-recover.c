@@ -53,6 +53,21 @@ static void use_it(void)
 	shoal_release(&value);
 }
 
+static void hold_a_pin(void)
+{
+	struct shoal_value value;
+
+	weave_must(!shoal_get(weave_keyspace(), "other", 5, &value));
+	weave_must(weave_value(&value) == 8);
+	if (store_hold(&value)->pin && !w64_load(&weave_seat()->reader->words[store_hold(&value)->pin]))
+		weave_fail("R.2: a late recoverer cleared a new owner's pin");
+	shoal_release(&value);
+}
+
+static void nothing_else(void)
+{
+}
+
 static void recover(void)
 {
 	recover_all(weave_seat()->member);
@@ -179,6 +194,18 @@ static const struct weave_scenario scenarios[] = {
 		.killable = 1,
 		.stale = 1,
 		.least = 5000,
+	},
+	{
+		.name = "late recoverer",
+		.holds = "R.2",
+		.config = {.extents = 16, .extent_size = 256, .readers = 2, .processes = 2},
+		.setup = died_amid,
+		.thread = {recover, hold_a_pin},
+		.check = nothing_else,
+		.corpses = 4,
+		.joins = 2,
+		.stale = 1,
+		.least = 1000,
 	},
 	{
 		.name = "recover against recover",
