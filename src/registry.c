@@ -86,15 +86,18 @@ static bool byte_is_free(const struct member *m, const struct segment *s, uint32
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = lock_at(&s->geometry, process), .l_len = 1};
 
-	return m->lock_fd && mapping_is(m->lock_fd - 1, &m->segment.file) && !fcntl(m->lock_fd - 1, F_OFD_GETLK, &lock) &&
-	       lock.l_type == F_UNLCK;
+	int fd = (int)w32_load(&m->lock_fd) - 1;
+
+	return fd >= 0 && mapping_is(fd, &m->segment.file) && !fcntl(fd, F_OFD_GETLK, &lock) && lock.l_type == F_UNLCK;
 }
 
 static void close_lock(struct member *m)
 {
-	if (m->lock_fd && mapping_is(m->lock_fd - 1, &m->segment.file))
-		close(m->lock_fd - 1);
-	m->lock_fd = 0;
+	int fd = (int)w32_load(&m->lock_fd) - 1;
+
+	w32_store(&m->lock_fd, 0);
+	if (fd >= 0 && mapping_is(fd, &m->segment.file))
+		close(fd);
 }
 
 /* The byte is locked before the slot is claimed: a judge that sees our identity must find it locked. */
@@ -104,16 +107,16 @@ static int claim_process(struct member *m, struct wiped *w)
 	int fd = mapping_reopen(segment_fd(&m->segment));
 	uint32_t i;
 
-	w->identity = proc_self() | (fd < 0 ? PROC_UNLOCKED : 0);
+	w64_store(&w->identity, proc_self() | (fd < 0 ? PROC_UNLOCKED : 0));
 	for (i = 0; i < g->processes; i++) {
 		struct process *p = &m->segment.processes[i];
 
 		if (w64_peek(&p->owner) || (fd >= 0 && !lock_byte(fd, g, i)))
 			continue;
-		if (w64_cas(&p->owner, 0, w->identity)) {
+		if (w64_cas(&p->owner, 0, w64_peek(&w->identity))) {
 			w->process = i;
 			w->incarnation = w32_add(&p->incarnation, 1) + 1;
-			m->lock_fd = fd + 1;
+			w32_store(&m->lock_fd, (uint32_t)fd + 1);
 			return SHOAL_OK;
 		}
 		if (fd >= 0)
@@ -126,7 +129,7 @@ static int claim_process(struct member *m, struct wiped *w)
 
 static void free_process(struct member *m, struct wiped *w)
 {
-	registry_free_process(m, &(struct corpse){w->process, w->incarnation, w->identity});
+	registry_free_process(m, &(struct corpse){w->process, w->incarnation, w64_peek(&w->identity)});
 	close_lock(m);
 }
 
@@ -234,7 +237,7 @@ static bool process_is_dead(const struct member *m, const struct segment *s, uin
 
 	if (s == &m->segment && w64_peek(&w->epoch) && i == w->process)
 		return false;
-	switch (proc_is_dead(owner, w->identity)) {
+	switch (proc_is_dead(owner, w64_load(&w->identity))) {
 	case PROC_DEAD:
 		return true;
 	case PROC_FOREIGN:

@@ -25,7 +25,7 @@ struct wiped {
 	word64 epoch;         /* random, never 0 in a registered process */
 	word64 token;         /* likewise, and the same in all members of a lineage */
 	pthread_mutex_t lock; /* all zero is an unlocked mutex; guards the rest */
-	uint64_t identity;    /* proc_self() */
+	word64 identity;      /* proc_self(); read without the lock by who looks for the dead */
 	uint32_t process;     /* our slot */
 	uint32_t incarnation; /* of it */
 	struct seat *seats;
@@ -48,7 +48,7 @@ struct member {
 	word32 users;        /* the handle, and each thread that has a seat */
 	word64 recovered_ms; /* when this process last looked for the dead; recover.c's */
 	bool closed;         /* under the lock, like what follows */
-	int lock_fd;         /* + 1; locks the byte of our slot behind the region; in a child that has not noticed: the parent's */
+	word32 lock_fd;      /* + 1; locks the byte of our slot behind the region; in a child that has not noticed: the parent's */
 	bool ended;          /* nothing of it is in hand any more: its process slot is free, its mapping gone */
 	bool joined;         /* there have been seats, here or in an ancestor */
 	bool inherited;      /* in an ancestor: what they name stays */
