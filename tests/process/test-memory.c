@@ -150,7 +150,7 @@ static void churns_for_ever(void **state)
 			if (round == 1)
 				first[i] = live;
 			else if (round > 1)
-				assert_true(live + 15 > first[i]);
+				assert_true(live + 30 > first[i]); /* the hash is seeded: turns differ by some 10 */
 		}
 	}
 	close_place(&p);
