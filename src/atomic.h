@@ -70,22 +70,20 @@ WORD_OPERATIONS(w64, word64, uint64_t)
 WORD_OPERATIONS(w32, word32, uint32_t)
 
 /*
- * Which of eight adjacent words have `top` above bit `shift`, which must leave at most 32 bits: a relaxed look at all of
- * them. SSE2, which every x86-64 has, does it in 22 instructions instead of 48; a lane is loaded whole there.
+ * Which of eight adjacent words have `top` above bit `shift`, at least 32: a relaxed look at all of
+ * them. SSE2, which every x86-64 has, does it in 13 instructions instead of 48; a lane is loaded whole there.
  */
 #if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
 static inline unsigned w64_match8(const word64 *w, int shift, uint32_t top)
 {
-	const __m128i *v = (const __m128i *)(const void *)w, wanted = _mm_set1_epi32((int)top);
-	__m128 a, b;
+	const __m128 *v = (const __m128 *)(const void *)w;
+	__m128i wanted = _mm_set1_epi32((int)top), a, b;
 
-#define LOW_HALVES(i, j)                                                                                              \
-	_mm_shuffle_ps(_mm_castsi128_ps(_mm_srli_epi64(_mm_load_si128(v + (i)), shift)),                              \
-		       _mm_castsi128_ps(_mm_srli_epi64(_mm_load_si128(v + (j)), shift)), _MM_SHUFFLE(2, 0, 2, 0))
-	a = _mm_castsi128_ps(_mm_cmpeq_epi32(_mm_castps_si128(LOW_HALVES(0, 1)), wanted));
-	b = _mm_castsi128_ps(_mm_cmpeq_epi32(_mm_castps_si128(LOW_HALVES(2, 3)), wanted));
-#undef LOW_HALVES
-	return (unsigned)_mm_movemask_ps(a) | (unsigned)_mm_movemask_ps(b) << 4;
+#define HIGH_HALVES(i) _mm_castps_si128(_mm_shuffle_ps(v[i], v[(i) + 1], _MM_SHUFFLE(3, 1, 3, 1)))
+	a = _mm_cmpeq_epi32(_mm_srli_epi32(HIGH_HALVES(0), shift - 32), wanted);
+	b = _mm_cmpeq_epi32(_mm_srli_epi32(HIGH_HALVES(2), shift - 32), wanted);
+#undef HIGH_HALVES
+	return (unsigned)_mm_movemask_epi8(_mm_packs_epi16(_mm_packs_epi32(a, b), _mm_setzero_si128()));
 }
 #else
 static inline unsigned w64_match8(const word64 *w, int shift, uint32_t top)

@@ -238,7 +238,7 @@ static bool find_old(struct shoal_load *l, const struct fallback *f, const void 
 	if (!seat)
 		return false;
 	s = &seat->member->segment;
-	if (store_key(f->old, s, key, size, &k) && store_find(seat, f->old, &k, READING, &hit) <= AGE_STALE) {
+	if (store_key(f->old, key, size, &k) && store_find(seat, f->old, &k, READING, &hit) <= AGE_STALE) {
 		l->inherited_ms = now = load_now_ms(s);
 		generation = hit.e.entry->generation;
 		*b = store_bounds(s, f->old->id, hit.e.entry, &f->old->policy);
@@ -334,7 +334,7 @@ int begin_key(struct attempt *a, const void *data, size_t size, struct shoal_loa
 	a->seat = handle_enter(a->k->cache, &r);
 	if (!a->seat)
 		return r;
-	r = store_key(a->k, &a->seat->member->segment, data, size, &a->key) ? begin(a, load) : SHOAL_ERR_INVALID;
+	r = store_key(a->k, data, size, &a->key) ? begin(a, load) : SHOAL_ERR_INVALID;
 	handle_leave();
 	return r == BEGIN_MIGRATE ? migrate(a, load) : r;
 }

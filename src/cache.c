@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fetch.h"
+#include "hit.h"
 #include "room.h"
 #include "store.h"
 
@@ -111,44 +112,64 @@ static int count_lookup(struct seat *seat, const struct shoal_keyspace *k, enum 
 	return age <= AGE_STALE ? SHOAL_OK : SHOAL_MISS;
 }
 
-static int get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value)
+static NOINLINE int get_unusual(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size,
+                                uint64_t hash, struct shoal_value *value)
 {
-	enum age age = store_get(seat, k, key, value);
+	struct key key = {.data = data, .size = (uint32_t)size, .keyspace = k->id, .hash = hash};
+	enum age age = store_get(seat, k, &key, value);
 
 	if (unlikely(age == AGE_ERROR))
 		shoal_release(value);
 	return count_lookup(seat, k, age);
 }
 
+static ALWAYS_INLINE int get(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size, uint64_t hash,
+                             struct shoal_value *value)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t now = clock_coarse_ms(&s->clock);
+	unsigned pin = store_pin(seat, now);
+	struct hit hit;
+
+	if (unlikely(!pin || !hit_find(seat, s, k, data, size, hash, pin, now, &hit)))
+		return get_unusual(seat, k, data, size, hash, value);
+	hit_hold(seat, &hit, pin, now, value);
+	return SHOAL_OK;
+}
+
 EXPORT int shoal_get(struct shoal_keyspace *k, const void *data, size_t size, struct shoal_value *value)
 {
 	struct seat *seat;
-	struct key key;
+	uint64_t hash;
 	int r;
 
 	if (unlikely(!k || !value))
 		return SHOAL_ERR_INVALID;
 	memset(value, 0, sizeof(*value));
+	if (unlikely(!store_is_key(data, size)))
+		return SHOAL_ERR_INVALID;
+	hash = store_hash(k, data, size);
 	seat = handle_enter(k->cache, &r);
 	if (unlikely(!seat))
 		return r;
-	r = store_key(k, &seat->member->segment, data, size, &key) ? get(seat, k, &key, value) : SHOAL_ERR_INVALID;
+	r = get(seat, k, data, size, hash, value);
 	handle_leave();
 	return r;
 }
 
-static int read_value(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, void *buffer,
-                      size_t capacity, size_t *size)
+static NOINLINE int read_unusual(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t key_size,
+                                 uint64_t hash, void *buffer, size_t capacity, size_t *size)
 {
+	struct key key = {.data = data, .size = (uint32_t)key_size, .keyspace = k->id, .hash = hash};
 	struct index_hit hit;
 	size_t plain;
-	enum age age = store_find(seat, k, key, READING, &hit);
+	enum age age = store_find(seat, k, &key, READING, &hit);
 	int r = count_lookup(seat, k, age);
 
 	if (age == AGE_DEAD)
 		return r;
 	if (likely(!r)) {
-		handle_touch(seat, k->id, &hit);
+		store_touch(seat, k->id, hit.slot, hit.word);
 		plain = store_plain_size(&hit.e);
 		if (unlikely(plain > capacity))
 			r = SHOAL_ERR_TOO_BIG;
@@ -158,7 +179,7 @@ static int read_value(struct seat *seat, const struct shoal_keyspace *k, const s
 			*size = plain;
 	}
 	if (unlikely(r == SHOAL_MISS && age <= AGE_STALE))
-		store_reject(seat, k, key, &hit);
+		store_reject(seat, k, &key, &hit);
 	rcu_clear(seat, READING);
 	return r;
 }
@@ -166,17 +187,31 @@ static int read_value(struct seat *seat, const struct shoal_keyspace *k, const s
 EXPORT int shoal_read(struct shoal_keyspace *k, const void *data, size_t key_size, void *buffer, size_t capacity,
                       size_t *size)
 {
+	const struct segment *s;
 	struct seat *seat;
-	struct key key;
-	int r;
+	struct hit hit;
+	uint64_t hash;
+	int r = SHOAL_OK;
 
-	if (unlikely(!k || (!buffer && capacity)))
+	if (unlikely(!k || (!buffer && capacity) || !store_is_key(data, key_size)))
 		return SHOAL_ERR_INVALID;
+	hash = store_hash(k, data, key_size);
 	seat = handle_enter(k->cache, &r);
 	if (unlikely(!seat))
 		return r;
-	r = store_key(k, &seat->member->segment, data, key_size, &key) ? read_value(seat, k, &key, buffer, capacity, size)
-								       : SHOAL_ERR_INVALID;
+	s = &seat->member->segment;
+	if (unlikely(!hit_find(seat, s, k, data, key_size, hash, READING, clock_coarse_ms(&s->clock), &hit))) {
+		r = read_unusual(seat, k, data, key_size, hash, buffer, capacity, size);
+		handle_leave();
+		return r;
+	}
+	if (size)
+		*size = hit.size;
+	if (unlikely(hit.size > capacity))
+		r = SHOAL_ERR_TOO_BIG;
+	else if (likely(hit.size)) /* `buffer` may be NULL else */
+		memcpy(buffer, hit.value, hit.size);
+	rcu_clear(seat, READING);
 	handle_leave();
 	return r;
 }
@@ -188,20 +223,22 @@ static void get_batch(struct seat *seat, const struct shoal_keyspace *k, const s
                       struct shoal_value *values, int *outcomes)
 {
 	const struct segment *s = &seat->member->segment;
-	struct key keys[BATCH];
-	bool valid[BATCH];
+	uint64_t hashes[BATCH];
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		valid[i] = store_key(k, s, slices[i].data, slices[i].size, &keys[i]);
-		if (valid[i])
-			index_prefetch(s, keys[i].hash);
+		if (unlikely(!store_is_key(slices[i].data, slices[i].size)))
+			continue;
+		hashes[i] = store_hash(k, slices[i].data, slices[i].size);
+		index_prefetch(s, hashes[i]);
 	}
 	for (i = 0; i < n; i++)
-		if (valid[i])
-			index_prefetch_entry(s, keys[i].hash);
+		if (likely(store_is_key(slices[i].data, slices[i].size)))
+			index_prefetch_entry(s, hashes[i]);
 	for (i = 0; i < n; i++)
-		outcomes[i] = valid[i] ? get(seat, k, &keys[i], &values[i]) : SHOAL_ERR_INVALID;
+		outcomes[i] = likely(store_is_key(slices[i].data, slices[i].size))
+				      ? get(seat, k, slices[i].data, slices[i].size, hashes[i], &values[i])
+				      : SHOAL_ERR_INVALID;
 }
 
 EXPORT int shoal_get_many(struct shoal_keyspace *k, const struct shoal_slice *keys, size_t n,
@@ -264,6 +301,7 @@ static int put(struct seat *seat, const struct key *key, uint64_t offset, uint64
 	const struct segment *s = &seat->member->segment;
 	uint32_t length = w32_peek(&log_at(s, offset)->length);
 	struct index_target target;
+	uint64_t word = 0;
 	bool done;
 	int r;
 
@@ -271,10 +309,11 @@ static int put(struct seat *seat, const struct key *key, uint64_t offset, uint64
 		r = index_place(seat, key, generation, READING, OTHER, &target);
 		if (r)
 			break;
-		done = index_commit(s, &target, index_word(key, offset, target.own ? target.expected : 0), length, until_ms);
+		word = index_word(key, offset, target.own ? target.expected : 0);
+		done = index_commit(s, &target, word, length, until_ms);
 		rcu_clear(seat, target.announced);
 	} while (!done);
-	index_settle(seat, key, READING, OTHER); /* also beneath a newer one, or an older one could come back after it */
+	index_settle(seat, key, r ? 0 : word, READING, OTHER); /* also beneath a newer one, or an older one could come back after it */
 	return r;
 }
 
@@ -355,7 +394,7 @@ EXPORT int shoal_set_ttl(struct shoal_keyspace *k, const void *data, size_t key_
 		seat = handle_change(k->cache, &r);
 		if (!seat)
 			return r;
-		r = store_key(k, &seat->member->segment, data, key_size, &key)
+		r = store_key(k, data, key_size, &key)
 			    ? set(seat, k, &key, value, size, fresh_ms, stale_ms, &drawn)
 			    : SHOAL_ERR_INVALID;
 	} while (!handle_changed(seat));
@@ -382,7 +421,7 @@ static int change_key(struct shoal_keyspace *k, const void *data, size_t size, t
 		seat = handle_change(k->cache, &r);
 		if (!seat)
 			return r;
-		r = store_key(k, &seat->member->segment, data, size, &key) ? verb(seat, k, &key, &generation) : SHOAL_ERR_INVALID;
+		r = store_key(k, data, size, &key) ? verb(seat, k, &key, &generation) : SHOAL_ERR_INVALID;
 		if (r == SHOAL_OK)
 			before = r;
 	} while (!handle_changed(seat));
@@ -406,7 +445,7 @@ static int reject(struct seat *seat, const struct shoal_keyspace *k, const struc
 	struct index_hit hit = {0};
 	bool there = true, dropped = false;
 
-	index_settle(seat, key, READING, OTHER); /* no older one may show instead */
+	index_settle(seat, key, 0, READING, OTHER); /* no older one may show instead */
 	while (there && !dropped && index_find(seat, key, WANT_NEWEST, READING, OTHER, &hit)) {
 		there = hit.e.entry->generation == *generation;
 		dropped = there && index_drop(&seat->member->segment, &hit); /* unless it has just been moved */
@@ -455,7 +494,7 @@ static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const
 	struct lives lives = expired_lives(s, k, old, &born);
 
 	memcpy(store_value_at(s, offset, key), hit->e.value, hit->e.value_size);
-	store_fill(s, offset, key, old->generation, born, &lives, hit->e.stored, old->schema, old->cost_us);
+	store_fill(s, offset, key, old->generation, born, &lives, hit->e.stored, ENTRY_SCHEMA(old->kind), old->cost_us);
 	return index_commit(s, &target, index_word(key, offset, hit->word), w32_peek(&log_at(s, offset)->length),
 			    store_end(born, &lives));
 }
@@ -495,7 +534,7 @@ static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const
 	if (r) /* dead, or no room for the copy: then it goes */
 		index_remove(seat, key, generation, READING, OTHER);
 	else
-		index_settle(seat, key, READING, OTHER);
+		index_settle(seat, key, 0, READING, OTHER);
 	return r;
 }
 

@@ -350,8 +350,8 @@ static bool copy_entry(struct check *c, uint64_t word, struct log_entry *e)
 	copy = c->copy;
 	memcpy(copy, e->entry, e->length);
 	e->entry = copy;
-	e->key_size = copy->key_size;
-	e->keyspace = copy->keyspace;
+	e->key_size = ENTRY_KEY_SIZE(copy->kind);
+	e->keyspace = ENTRY_KEYSPACE(copy->kind);
 	e->stored = copy->stored;
 	e->value_size = STORED_SIZE(e->stored);
 	e->key = copy->key;
@@ -361,8 +361,8 @@ static bool copy_entry(struct check *c, uint64_t word, struct log_entry *e)
 
 static bool judge_entry(struct check *c, uint64_t i, uint64_t word, const struct log_entry *e)
 {
-	struct key key = {.data = e->key, .size = e->key_size, .keyspace = e->keyspace};
 	struct index_hit hit;
+	struct key key;
 	bool alone;
 
 	if (!e->key_size || e->keyspace >= c->s->geometry.keyspaces || !w64_load(&c->s->keyspaces[e->keyspace].identity))
@@ -373,7 +373,7 @@ static bool judge_entry(struct check *c, uint64_t i, uint64_t word, const struct
 	if (beyond(c, e->entry->generation))
 		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry of generation %" PRIu64 ", which nobody has drawn",
 			     i, word, e->entry->generation);
-	index_hash(c->s, &key);
+	key = index_key(c->s, e->keyspace, e->key, e->key_size);
 	if (!index_locate(c->s, &key, SLOT_BYTES(word), &hit, &alone))
 		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry whose key has no place there", i, word);
 	if (hit.slot != slot_at(c, i))

@@ -13,10 +13,16 @@
 
 #define CLOCK_COARSE_LAG_MS 100
 
+typedef int clock_reader(clockid_t id, struct timespec *t);
+
 struct clock {
 	uint64_t (*now)(void *arg); /* NULL: the system's */
 	void *arg;
+	clock_reader *read;
 };
+
+/* clock_gettime(), or what the kernel has mapped behind it, which takes 3 ns instead of 5 for the coarse clock. */
+clock_reader *clock_find_reader(void);
 
 static inline uint64_t clock_system_ns(clockid_t id)
 {
@@ -42,7 +48,7 @@ static inline uint64_t clock_coarse_ms(const struct clock *c)
 
 	if (unlikely(c->now))
 		return c->now(c->arg) / 1000000;
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	c->read(CLOCK_MONOTONIC_COARSE, &t);
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 

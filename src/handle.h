@@ -31,6 +31,9 @@ struct fallback {
 struct shoal_keyspace {
 	struct shoal *cache;
 	uint32_t id;
+	uint64_t seed;   /* of its keys' hashes; the same in all regions */
+	uint64_t record; /* bytes from the first keyspace's record to this one's */
+	uint64_t kind;   /* of its entries, but for the size of the key */
 	struct shoal_policy policy; /* resolved: no 0 stands for a default any more, SHOAL_NONE is 0 */
 	_Atomic(struct fallback *) fallback;
 	_Atomic(struct refresher_loader *) refresher; /* likewise kept */
@@ -43,8 +46,21 @@ static inline uint64_t handle_keyspace_identity(const struct segment *s, const c
 	return hash_bytes(name, NAME_SIZE, s->geometry.seed ^ version) | 1;
 }
 
+/* What hits compute with, of a keyspace whose id and policy are known. */
+static inline void handle_prepare(struct shoal_keyspace *k, const struct segment *s)
+{
+	k->seed = index_seed(s, k->id);
+	k->record = k->id * sizeof(struct keyspace);
+	k->kind = ENTRY_KIND(k->policy.schema, k->id, 0);
+}
+
+static inline struct keyspace *handle_record(const struct segment *s, const struct shoal_keyspace *k)
+{
+	return (struct keyspace *)((char *)s->keyspaces + k->record);
+}
+
 /* The calling thread's seat, inside a read-side section; NULL: *error, and not inside. */
-static inline struct seat *handle_enter(struct shoal *cache, int *error)
+static ALWAYS_INLINE struct seat *handle_enter(struct shoal *cache, int *error)
 {
 	struct member *m;
 	struct seat *seat;
@@ -135,15 +151,6 @@ static inline void handle_count_hot(struct seat *seat, uint32_t keyspace, enum c
 		handle_count(&seat->member->segment, keyspace, c, 1);
 	else
 		w64_bump(&line->counters[c], 1);
-}
-
-/* A hit, remembered in its index slot while that is short of its cap. */
-static inline void handle_touch(struct seat *seat, uint32_t keyspace, const struct index_hit *hit)
-{
-	struct line *line;
-
-	if (unlikely(index_touch(&seat->member->segment, hit)) && (line = registry_line(seat, keyspace)))
-		w64_bump(&line->touches, 1);
 }
 
 #endif

@@ -1,41 +1,52 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The index: a lock-free hash table of 64-byte buckets with eight 64-bit slots, two candidate buckets per key.
+ * The index: a lock-free hash table of 64-byte buckets with eight 64-bit slots. A key lies in its first bucket, or in its
+ * second one if the first was rather full; both are in one page, so a look-up costs one TLB entry, and mostly one line.
  *
- *   slot   EMPTY(version) --place--> entry --replace--> entry' --remove--> EMPTY(version')
+ *   slot   EMPTY(version) --place--> entry --settle--> entry, settled --replace--> entry', settled --remove--> EMPTY(version')
  *
- * Each arrow is one CAS of one slot. Both candidates of a key lie in one page, so a look-up costs one TLB entry.
+ * Each arrow is one CAS of one slot.
  *
- * I.1  Racing inserts of one key may leave two slots. The higher generation wins for every reader, so every look-up
- *      looks at both buckets, and whoever sees two removes the older.
+ * I.1  Racing inserts of one key may leave two slots. The higher generation wins for every reader, and whoever sees two
+ *      removes the older.
  * I.2  Every removal of a key takes the older generations first: after a kill between two removals the older one can't
  *      come back.
  * I.3  Each EMPTY carries a number that no-one else drew: a CAS that expects an EMPTY fails once anything happened there.
  * I.4  Who compares or replaces an entry announces its extent first and looks at the slot again, and keeps the
  *      announcement past its CAS: the word can't come back by reuse of the same offset.
  * I.5  Both buckets full: the coldest of the 16 makes room.
+ * I.6  A reader that finds the key's one settled slot in the first bucket looks no further. A slot is settled when a look at
+ *      both buckets, begun when the entry was there already, finds no other of the key. Of two inserts at least one sees
+ *      the other, so of two slots at most the earlier is settled, and its reader misses one that was being inserted.
+ *      A reader that finds an entry in the second bucket, not settled, and none in the first, settles it before it is
+ *      returned: else one that is older could be settled in the first bucket, and be found there by the next reader.
  *
  *   operation        may run beside    another process is killed
  *   index_find       everything        no effect
  *   index_commit     everything        the slot is as before, or changed; live bytes may count too many by this entry
- *                                      until its extent is evicted (extents.h, E.5)
+ *                                      until its extent is evicted (extents.h, E.5); not settled: a look-up costs more
  *   index_remove     everything        likewise
  */
 #ifndef SHOAL_INDEX_H
 #define SHOAL_INDEX_H
 
+#include <string.h>
+
+#include "hash.h"
 #include "log.h"
 
 #define SLOT_USED ((uint64_t)1 << 63)
 #define SLOT_TAG_SHIFT 47
 #define SLOT_FREQUENCY_SHIFT 45
 #define SLOT_FREQUENCY ((uint64_t)3 << SLOT_FREQUENCY_SHIFT)
-#define SLOT_OFFSET ((uint64_t)-1 >> 19)
+#define SLOT_SETTLED ((uint64_t)1 << 44) /* I.6 */
+#define SLOT_OFFSET ((uint64_t)-1 >> 20)
 
 #define SLOT_IS_USED(word) ((word) >> 63)
 #define SLOT_BYTES(word) (((word) & SLOT_OFFSET) * 8)
 #define SLOT_FREQUENCY_OF(word) ((unsigned)((word) >> SLOT_FREQUENCY_SHIFT & 3))
-#define SLOT_SAME(a, b) (!(((a) ^ (b)) & ~SLOT_FREQUENCY))
+#define SLOT_BARE(word) ((word) & ~(SLOT_FREQUENCY | SLOT_SETTLED)) /* what is in it: the rest changes with that staying */
+#define SLOT_SAME(a, b) (!SLOT_BARE((a) ^ (b)))
 
 struct key {
 	const void *data;
@@ -54,18 +65,95 @@ struct index_hit {
 
 enum index_want { WANT_NEWEST, WANT_OLDEST };
 
-void index_hash(const struct segment *s, struct key *k);
+/* Of the hash of its keys. */
+static inline uint64_t index_seed(const struct segment *s, uint32_t keyspace)
+{
+	return s->geometry.seed + keyspace;
+}
+
+static inline struct key index_key(const struct segment *s, uint32_t keyspace, const void *key, size_t size)
+{
+	return (struct key){key, (uint32_t)size, keyspace, hash_bytes(key, size, index_seed(s, keyspace))};
+}
+
+/*
+ * Where a key lies follows from its hash:
+ *
+ *   63                          32 31          28 27                   12 11     6 5         0
+ *   +-----------------------------+--------------+-----------------------+--------+-----------+
+ *   |      group (by range)       |   coldest    |          tag          | second |   first   |
+ *   +-----------------------------+--------------+-----------------------+--------+-----------+
+ *
+ * A group is a page of buckets.
+ */
+static inline struct bucket *index_group(const struct segment *s, uint64_t hash)
+{
+	return s->index + ((hash >> 32) * (s->geometry.buckets / INDEX_GROUP) >> 32) * INDEX_GROUP;
+}
+
+static inline struct bucket *index_bucket(const struct segment *s, uint64_t hash)
+{
+	return index_group(s, hash) + hash % INDEX_GROUP;
+}
+
+static inline struct bucket *index_second(const struct segment *s, uint64_t hash)
+{
+	return index_group(s, hash) + (hash ^ (hash >> 6 | 1)) % INDEX_GROUP; /* not the first: one bit differs for sure */
+}
+
+static inline uint32_t index_tag(uint64_t hash)
+{
+	return 1u << 16 | (hash >> 12 & 0xffff); /* with SLOT_USED, shifted down */
+}
+
+/* The slots of a bucket with the key's tag. Relaxed: a match is loaded again after its announcement, and that is what is
+ * decided on. */
+static inline unsigned index_match(const struct bucket *b, uint64_t hash)
+{
+	return w64_match8(b->slots, SLOT_TAG_SHIFT, index_tag(hash));
+}
+
+/* By words, the last ones overlapping: a call of memcmp costs a short key more than the comparison. */
+static inline bool index_same_bytes(const unsigned char *a, const unsigned char *b, size_t n)
+{
+	uint64_t x[4], y[4];
+
+	if (unlikely(n < 8 || n > 32))
+		return !memcmp(a, b, n);
+	memcpy(x, a, 8);
+	memcpy(y, b, 8);
+	memcpy(x + 1, a + n - 8, 8);
+	memcpy(y + 1, b + n - 8, 8);
+	if (n <= 16)
+		return !((x[0] ^ y[0]) | (x[1] ^ y[1]));
+	memcpy(x + 2, a + 8, 8);
+	memcpy(y + 2, b + 8, 8);
+	memcpy(x + 3, a + n - 16, 8);
+	memcpy(y + 3, b + n - 16, 8);
+	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]));
+}
+
+static inline bool index_same_key(const struct log_entry *e, const struct key *k)
+{
+	return e->key_size == k->size && e->keyspace == k->keyspace && index_same_bytes(e->key, k->data, k->size);
+}
+
+/* Does a look-up that has found it have to settle the key first? */
+static inline bool index_is_unsure(const struct segment *s, const struct key *k, const struct index_hit *hit)
+{
+	return unlikely(!(hit->word & SLOT_SETTLED)) && (size_t)(hit->slot - index_bucket(s, k->hash)->slots) >= BUCKET_SLOTS;
+}
 
 /* How many entries the key has (0, mostly 1); the wanted one in *hit, protected by announcement a or b. */
 unsigned index_find(struct seat *seat, const struct key *k, enum index_want want, unsigned a, unsigned b,
                     struct index_hit *hit);
 
 /* Remember a hit, up to three in a row; not in an extent that is still written to (evict.h). True if that was a write. */
-static inline bool index_touch(const struct segment *s, const struct index_hit *hit)
+static inline bool index_touch(const struct segment *s, word64 *slot, uint64_t word)
 {
-	return unlikely((hit->word & SLOT_FREQUENCY) != SLOT_FREQUENCY) &&
-	       EXTENT_STATE(w64_peek(&s->extents[extent_of(s, SLOT_BYTES(hit->word))].word)) != EXTENT_OPEN &&
-	       w64_cas(hit->slot, hit->word, hit->word + ((uint64_t)1 << SLOT_FREQUENCY_SHIFT));
+	return (word & SLOT_FREQUENCY) != SLOT_FREQUENCY &&
+	       EXTENT_STATE(w64_peek(&s->extents[extent_of(s, SLOT_BYTES(word))].word)) != EXTENT_OPEN &&
+	       w64_cas(slot, word, word + ((uint64_t)1 << SLOT_FREQUENCY_SHIFT));
 }
 
 void index_prefetch(const struct segment *s, uint64_t hash);
@@ -98,8 +186,8 @@ bool index_commit(const struct segment *s, const struct index_target *target, ui
 
 /* Remove the key's generations below `below`, oldest first; returns how many. */
 unsigned index_remove(struct seat *seat, const struct key *k, uint64_t below, unsigned a, unsigned b);
-/* Remove all but the newest. */
-void index_settle(struct seat *seat, const struct key *k, unsigned a, unsigned b);
+/* Remove all but the newest, and settle that. `seen`: what the caller has seen or put there before, or 0. */
+void index_settle(struct seat *seat, const struct key *k, uint64_t seen, unsigned a, unsigned b);
 /* Remove what `hit` shows, if it is still there. */
 bool index_drop(const struct segment *s, const struct index_hit *hit);
 

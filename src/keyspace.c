@@ -140,19 +140,20 @@ EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t v
 	if (!k)
 		return SHOAL_ERR_SYSTEM;
 	memcpy(padded, name, strlen(name));
+	k->cache = cache;
+	k->policy = resolve(policy);
 	do {
 		id = begin_change(cache, &c);
 		if (id < 0)
 			break;
 		id = find_or_make(c.s, padded, version, !c.s->read_only);
+		k->id = (uint32_t)id;
+		handle_prepare(k, c.s);
 	} while (!end_change(&c));
 	if (id < 0) {
 		free(k);
 		return (int)id;
 	}
-	k->cache = cache;
-	k->id = (uint32_t)id;
-	k->policy = resolve(policy);
 	k->next = cache->keyspaces;
 	while (!atomic_compare_exchange_weak(&cache->keyspaces, &k->next, k))
 		;

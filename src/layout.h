@@ -18,7 +18,7 @@
 #include "atomic.h"
 #include "counters.h"
 
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 #define LAYOUT_MAGIC 0x314c414f48530a1au /* not text, and a line end that a text-mode copy would change */
 
 #define SIZE_MIN ((uint64_t)1 << 20)
@@ -204,11 +204,13 @@ struct entry {
 	uint32_t stale_for;  /* ms from the end of fresh */
 	uint32_t error_for;  /* ms from the end of stale */
 	uint32_t cost_us;    /* of its load, for early refresh */
-	uint32_t schema;
-	uint16_t keyspace;
-	uint16_t key_size;
+	uint64_t kind;       /* {schema:32 | keyspace:16 | size of the key:16} */
 	unsigned char key[];
 };
+#define ENTRY_KIND(schema, keyspace, key_size) ((uint64_t)(schema) << 32 | (uint64_t)(keyspace) << 16 | (key_size))
+#define ENTRY_SCHEMA(kind) ((uint32_t)((kind) >> 32))
+#define ENTRY_KEYSPACE(kind) ((uint16_t)((kind) >> 16))
+#define ENTRY_KEY_SIZE(kind) ((uint16_t)(kind))
 #define STORED(codec, size) ((uint32_t)(codec) << 29 | (uint32_t)(size))
 #define STORED_SIZE(stored) ((stored) & 0x1fffffffu)
 #define STORED_CODEC(stored) ((stored) >> 29)
@@ -217,13 +219,14 @@ _Static_assert(sizeof(struct entry) == 48, "48 bytes in front of the key");
 /* ---- what -------------------------------------------------------------------------------------------------- */
 
 /*
- * index slot    63  62          47 46  45 44                    0
- *   occupied    +---+-------------+------+----------------------+
- *               | 1 |     tag     | freq | offset / 8           |
- *               +---+-------------+------+----------------------+
+ * index slot    63  62          47 46  45   44   43               0
+ *   occupied    +---+-------------+------+---------+----------------+
+ *               | 1 |     tag     | freq | settled | offset / 8     |
+ *               +---+-------------+------+---------+----------------+
  *   EMPTY       | 0 |  version: a number drawn from header.generation |
  */
 #define BUCKET_SLOTS 8u
+#define INDEX_GROUP 64u /* buckets in a page: both of a key lie in one */
 struct bucket {
 	_Alignas(CACHE_LINE) word64 slots[BUCKET_SLOTS];
 };

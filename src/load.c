@@ -235,7 +235,7 @@ static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offse
 	uint32_t length = w32_peek(&log_at(s, offset)->length);
 	struct index_target target;
 	bool done = false, mine, younger = end_older(l, seat);
-	uint64_t word;
+	uint64_t word = 0;
 
 	while (!done) {
 		if (is_behind_barrier(l, s) || index_place(seat, &l->key, l->generation, READING, OTHER, &target)) {
@@ -250,7 +250,7 @@ static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offse
 		if (!mine || (!done && !flight_unpublish(seat, &l->ticket)))
 			return SHOAL_ERR_SUPERSEDED;
 	}
-	index_settle(seat, &l->key, READING, OTHER);
+	index_settle(seat, &l->key, word, READING, OTHER);
 	if (younger)
 		store_nudge(seat, &l->fk, l->ticket.slot);
 	return flight_end(seat, &l->ticket, FLIGHT_FREE) ? SHOAL_OK : SHOAL_ERR_SUPERSEDED;

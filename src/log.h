@@ -66,8 +66,8 @@ static inline bool log_read_in(const struct segment *s, uint32_t x, uint64_t off
 
 	e->entry = entry;
 	e->length = w32_peek(&entry->length);
-	e->key_size = entry->key_size;
-	e->keyspace = entry->keyspace;
+	e->key_size = ENTRY_KEY_SIZE(entry->kind);
+	e->keyspace = ENTRY_KEYSPACE(entry->kind);
 	e->stored = entry->stored;
 	e->value_size = STORED_SIZE(e->stored);
 	e->key = entry->key;

@@ -101,14 +101,13 @@ static const struct entry *copy_of(const struct resize *r, const struct carried 
 	return log_at(to(r), c->offset);
 }
 
-/* The new region is seen by nobody: its entries stay where they are. */
+/* The new region is seen by nobody: its entries stay where they are, and are settled (index.h, I.6). */
 static void drop_copy(struct resize *r, struct carried *c)
 {
 	const struct entry *e = copy_of(r, c);
-	struct key key = {.data = e->key, .size = e->key_size, .keyspace = e->keyspace};
+	struct key key = index_key(to(r), ENTRY_KEYSPACE(e->kind), e->key, ENTRY_KEY_SIZE(e->kind));
 	struct index_hit hit;
 
-	index_hash(to(r), &key);
 	if (index_find(r->new, &key, WANT_NEWEST, READING, OTHER, &hit)) {
 		if (hit.e.entry->generation == e->generation)
 			index_drop(to(r), &hit);
@@ -154,15 +153,14 @@ static bool copy_entry(struct resize *r, const struct log_entry *e, enum log_kin
 static bool put_copy(struct resize *r, uint64_t offset, uint64_t frequency)
 {
 	struct entry *e = log_at(to(r), offset);
-	struct key key = {.data = e->key, .size = e->key_size, .keyspace = e->keyspace};
+	struct key key = index_key(to(r), ENTRY_KEYSPACE(e->kind), e->key, ENTRY_KEY_SIZE(e->kind));
 	struct index_target target;
 	bool done;
 
 	w64_max(&to(r)->header->generation, e->generation); /* has been drawn */
-	index_hash(to(r), &key);
 	if (index_place(r->new, &key, e->generation, READING, OTHER, &target))
 		return false; /* the older one of two */
-	done = index_commit(to(r), &target, index_word(&key, offset, 0) | frequency, w32_peek(&e->length),
+	done = index_commit(to(r), &target, index_word(&key, offset, SLOT_USED | SLOT_SETTLED | frequency), w32_peek(&e->length),
 	                    log_end(e->born_ms, e->fresh_for, e->stale_for, e->error_for));
 	rcu_clear(r->new, target.announced);
 	return done;
@@ -201,7 +199,7 @@ static void carry_slot(struct resize *r, uint64_t number)
 	bool there = index_at(r->old, number, READING, &hit);
 
 	c->sequence = there ? sequence_at(from(r), hit.word) : 0;
-	c->word = there ? hit.word & ~SLOT_FREQUENCY : 0;
+	c->word = there ? SLOT_BARE(hit.word) : 0;
 	if (!there || !c->offset || !is_same(r, c, hit.e.entry)) {
 		if (c->offset)
 			drop_copy(r, c);
@@ -233,7 +231,7 @@ static void leave_rest(struct resize *r)
 	uint64_t number, slots = index_slots(from(r)), word;
 
 	for (number = 0; number < slots; number++) {
-		word = word_at(from(r), number) & ~SLOT_FREQUENCY;
+		word = SLOT_BARE(word_at(from(r), number));
 		if (r->carried[number].word || !SLOT_IS_USED(word))
 			continue;
 		r->carried[number] = (struct carried){.word = word, .sequence = sequence_at(from(r), word)};
@@ -268,7 +266,7 @@ static uint64_t next_round(struct resize *r)
 
 	for (number = 0; number < slots; number++) {
 		c = &r->carried[number];
-		word = word_at(from(r), number) & ~SLOT_FREQUENCY;
+		word = SLOT_BARE(word_at(from(r), number));
 		if (!SLOT_IS_USED(word) ? !c->word : c->word == word && c->sequence == sequence_at(from(r), word))
 			continue;
 		carry_slot(r, number);

@@ -87,7 +87,7 @@ static void walk_entry(struct walk *w, const struct found *f)
 	dead = w->reason == EVICT_EXPIRED || is_dead(w, &f->e);
 	if (!dead && evict_keeps(s, w->reason, w->kind, SLOT_FREQUENCY_OF(hit.word), w->walks, &to, &left)) {
 		if (!alone)
-			index_settle(w->seat, &f->key, READING, OTHER); /* if this is the older one, it doesn't move */
+			index_settle(w->seat, &f->key, 0, READING, OTHER); /* if this is the older one, it doesn't move */
 		if (move_entry(w, &f->e, &hit, to, left))
 			return;
 	}
@@ -108,8 +108,7 @@ static void forget_rest(struct walk *w, uint32_t x)
 		if (!SLOT_IS_USED(word) || !log_holds(s, SLOT_BYTES(word)) || extent_of(s, SLOT_BYTES(word)) != x)
 			continue;
 		if (log_read_in(s, x, SLOT_BYTES(word), &f.e) && f.e.key_size) {
-			f.key = (struct key){.data = f.e.key, .size = f.e.key_size, .keyspace = f.e.keyspace};
-			index_hash(s, &f.key);
+			f.key = index_key(s, f.e.keyspace, f.e.key, f.e.key_size);
 			drop_entry(w, &f, &hit, false, true);
 		}
 		while (SLOT_SAME(hit.word, word) && !index_forget(s, &hit))
@@ -130,8 +129,7 @@ static void walk_extent(struct walk *w, uint32_t x)
 
 			if (!log_read_in(s, x, f->offset, &f->e) || !f->e.key_size)
 				continue;
-			f->key = (struct key){.data = f->e.key, .size = f->e.key_size, .keyspace = f->e.keyspace};
-			index_hash(s, &f->key);
+			f->key = index_key(s, f->e.keyspace, f->e.key, f->e.key_size);
 			index_prefetch(s, f->key.hash);
 			ghost_prefetch(s, f->key.hash);
 			n++;

@@ -39,7 +39,6 @@
 #define EXTENT_MAX ((uint64_t)1 << 20)
 #define EXTENT_LIMIT ((uint64_t)1 << 29) /* keeps segment.h's division exact: lines < 2^41 times lines of an extent < 2^23 */
 #define HUGE_PAGE ((uint64_t)2 << 20)
-#define INDEX_GROUP 64u /* buckets in a page; index.c keeps both candidates of a key in one group */
 
 /* ---- names ------------------------------------------------------------------------------------------------- */
 
@@ -247,12 +246,13 @@ static int map_areas(int fd, const struct geometry *g, bool read_only, struct se
 		.ghosts = (struct ghosts *)(base + g->ghosts_at),
 		.index = (struct bucket *)(base + g->index_at),
 		.log = base + g->log_at,
-		.per_extent = UINT64_MAX / (g->extent_size / CACHE_LINE) + 1,
 		.fence = g->flags & SEGMENT_FENCE,
 		.read_only = read_only,
 		.fd = fd,
 		.file = file,
+		.clock.read = clock_find_reader(),
 	};
+	segment_prepare(s);
 	if (read_only)
 		return SHOAL_OK;
 	s->alive = mapping_map(fd, g->offset + g->alive_at, g->processes_at - g->alive_at, true);
@@ -538,7 +538,7 @@ int segment_open(const char *name, const struct shoal_config *config, struct seg
 	if (!r && !s->base)
 		r = SHOAL_ERR_SYSTEM;
 	if (!r)
-		s->clock = (struct clock){.now = c->clock, .arg = c->clock_arg};
+		s->clock = (struct clock){c->clock, c->clock_arg, s->clock.read};
 	return r;
 }
 

@@ -26,6 +26,7 @@ struct segment {
 	struct ghosts *ghosts;
 	struct bucket *index;
 	char *log;
+	uint64_t quick_size;      /* where entries can begin that hit.h may read: 0 if they have checksums */
 	uint64_t per_extent;      /* 2^64 / lines of an extent, rounded up: division by multiplication */
 	bool fence;               /* readers fence; see rcu.h */
 	bool read_only;
@@ -33,6 +34,16 @@ struct segment {
 	struct file_id file;
 	struct clock clock;
 };
+
+/* What hits compute with, from the geometry. */
+static inline void segment_prepare(struct segment *s)
+{
+	const struct geometry *g = &s->geometry;
+	uint64_t log_size = (uint64_t)g->extents * g->extent_size;
+
+	s->per_extent = UINT64_MAX / (g->extent_size / CACHE_LINE) + 1;
+	s->quick_size = g->flags & SHOAL_CHECKSUM ? 0 : log_size - sizeof(struct entry);
+}
 
 int segment_open(const char *name, const struct shoal_config *config, struct segment *segment);
 int segment_unlink(const char *name);

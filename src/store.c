@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hash.h"
 #include "store.h"
 
 /* ---- age --------------------------------------------------------------------------------------------------- */
@@ -113,12 +112,11 @@ struct lives store_lives(const struct shoal_keyspace *k, uint32_t fresh_ms, uint
 
 /* ---- look-up ----------------------------------------------------------------------------------------------- */
 
-bool store_key(const struct shoal_keyspace *k, const struct segment *s, const void *data, size_t size, struct key *key)
+bool store_key(const struct shoal_keyspace *k, const void *data, size_t size, struct key *key)
 {
-	if (unlikely(!data || size < 1 || size > KEY_MAX))
+	if (unlikely(!store_is_key(data, size)))
 		return false;
-	*key = (struct key){.data = data, .size = (uint32_t)size, .keyspace = k->id};
-	index_hash(s, key);
+	*key = (struct key){data, (uint32_t)size, k->id, store_hash(k, data, size)};
 	return true;
 }
 
@@ -173,11 +171,12 @@ static bool is_whole(const struct log_entry *e)
 void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const struct index_hit *hit)
 {
 	handle_count(&seat->member->segment, k->id, COUNTER_corrupt, 1);
-	index_settle(seat, key, OTHER, WALKING);
+	index_settle(seat, key, 0, OTHER, WALKING);
 	index_drop(&seat->member->segment, hit);
 }
 
-/* The newest entry, announced in `a`. Two of them: without the older one, it is announced where it is wanted. */
+/* The newest entry, announced in `a`. Two of them: without the older one, it is announced where it is wanted. Likewise one
+ * that has to be settled (I.6). */
 static bool find_newest(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, unsigned a,
                         struct index_hit *hit)
 {
@@ -187,10 +186,10 @@ static bool find_newest(struct seat *seat, const struct shoal_keyspace *k, const
 		count = index_find(seat, key, WANT_NEWEST, a, OTHER, hit);
 		if (unlikely(hit->bad))
 			handle_count(&seat->member->segment, k->id, COUNTER_corrupt, hit->bad);
-		if (likely(!count || hit->announced == a))
+		if (likely(!count || (hit->announced == a && !index_is_unsure(&seat->member->segment, key, hit))))
 			return count;
-		rcu_clear(seat, OTHER);
-		index_settle(seat, key, READING, OTHER);
+		rcu_clear(seat, hit->announced);
+		index_settle(seat, key, 0, READING, OTHER);
 	}
 }
 
@@ -212,7 +211,7 @@ static enum age judge(struct seat *seat, const struct shoal_keyspace *k, const s
 			return AGE_DEAD;
 		}
 	}
-	if (unlikely(age != AGE_DEAD && hit->e.entry->schema != k->policy.schema)) {
+	if (unlikely(age != AGE_DEAD && ENTRY_SCHEMA(hit->e.entry->kind) != k->policy.schema)) {
 		handle_count(s, k->id, COUNTER_schema_mismatches, 1);
 		return AGE_DEAD;
 	}
@@ -235,6 +234,14 @@ enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const str
 	if (unlikely(age == AGE_DEAD))
 		rcu_clear(seat, a);
 	return age;
+}
+
+void store_touch(struct seat *seat, uint32_t keyspace, word64 *slot, uint64_t word)
+{
+	struct line *line;
+
+	if (index_touch(&seat->member->segment, slot, word) && (line = registry_line(seat, keyspace)))
+		w64_bump(&line->touches, 1);
 }
 
 size_t store_plain_size(const struct log_entry *e)
@@ -264,32 +271,16 @@ static bool hold_copy(struct shoal_value *value, const struct log_entry *e)
 	return true;
 }
 
-/*
- * Pinned extents can't be evicted, so pins may hold a quarter of the extents, about. The count is kept in the segment as
- * {when:40 | threads:16 | many:8}. It is made anew now and then, and more often where the pins of all threads together
- * could be too many: once per millisecond, and in a thread that pins value after value.
- */
-#define COUNT_AGAIN_MS 64u
-
-static bool many_are_pinned(struct seat *seat, uint32_t own, uint64_t now_ms)
+/* Made anew now and then, and more often where the pins of all threads together could be too many: once per millisecond,
+ * and in a thread that pins value after value. */
+bool store_count_pins(struct seat *seat, uint64_t now_ms)
 {
 	const struct segment *s = &seat->member->segment;
-	uint32_t most = s->geometry.extents / 4, threads;
-	uint64_t word = w64_peek(&s->header->pins), old = (now_ms - (word >> 24)) & 0xffffffffffu;
-	bool close = (uint64_t)(own + 1) * (word >> 8 & 0xffff) >= most;
+	uint32_t threads;
+	uint64_t word = rcu_pinned(s, &threads) >= s->geometry.extents / 4;
 
-	if (likely(word && old < COUNT_AGAIN_MS && !(close && (old || (own >= 4 && !(own & (own - 1)))))))
-		return word & 1;
-	word = rcu_pinned(s, &threads) >= most;
 	w64_poke(&s->header->pins, now_ms << 24 | (uint64_t)threads << 8 | word);
 	return word;
-}
-
-unsigned store_pin(struct seat *seat, uint64_t now_ms)
-{
-	unsigned pin = rcu_free_pin(seat);
-
-	return pin && unlikely(many_are_pinned(seat, pin - PINS, now_ms)) ? 0 : pin;
 }
 
 enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value)
@@ -303,7 +294,7 @@ enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const stru
 
 	if (age == AGE_DEAD)
 		return age;
-	handle_touch(seat, k->id, &hit);
+	store_touch(seat, k->id, hit.slot, hit.word);
 	value->size = store_plain_size(&hit.e);
 	value->generation = hit.e.entry->generation;
 	value->age_ms = now > hit.e.entry->born_ms ? now - hit.e.entry->born_ms : 0;
@@ -384,9 +375,7 @@ void store_fill(const struct segment *s, uint64_t offset, const struct key *key,
 	e->stale_for = lives->stale;
 	e->error_for = lives->error;
 	e->cost_us = (uint32_t)min_u64(cost_us, UINT32_MAX);
-	e->schema = schema;
-	e->keyspace = (uint16_t)key->keyspace;
-	e->key_size = (uint16_t)key->size;
+	e->kind = ENTRY_KIND(schema, key->keyspace, key->size);
 	memcpy(e->key, key->data, key->size);
 	if (s->geometry.flags & SHOAL_CHECKSUM && log_read(s, offset, &whole))
 		*log_checksum_at(&whole) = log_checksum(&whole);

@@ -54,14 +54,52 @@ enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const stru
 /* XFetch: is this reader the one that refreshes a value before it is stale? */
 bool store_is_early(struct seat *seat, const struct shoal_keyspace *k, const struct shoal_value *value);
 
-bool store_key(const struct shoal_keyspace *k, const struct segment *s, const void *data, size_t size, struct key *key);
+static inline bool store_is_key(const void *data, size_t size)
+{
+	return likely(data && size - 1 < KEY_MAX);
+}
+
+static inline uint64_t store_hash(const struct shoal_keyspace *k, const void *key, size_t size)
+{
+	return hash_bytes(key, size, k->seed);
+}
+
+bool store_key(const struct shoal_keyspace *k, const void *data, size_t size, struct key *key);
 /* The key's spelling in the keyspace that `k` falls back on, in *buffer, to be freed; false: none. */
 bool store_old_key(const struct shoal_keyspace *k, const void *key, size_t key_size, const struct fallback **fallback,
                    void **buffer, size_t *size);
 struct flight_key store_flight_key(const struct segment *s, const struct key *key);
 
-/* A pin for a value or a reservation; 0: out of them, or so many extents are pinned that new values are copied. */
-unsigned store_pin(struct seat *seat, uint64_t now_ms);
+/* A hit, remembered in its index slot while that is short of its cap. */
+void store_touch(struct seat *seat, uint32_t keyspace, word64 *slot, uint64_t word);
+
+/*
+ * Pinned extents can't be evicted, so pins may hold a quarter of the extents, about. The count is kept in the segment as
+ * {when:40 | threads:16 | many:8}.
+ */
+#define PINS_COUNT_AGAIN_MS 64u
+
+bool store_count_pins(struct seat *seat, uint64_t now_ms);
+
+/* Are so many extents pinned that new values are copied? `own`: how many pins the thread has. */
+static inline bool store_many_are_pinned(struct seat *seat, uint32_t own, uint64_t now_ms)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t word = w64_peek(&s->header->pins), old = (now_ms - (word >> 24)) & 0xffffffffffu;
+	bool close = (uint64_t)(own + 1) * (word >> 8 & 0xffff) >= s->geometry.extents / 4;
+
+	if (likely(word && old < PINS_COUNT_AGAIN_MS && !(close && (old || (own >= 4 && !(own & (own - 1)))))))
+		return word & 1;
+	return store_count_pins(seat, now_ms);
+}
+
+/* A pin for a value or a reservation; 0: out of them, or too many. */
+static inline unsigned store_pin(struct seat *seat, uint64_t now_ms)
+{
+	unsigned pin = rcu_free_pin(seat);
+
+	return pin && unlikely(store_many_are_pinned(seat, pin - PINS, now_ms)) ? 0 : pin;
+}
 
 /* ---- values in hand ---------------------------------------------------------------------------------------- */
 

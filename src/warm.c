@@ -185,7 +185,7 @@ static int look(const struct warming *w, const struct shoal_slice *slice, bool *
 	seat = handle_enter(w->k->cache, &r);
 	if (!seat)
 		return r;
-	if (store_key(w->k, &seat->member->segment, slice->data, slice->size, &key)) {
+	if (store_key(w->k, slice->data, slice->size, &key)) {
 		*fresh = store_find(seat, w->k, &key, READING, &hit) == AGE_FRESH;
 		rcu_clear(seat, READING);
 	} else {

@@ -19,7 +19,7 @@ FLOORS = '''
 3 when         rcu
 4 where        ghost | extents | log | evict
 5 what         index flight permit
-6 coordinator  move refresher | recover | handle room | store | load | begin | fetch | cache keyspace stats check warm resize
+6 coordinator  move refresher | recover | handle room | store | hit | load | begin | fetch | cache keyspace stats check warm resize
 '''
 PROGRAMS = ['src/cli', 'src/nginx', 'bench', 'tests/abi', 'tests/examples']
 

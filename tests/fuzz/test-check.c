@@ -145,7 +145,7 @@ static void faults_are_named(void **state)
 	assert_says("points to an entry whose checksum is wrong");
 	*(unsigned char *)(uintptr_t)e.value ^= 1;
 	assert_says("points to an entry whose checksum is wrong");
-	entry->key_size ^= 0x8000;
+	entry->kind ^= 0x8000;
 	assert_says("points to no entry");
 	set_state(x, EXTENT_FREE);
 	assert_says("which is in state 0");

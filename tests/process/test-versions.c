@@ -847,7 +847,7 @@ static struct shoal_keyspace *packing(struct place *p, unsigned flags)
 }
 
 /* The entry of a key as it lies there. */
-static struct log_entry entry_of(struct shoal_keyspace *k, const char *name)
+static NOINLINE struct log_entry entry_of(struct shoal_keyspace *k, const char *name)
 {
 	struct log_entry e = {0};
 	struct index_hit hit;
@@ -855,8 +855,7 @@ static struct log_entry entry_of(struct shoal_keyspace *k, const char *name)
 	struct seat *seat = handle_enter(k->cache, &(int){0});
 
 	assert_non_null(seat);
-	key = (struct key){.data = name, .size = (uint32_t)strlen(name), .keyspace = k->id};
-	index_hash(&seat->member->segment, &key);
+	key = index_key(&seat->member->segment, k->id, name, strlen(name));
 	if (index_find(seat, &key, WANT_NEWEST, READING, OTHER, &hit)) {
 		e = hit.e;
 		w64_store(&seat->reader->words[hit.announced], 0);

@@ -146,13 +146,19 @@ static int frequency_of(const struct shoal_entry *entry, void *arg)
 static void a_look_makes_nothing_hot(void **state)
 {
 	struct job j = {.p = *state, .n = 3};
-	unsigned sum = 0;
+	static const char much[2000];
+	unsigned sum = 0, i;
 
 	warm(&j, &unbounded);
+	for (i = 0; i < 100; i++) /* hits don't count where is still written to */
+		assert_int_equal(shoal_set(j.p->k, &i, sizeof(i), much, sizeof(much)), SHOAL_OK);
 	j.next = 0;
 	assert_int_equal(warm(&j, &unbounded).fresh, 3);
 	assert_int_equal(shoal_scan(j.p->cache, NULL, frequency_of, &sum), SHOAL_OK);
 	assert_int_equal(sum, 0);
+	assert_gives(j.p->k, "k0", "k0");
+	assert_int_equal(shoal_scan(j.p->cache, NULL, frequency_of, &sum), SHOAL_OK);
+	assert_int_equal(sum, 1);
 }
 
 static void what_others_load_is_skipped(void **state)

@@ -37,7 +37,7 @@ static inline struct key make_key(const struct inside *in, const char *text)
 {
 	struct key key;
 
-	assert_true(store_key(in->p.k, in->s, text, strlen(text), &key));
+	assert_true(store_key(in->p.k, text, strlen(text), &key));
 	return key;
 }
 

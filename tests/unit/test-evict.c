@@ -278,7 +278,7 @@ static struct extent *extent_with(const struct inside *in, uint32_t key, unsigne
 	struct index_hit hit;
 	struct key k;
 
-	assert_true(store_key(in->p.k, in->s, &key, sizeof(key), &k));
+	assert_true(store_key(in->p.k, &key, sizeof(key), &k));
 	if (index_find(in->seat, &k, WANT_NEWEST, READING, OTHER, &hit) != 1)
 		return NULL;
 	rcu_clear(in->seat, hit.announced);
@@ -380,7 +380,7 @@ static void an_older_duplicate_goes(void **state)
 	set_key(in, key);
 	seal_over(in, key, &next);
 	hit(in, key, 3);
-	assert_true(store_key(in->p.k, in->s, &key, sizeof(key), &k));
+	assert_true(store_key(in->p.k, &key, sizeof(key), &k));
 	generation = make_duplicate(in, &k, key);
 	for (i = 0; i < 20000; i++) {
 		set_key(in, next++);

@@ -341,7 +341,7 @@ static void no_bytes_lead_outside(void **state)
 
 		w32_store(&entry->length, (uint32_t)draw(&seed) >> draw(&seed) % 30);
 		entry->stored = (uint32_t)draw(&seed) >> draw(&seed) % 30;
-		entry->key_size = (uint16_t)(draw(&seed) >> draw(&seed) % 16);
+		entry->kind = ENTRY_KIND(0, 0, (uint16_t)(draw(&seed) >> draw(&seed) % 16));
 		for (offset = at - 64; offset <= at + 64; offset += 8) {
 			if (!log_read(in->s, offset, &e))
 				continue;

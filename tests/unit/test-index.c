@@ -149,7 +149,7 @@ static void the_newer_of_two_wins(void **state)
 		assert_int_equal(find(in, "a", WANT_OLDEST, &generation), 2);
 		assert_int_equal(generation, 10);
 		if (newer_first)
-			index_settle(in->seat, &key, READING, OTHER);
+			index_settle(in->seat, &key, 0, READING, OTHER);
 		else
 			assert_gives(in->p.k, "a", "new"); /* a reader that sees two removes the older */
 		assert_int_equal(find(in, "a", WANT_OLDEST, &generation), 1);
@@ -349,6 +349,69 @@ static void a_slot_is_shown(void **state)
 	assert_false(index_at(in->seat, number, PINS, &hit));
 }
 
+/* I.6 */
+static void who_changes_or_reads_settles(void **state)
+{
+	struct inside *in = *state;
+	struct key key = make_key(in, "a");
+	struct index_target target = {0};
+	uint64_t offset;
+
+	assert_set(in->p.k, "a", "set");
+	assert_true(w64_load(slot_of(in, "a")) & SLOT_SETTLED);
+	assert_set(in->p.k, "a", "replaced");
+	assert_true(w64_load(slot_of(in, "a")) & SLOT_SETTLED);
+	assert_int_equal(shoal_delete(in->p.k, "a", 1), SHOAL_OK);
+
+	offset = write_entry(in, &key, segment_draw(in->s), "second");
+	target.slot = &index_second(in->s, key.hash)->slots[3];
+	target.expected = w64_load(target.slot);
+	assert_true(commit(in, &target, &key, offset));
+	assert_false(w64_load(slot_of(in, "a")) & SLOT_SETTLED);
+	assert_gives(in->p.k, "a", "second");
+	assert_true(w64_load(slot_of(in, "a")) & SLOT_SETTLED);
+}
+
+/* Keys of one first bucket, more than it has slots: all are there. */
+static void a_full_bucket_has_a_second(void **state)
+{
+	enum { MANY = 2 * BUCKET_SLOTS };
+	struct inside *in = *state;
+	const struct bucket *first = NULL;
+	char names[MANY][8];
+	struct shoal_slice keys[MANY];
+	struct shoal_value values[MANY];
+	int outcomes[MANY];
+	unsigned n = 0, i, second = 0;
+	struct key key;
+
+	for (i = 0; n < MANY; i++) {
+		snprintf(names[n], sizeof(names[n]), "%u", i);
+		key = make_key(in, names[n]);
+		if (!first)
+			first = index_bucket(in->s, key.hash);
+		if (first != index_bucket(in->s, key.hash))
+			continue;
+		assert_set(in->p.k, names[n], names[n]);
+		keys[n] = (struct shoal_slice){names[n], strlen(names[n])};
+		n++;
+	}
+	for (i = 0; i < MANY; i++) {
+		assert_gives(in->p.k, names[i], names[i]);
+		second += (size_t)(slot_of(in, names[i]) - first->slots) >= BUCKET_SLOTS;
+	}
+	assert_true(second >= MANY - BUCKET_SLOTS);
+	assert_int_equal(shoal_get_many(in->p.k, keys, MANY, values, outcomes), SHOAL_OK);
+	for (i = 0; i < MANY; i++) {
+		assert_int_equal(outcomes[i], SHOAL_OK);
+		shoal_release(&values[i]);
+	}
+	for (i = 0; i < MANY; i++) {
+		assert_int_equal(shoal_delete(in->p.k, names[i], strlen(names[i])), SHOAL_OK);
+		assert_int_equal(find(in, names[i], WANT_NEWEST, &(uint64_t){0}), 0);
+	}
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -363,6 +426,8 @@ int main(void)
 		CASE(a_bad_slot_is_met_once),
 		CASE(a_stranger_with_the_same_tag),
 		CASE(a_slot_is_shown),
+		CASE(who_changes_or_reads_settles),
+		CASE(a_full_bucket_has_a_second),
 	};
 
 	return cmocka_run_group_tests_name("index", tests, NULL, NULL);

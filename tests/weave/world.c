@@ -368,7 +368,8 @@ static void lay_out(const struct weave_config *c, size_t *at)
 	g->size = *at;
 	world.facts = take(at, FACTS * sizeof(word64));
 	s->fence = c->fence;
-	s->per_extent = UINT64_MAX / (g->extent_size / CACHE_LINE) + 1;
+	s->clock.read = clock_gettime;
+	segment_prepare(s);
 	s->header->geometry = *g;
 }
 
@@ -388,6 +389,7 @@ static void furnish(struct party *p, const struct weave_config *c)
 		.wait_ms = 5000,
 		.lease_ms = c->lease_ms ? c->lease_ms : 30000,
 	};
+	handle_prepare(&p->k, &world.s);
 }
 
 static void join(unsigned who)
@@ -470,7 +472,7 @@ struct key weave_key(const char *text)
 {
 	struct key key;
 
-	store_key(weave_keyspace(), &world.s, text, strlen(text), &key);
+	store_key(weave_keyspace(), text, strlen(text), &key);
 	return key;
 }
 
@@ -570,21 +572,31 @@ uint64_t weave_newest(const char *text)
 	return newest;
 }
 
-void weave_duplicate(const char *text, uint32_t value)
+uint64_t weave_write(const char *text, uint32_t value)
 {
 	struct key k = weave_key(text);
 	struct seat *seat = weave_seat();
 	const struct segment *s = &world.s;
 	uint64_t bytes[2] = {bytes_of(value), bytes_of(value)}, offset;
 	struct lives lives = {60000, 0, 0};
-	struct index_target target = {0};
 	bool opened = false;
-	uint32_t i;
 
 	if (log_append(seat, WRITING, LOG_PROBATION, (uint32_t)log_length(s, k.size, 16), &offset, &opened))
-		weave_fail("no room for a duplicate");
+		weave_fail("no room for an entry");
 	memcpy(store_value_at(s, offset, &k), bytes, 16);
 	store_fill(s, offset, &k, segment_draw(s), weave_now_ns() / 1000000, &lives, STORED(CODEC_NONE, 16), 0, 0);
+	rcu_clear(seat, WRITING);
+	return offset;
+}
+
+void weave_duplicate(const char *text, uint32_t value)
+{
+	struct key k = weave_key(text);
+	const struct segment *s = &world.s;
+	uint64_t offset = weave_write(text, value);
+	struct index_target target = {0};
+	uint32_t i;
+
 	for (i = 0; i < index_slots(s) && !target.slot; i++) {
 		struct bucket *b = &s->index[i / BUCKET_SLOTS];
 		struct log_entry e;
@@ -597,7 +609,6 @@ void weave_duplicate(const char *text, uint32_t value)
 	}
 	if (!target.slot || !index_commit(s, &target, index_word(&k, offset, 0), (uint32_t)log_length(s, k.size, 16), UINT64_MAX))
 		weave_fail("no slot for a duplicate");
-	rcu_clear(seat, WRITING);
 }
 
 void weave_hit(const char *text)
@@ -606,7 +617,7 @@ void weave_hit(const char *text)
 	struct seat *seat = weave_seat();
 	struct index_hit hit = {0};
 
-	if (!index_find(seat, &k, WANT_NEWEST, READING, OTHER, &hit) || !index_touch(&world.s, &hit))
+	if (!index_find(seat, &k, WANT_NEWEST, READING, OTHER, &hit) || !index_touch(&world.s, hit.slot, hit.word))
 		weave_fail("%s cannot be hit", text);
 	rcu_clear(seat, READING);
 }

@@ -28,6 +28,8 @@ int weave_publish(struct shoal_load *load, uint32_t value);
 unsigned weave_count(const char *key);
 /* The newest generation of the key that was ever written and not overwritten since, shown or not. */
 uint64_t weave_newest(const char *key);
+/* An entry in the log that no slot points to; its offset. */
+uint64_t weave_write(const char *key, uint32_t value);
 /* A second, older or newer, entry of a key that is there: what racing inserts may leave. */
 void weave_duplicate(const char *key, uint32_t value);
 /* Count a hit, so that a walk keeps the entry. */

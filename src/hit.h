@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The usual hit, in one piece, for the verbs that read: one slot of the first bucket has the key's tag, and it is
+ * settled and shows the key's entry, plain, of the reader's schema, fresh beyond doubt, in a segment without checksums. What is not usual in any way
+ * is left to store_find(), which begins anew. It does what that does, in the same order: announce, look at the slot again,
+ * read.
+ *
+ * A hit of shoal_read() is 320 instructions for a key of 20 bytes and a value of 100: 54 for the hash, 40 for the clock, 25
+ * for the copy. It was 640 with everything called in turn and both buckets read.
+ */
+#ifndef SHOAL_HIT_H
+#define SHOAL_HIT_H
+
+#include "store.h"
+
+struct hit {
+	const struct entry *entry;
+	const unsigned char *value;
+	size_t size;
+	uint64_t fresh_until_ms;
+};
+
+/* True: *hit is announced in `a`, and counted. False: neither. */
+static ALWAYS_INLINE bool hit_find(struct seat *seat, const struct segment *s, const struct shoal_keyspace *k,
+                                   const void *key, size_t key_size, uint64_t hash, unsigned a, uint64_t now_ms,
+                                   struct hit *hit)
+{
+	struct bucket *bucket = index_bucket(s, hash);
+	unsigned found = index_match(bucket, hash);
+	const struct entry *e;
+	uint64_t word, at, value_at;
+	word64 *slot;
+
+	if (unlikely(!found || found & (found - 1)))
+		return false;
+	slot = &bucket->slots[__builtin_ctz(found)];
+	word = w64_peek(slot);
+	at = SLOT_BYTES(word) - s->geometry.log_at;
+	if (unlikely(word >> SLOT_TAG_SHIFT != index_tag(hash) || !(word & SLOT_SETTLED) || at >= s->quick_size))
+		return false;
+	rcu_announce(seat, a, extent_of(s, SLOT_BYTES(word)));
+	if (unlikely(!SLOT_SAME(w64_load(slot), word)))
+		goto unusual;
+	e = (const struct entry *)(s->log + at);
+	value_at = align_up(key_size, 8);
+	hit->size = e->stored;
+	if (unlikely(STORED_CODEC(hit->size) || at + value_at + hit->size > s->quick_size ||
+	             e->kind != (k->kind | key_size) || !index_same_bytes(e->key, key, key_size)))
+		goto unusual;
+	hit->fresh_until_ms = e->born_ms + e->fresh_for;
+	if (unlikely(hit->fresh_until_ms <= now_ms + CLOCK_COARSE_LAG_MS || !e->fresh_for ||
+	             e->generation <= w64_load(&handle_record(s, k)->barrier)))
+		goto unusual;
+	if (unlikely((word & SLOT_FREQUENCY) != SLOT_FREQUENCY))
+		store_touch(seat, k->id, slot, word);
+	handle_count_hot(seat, k->id, COUNTER_hits_fresh);
+	hit->entry = e;
+	hit->value = e->key + value_at;
+	return true;
+unusual:
+	rcu_clear(seat, a);
+	return false;
+}
+
+/* Into a value, which is zeroed; the announcement stays as its pin. */
+static inline void hit_hold(struct seat *seat, const struct hit *hit, unsigned pin, uint64_t now_ms,
+                            struct shoal_value *value)
+{
+	struct hold *hold = store_hold(value);
+	const struct entry *e = hit->entry;
+
+	value->data = hit->value;
+	value->size = hit->size;
+	value->generation = e->generation;
+	value->age_ms = now_ms > e->born_ms ? now_ms - e->born_ms : 0;
+	value->freshness = SHOAL_FRESH;
+	value->source = SHOAL_HIT;
+	hold->cost_us = e->cost_us;
+	hold->fresh_until_ms = likely(e->fresh_for != SHOAL_FOREVER) ? hit->fresh_until_ms : UINT64_MAX;
+	hold->seat = seat;
+	hold->epoch = seat->epoch;
+	hold->pin = pin;
+}
+
+#endif
