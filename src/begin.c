@@ -23,7 +23,7 @@ static void lead(struct shoal_load *l)
 	}
 	l->generation = segment_draw(load_segment(l)); /* P.1 */
 	flight_drew(l->seat, &l->ticket, l->generation);
-	store_get(l->seat, l->k, &l->key, &l->previous);
+	hit_get(l->seat, l->k, &l->key, &l->previous);
 }
 
 /* A load inside a loader runs while that one waits for it: the outer permit is enough, or the two would wait for each
@@ -152,7 +152,7 @@ static int claimed(struct attempt *a, bool takeover, struct shoal_load **load)
 	uint64_t seen = a->age == AGE_FRESH ? a->value->generation : 0;
 
 	shoal_release(a->value);
-	a->age = store_get(a->seat, a->k, &a->key, a->value);
+	a->age = hit_get(a->seat, a->k, &a->key, a->value);
 	if (a->age != AGE_FRESH || a->value->generation == seen)
 		return become_leader(a, true, takeover, load);
 	flight_end(a->seat, &a->ticket, FLIGHT_FREE);
@@ -201,10 +201,12 @@ static int begin(struct attempt *a, struct shoal_load **load)
 	enum flight_outcome outcome;
 	int error = 0;
 
-	a->age = store_get(a->seat, a->k, &a->key, a->value);
+	a->age = hit_get(a->seat, a->k, &a->key, a->value);
 	if (likely(a->age == AGE_FRESH && !store_is_early(a->seat, a->k, a->value)))
 		return serve_fresh(a);
 	a->fk = store_flight_key(s, &a->key);
+	if (a->age <= AGE_STALE && flight_is_led(a->seat, &a->fk, clock_coarse_ms(&s->clock)))
+		return a->age == AGE_FRESH ? serve_fresh(a) : serve_stale(a->seat, a->k, a->value, 0);
 	outcome = flight_claim(a->seat, &a->fk, load_now_ms(s), a->k->policy.lease_ms, &a->ticket, &error);
 	if (a->age == AGE_FRESH && outcome != OUTCOME_LEAD && outcome != OUTCOME_TAKEOVER)
 		return serve_fresh(a);
@@ -245,7 +247,7 @@ static bool find_old(struct shoal_load *l, const struct fallback *f, const void 
 		rcu_clear(seat, READING);
 		l->inherited = (struct lives){store_life(now, b->fresh), store_life(max_u64(now, b->fresh), b->stale),
 					      store_life(max_u64(now, b->stale), b->error)};
-		found = store_get(seat, f->old, &k, old) <= AGE_STALE && old->generation == generation;
+		found = hit_get(seat, f->old, &k, old) <= AGE_STALE && old->generation == generation;
 	}
 	rcu_clear(seat, READING);
 	handle_leave();
@@ -376,7 +378,7 @@ static int now_leading(struct shoal_load *l, struct seat *seat, struct shoal_val
 	l->ticket = *t;
 	l->coalesced = outcome == OUTCOME_LEAD || outcome == OUTCOME_TAKEOVER;
 	l->takeover = outcome == OUTCOME_TAKEOVER;
-	if (l->coalesced && store_get(seat, l->k, &l->key, value) == AGE_FRESH)
+	if (l->coalesced && hit_get(seat, l->k, &l->key, value) == AGE_FRESH)
 		return got_instead(l, value);
 	shoal_release(value);
 	if (!may_load(l, seat))
@@ -391,7 +393,7 @@ static int look_at_queue(struct shoal_load *l, struct seat *seat, struct shoal_v
 {
 	enum permit_outcome outcome;
 
-	if (store_get(seat, l->k, &l->key, value) == AGE_FRESH)
+	if (hit_get(seat, l->k, &l->key, value) == AGE_FRESH)
 		return got_instead(l, value);
 	shoal_release(value);
 	if (l->coalesced && !flight_renew(l->seat, &l->ticket, load_now_ms(&seat->member->segment), l->k->policy.lease_ms)) {
@@ -435,7 +437,7 @@ static int look(struct shoal_load *l, struct seat *seat, struct shoal_value *val
 	if (l->queued)
 		return look_at_queue(l, seat, value);
 	load_take_seat(l, seat);
-	age = store_get(seat, l->k, &l->key, value);
+	age = hit_get(seat, l->k, &l->key, value);
 	if (age <= AGE_STALE)
 		return got_value(l, value);
 	if (!l->joined || !flight_error(s, &l->ticket, &error))

@@ -112,11 +112,11 @@ static int count_lookup(struct seat *seat, const struct shoal_keyspace *k, enum 
 	return age <= AGE_STALE ? SHOAL_OK : SHOAL_MISS;
 }
 
-static NOINLINE int get_unusual(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size,
-                                uint64_t hash, struct shoal_value *value)
+static NOINLINE int get_any(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size, uint64_t hash,
+                            struct shoal_value *value)
 {
 	struct key key = {.data = data, .size = (uint32_t)size, .keyspace = k->id, .hash = hash};
-	enum age age = store_get(seat, k, &key, value);
+	enum age age = hit_get_any(seat, k, &key, value);
 
 	if (unlikely(age == AGE_ERROR))
 		shoal_release(value);
@@ -126,14 +126,11 @@ static NOINLINE int get_unusual(struct seat *seat, const struct shoal_keyspace *
 static ALWAYS_INLINE int get(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size, uint64_t hash,
                              struct shoal_value *value)
 {
-	const struct segment *s = &seat->member->segment;
-	uint64_t now = clock_coarse_ms(&s->clock);
-	unsigned pin = store_pin(seat, now);
-	struct hit hit;
+	enum age age = hit_get_usual(seat, k, data, size, hash, value);
 
-	if (unlikely(!pin || !hit_find(seat, s, k, data, size, hash, pin, now, &hit)))
-		return get_unusual(seat, k, data, size, hash, value);
-	hit_hold(seat, &hit, pin, now, value);
+	if (unlikely(age == AGE_DEAD))
+		return get_any(seat, k, data, size, hash, value);
+	hit_count(seat, k, age);
 	return SHOAL_OK;
 }
 
@@ -157,7 +154,7 @@ EXPORT int shoal_get(struct shoal_keyspace *k, const void *data, size_t size, st
 	return r;
 }
 
-static NOINLINE int read_unusual(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t key_size,
+static NOINLINE int read_any(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t key_size,
                                  uint64_t hash, void *buffer, size_t capacity, size_t *size)
 {
 	struct key key = {.data = data, .size = (uint32_t)key_size, .keyspace = k->id, .hash = hash};
@@ -201,10 +198,11 @@ EXPORT int shoal_read(struct shoal_keyspace *k, const void *data, size_t key_siz
 		return r;
 	s = &seat->member->segment;
 	if (unlikely(!hit_find(seat, s, k, data, key_size, hash, READING, clock_coarse_ms(&s->clock), &hit))) {
-		r = read_unusual(seat, k, data, key_size, hash, buffer, capacity, size);
+		r = read_any(seat, k, data, key_size, hash, buffer, capacity, size);
 		handle_leave();
 		return r;
 	}
+	hit_count(seat, k, hit.age);
 	if (size)
 		*size = hit.size;
 	if (unlikely(hit.size > capacity))
@@ -313,16 +311,21 @@ static int put(struct seat *seat, const struct key *key, uint64_t offset, uint64
 		done = index_commit(s, &target, word, length, until_ms);
 		rcu_clear(seat, target.announced);
 	} while (!done);
-	index_settle(seat, key, r ? 0 : word, READING, OTHER); /* also beneath a newer one, or an older one could come back after it */
+	if (r || !target.alone)
+		index_settle(seat, key, r ? 0 : word, READING, OTHER); /* also beneath a newer one, or an older one could come back after it */
 	return r;
 }
 
 /* End the older loads, and remove what they are being published over. */
-static unsigned end_loads(struct seat *seat, const struct key *key, const struct flight_key *fk, struct turn *turn)
+static unsigned end_loads(struct seat *seat, const struct key *key, struct turn *turn)
 {
+	struct flight_key fk;
 	unsigned removed = 0;
 
-	while (store_supersede(seat, key, fk, UINT32_MAX, turn))
+	if (likely(!flight_match(&seat->member->segment, key->hash)))
+		return 0;
+	fk = store_flight_key(&seat->member->segment, key);
+	while (store_supersede(seat, key, &fk, UINT32_MAX, turn))
 		removed += index_remove(seat, key, turn->seen.below, READING, OTHER);
 	return removed;
 }
@@ -337,9 +340,8 @@ static uint64_t draw_once(const struct segment *s, uint64_t *generation)
 
 static int remove_key(struct seat *seat, const struct key *key, uint64_t *generation)
 {
-	struct flight_key fk = store_flight_key(&seat->member->segment, key);
 	struct turn turn = {.seen.below = draw_once(&seat->member->segment, generation)};
-	unsigned removed = end_loads(seat, key, &fk, &turn);
+	unsigned removed = end_loads(seat, key, &turn);
 
 	removed += index_remove(seat, key, turn.seen.below, READING, OTHER);
 	return removed ? SHOAL_OK : SHOAL_MISS;
@@ -349,8 +351,8 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
                uint32_t fresh_ms, uint32_t stale_ms, uint64_t *drawn)
 {
 	const struct segment *s = &seat->member->segment;
-	struct flight_key fk = store_flight_key(s, key);
 	uint64_t offset, generation, born;
+	struct flight_key fk;
 	struct turn turn = {0};
 	struct lives lives;
 	struct packed packed;
@@ -371,10 +373,12 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	generation = draw_once(s, drawn);
 	store_fill(s, offset, key, generation, born, &lives, STORED(packed.codec, packed.size), k->policy.schema, 0);
 	turn.seen.below = generation;
-	end_loads(seat, key, &fk, &turn);
+	end_loads(seat, key, &turn);
 	put(seat, key, offset, generation, store_end(born, &lives)); /* a newer one is there: ours was just before it */
-	if (turn.younger)
+	if (unlikely(turn.younger)) {
+		fk = store_flight_key(s, key);
 		store_nudge(seat, &fk, UINT32_MAX);
+	}
 	rcu_clear(seat, WRITING);
 	return SHOAL_OK;
 }
@@ -488,7 +492,7 @@ static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const
                         const struct index_hit *hit, uint64_t offset)
 {
 	const struct segment *s = &seat->member->segment;
-	struct index_target target = {hit->slot, hit->word, true, hit->e.length, hit->announced};
+	struct index_target target = {hit->slot, hit->word, true, false, hit->e.length, hit->announced};
 	const struct entry *old = hit->e.entry;
 	uint64_t born;
 	struct lives lives = expired_lives(s, k, old, &born);

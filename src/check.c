@@ -223,7 +223,7 @@ static bool look_at_line(struct check *c, uint64_t i)
 
 static bool look_at_flight(struct check *c, uint64_t i)
 {
-	uint64_t word = w64_load(&c->s->flights[i].word);
+	uint64_t word = w64_load(&c->s->flight_words[i]);
 	enum flight_state state = FLIGHT_STATE(word);
 
 	if (state > FLIGHT_UNCACHEABLE)

@@ -16,7 +16,7 @@ static void bridge(struct shoal_load *l, struct shoal_value *value)
 
 	if (!seat)
 		return;
-	store_get(seat, l->k, &l->key, value);
+	hit_get(seat, l->k, &l->key, value);
 	handle_leave();
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Flights. A key may use the WINDOW slots from its own position on, in that order (the probe order).
+ * Flights. A key may use the slots of one group, from its own position on and round (the probe order). Their words lie side
+ * by side, in two lines, so that who sets or deletes sees at a glance that nobody loads the key.
  *
  * Who may do which arrow, all by CAS of the whole word:
  *   FREE -> CLAIMING                any claimant
@@ -26,7 +27,7 @@
  *      nothing newer happened.
  * F.5  No waiter waits on a stranger: a sleeper compares the flight's word, which carries the leader, and the leader's
  *      alive word, which registry_life found to be that leader's. It sleeps 250 ms at most, then looks again.
- * F.6  The words beside flight.word only rise (raise()); a lease is written before the CAS that begins its leadership.
+ * F.6  The words beside a flight's word only rise (raise()); a lease is written before the CAS that begins its leadership.
  *      So a reader that finds the word unchanged has read the present leadership's lease or a longer one.
  *
  * What is left at a kill: CLAIMING, aborted by the next claimant of the key or freed by recovery; COMPUTING, taken over
@@ -43,7 +44,6 @@
 #include "futex.h"
 #include "hash.h"
 
-#define WINDOW 16u
 #define SEQUENCE_BITS 28
 #define SEQUENCE_MASK ((1u << SEQUENCE_BITS) - 1)
 #define PAYLOAD_BITS 36
@@ -100,14 +100,19 @@ static struct flight *flight_at(const struct segment *s, uint32_t slot)
 	return &s->flights[slot < s->geometry.flights ? slot : 0];
 }
 
+static word64 *word_of(const struct segment *s, const struct flight *f)
+{
+	return &s->flight_words[f - s->flights];
+}
+
 static uint32_t window(const struct segment *s)
 {
-	return (uint32_t)min_u64(WINDOW, s->geometry.flights);
+	return (uint32_t)min_u64(FLIGHT_GROUP, s->geometry.flights);
 }
 
 static uint32_t probe(const struct segment *s, const struct flight_key *k, uint32_t i)
 {
-	return (uint32_t)(((k->hash >> 20) + i) % s->geometry.flights);
+	return flight_group(s, k->hash) + (uint32_t)((k->hash >> 16) + i) % window(s);
 }
 
 static uint64_t identity_of(const struct flight_key *k, unsigned i)
@@ -121,9 +126,9 @@ static bool is_of_key(const struct flight *f, const struct flight_key *k)
 	       (w64_load(&f->identity[1]) & PAYLOAD_MASK) == identity_of(k, 1);
 }
 
-static void wake(struct flight *f, int n)
+static void wake(const struct segment *s, const struct flight *f, int n)
 {
-	futex_wake((word32 *)(void *)&f->word, n);
+	futex_wake((word32 *)(void *)word_of(s, f), n);
 }
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the futex is the low half of the flight's word");
@@ -167,17 +172,18 @@ static uint64_t end_of_lease(const struct claim *c)
 /* The lease first (F.6): of several heirs the longest counts, and only one CAS succeeds. */
 static bool take_over(const struct claim *c, struct flight *f, uint64_t word)
 {
+	const struct segment *s = &c->seat->member->segment;
 	uint32_t sequence = (SEQUENCE(word) + 1) & SEQUENCE_MASK;
 
 	raise(&f->lease, sequence, end_of_lease(c));
-	return w64_cas(&f->word, word, step(word, c->seat->index, FLIGHT_COMPUTING));
+	return w64_cas(word_of(s, f), word, step(word, c->seat->index, FLIGHT_COMPUTING));
 }
 
 /* To FREE, and whoever waits for it claims anew. */
-static int end_here(struct flight *f, uint64_t word)
+static int end_here(const struct segment *s, struct flight *f, uint64_t word)
 {
-	if (w64_cas(&f->word, word, step(word, 0, FLIGHT_FREE)))
-		wake(f, RELAY);
+	if (w64_cas(word_of(s, f), word, step(word, 0, FLIGHT_FREE)))
+		wake(s, f, RELAY);
 	return LOOK_AGAIN;
 }
 
@@ -185,32 +191,35 @@ static int end_here(struct flight *f, uint64_t word)
  * nor its heir can be taken for the one that leads (F.4). The clock is read after the word. */
 static int judge_running(const struct claim *c, struct flight *f, uint32_t slot, uint64_t word)
 {
-	bool late = is_over(&f->lease, clock_ms(&c->seat->member->segment.clock));
+	const struct segment *s = &c->seat->member->segment;
+	bool late = is_over(&f->lease, clock_ms(&s->clock));
 	bool dead = leader_is_dead(c->seat, word);
 
 	if (FLIGHT_STATE(word) == FLIGHT_PUBLISHING && dead)
-		return end_here(f, word); /* somebody may have passed it by: never taken over in place */
+		return end_here(s, f, word); /* somebody may have passed it by: never taken over in place */
 	if (FLIGHT_STATE(word) == FLIGHT_PUBLISHING && late)
 		return LOOK_ON;
 	if (late && dead)
-		return end_here(f, word);
+		return end_here(s, f, word);
 	if (late) {
-		w64_cas(&f->word, word, step(word, FLIGHT_LEADER(word), FLIGHT_OVERDUE));
+		w64_cas(word_of(s, f), word, step(word, FLIGHT_LEADER(word), FLIGHT_OVERDUE));
 		return LOOK_AGAIN;
 	}
 	if (dead)
 		return TAKE_OVER;
 	*c->ticket = (struct ticket){slot, TAG(w64_load(&f->lease)), word};
-	return w64_load(&f->word) == word ? OUTCOME_JOIN : LOOK_AGAIN;
+	return w64_load(word_of(s, f)) == word ? OUTCOME_JOIN : LOOK_AGAIN;
 }
 
 /* A failure whose time is over is tried again in its place, so that the next one in a row is remembered for longer. */
 static int judge_remembered(const struct claim *c, struct flight *f, uint64_t word)
 {
+	const struct segment *s = &c->seat->member->segment;
+
 	if (is_over(&f->until, c->now_ms))
-		return FLIGHT_STATE(word) == FLIGHT_FAILED ? TAKE_OVER : end_here(f, word);
+		return FLIGHT_STATE(word) == FLIGHT_FAILED ? TAKE_OVER : end_here(s, f, word);
 	*c->error = (int)(uint32_t)w64_load(&f->error);
-	if (w64_load(&f->word) != word)
+	if (w64_load(word_of(s, f)) != word)
 		return LOOK_AGAIN;
 	return FLIGHT_STATE(word) == FLIGHT_FAILED ? OUTCOME_FAILED : OUTCOME_UNCACHEABLE;
 }
@@ -218,14 +227,16 @@ static int judge_remembered(const struct claim *c, struct flight *f, uint64_t wo
 /* What does a slot of my key mean to a claimant? */
 static int judge(const struct claim *c, struct flight *f, uint32_t slot, uint64_t word)
 {
+	const struct segment *s = &c->seat->member->segment;
+
 	switch (FLIGHT_STATE(word)) {
 	case FLIGHT_COMPUTING:
 	case FLIGHT_PUBLISHING:
 		return judge_running(c, f, slot, word);
 	case FLIGHT_ORPHAN: /* one whose lease is over may have been passed by while it was PUBLISHING */
-		return is_over(&f->lease, clock_ms(&c->seat->member->segment.clock)) ? end_here(f, word) : TAKE_OVER;
+		return is_over(&f->lease, clock_ms(&s->clock)) ? end_here(s, f, word) : TAKE_OVER;
 	case FLIGHT_OVERDUE:
-		return leader_is_dead(c->seat, word) ? end_here(f, word) : LOOK_ON;
+		return leader_is_dead(c->seat, word) ? end_here(s, f, word) : LOOK_ON;
 	case FLIGHT_FAILED:
 	case FLIGHT_UNCACHEABLE:
 		return judge_remembered(c, f, word);
@@ -237,11 +248,12 @@ static int judge(const struct claim *c, struct flight *f, uint32_t slot, uint64_
 /* Judge a slot if it holds my key. *word is what was judged. */
 static int judge_slot(const struct claim *c, uint32_t slot, uint64_t *word)
 {
-	struct flight *f = flight_at(&c->seat->member->segment, slot);
+	const struct segment *s = &c->seat->member->segment;
+	struct flight *f = flight_at(s, slot);
 	int r;
 
 	do {
-		*word = w64_load(&f->word);
+		*word = w64_load(word_of(s, f));
 		if (FLIGHT_STATE(*word) <= FLIGHT_CLAIMING || FINGERPRINT(*word) != (c->key->hash & 0xffff) ||
 		    !is_of_key(f, c->key))
 			return LOOK_ON;
@@ -260,7 +272,7 @@ static bool forget_one(const struct claim *c)
 
 	for (i = 0; i < window(s); i++) {
 		f = flight_at(s, probe(s, c->key, i));
-		word = w64_load(&f->word);
+		word = w64_load(word_of(s, f));
 		if (FLIGHT_STATE(word) < FLIGHT_ORPHAN || FLIGHT_STATE(word) > FLIGHT_UNCACHEABLE)
 			continue;
 		until = FLIGHT_STATE(word) == FLIGHT_ORPHAN ? w64_load(&f->lease) : w64_load(&f->until);
@@ -271,7 +283,7 @@ static bool forget_one(const struct claim *c)
 			found = f;
 		}
 	}
-	return found && w64_cas(&found->word, oldest_word, step(oldest_word, 0, FLIGHT_FREE));
+	return found && w64_cas(word_of(s, found), oldest_word, step(oldest_word, 0, FLIGHT_FREE));
 }
 
 /* First look: what is there of my key, and where is room? *slot: the first FREE one, UINT32_MAX if none. */
@@ -327,7 +339,7 @@ static int look_for_rivals(const struct claim *c, uint32_t mine, unsigned turn)
 		if (ahead && turn < PATIENCE)
 			return LOOK_AGAIN;
 		/* Aborted: go on, whoever claims there next sees me. Not: look again. */
-		if (!w64_cas(&flight_at(s, at)->word, word, step(word, 0, FLIGHT_FREE)))
+		if (!w64_cas(&s->flight_words[at], word, step(word, 0, FLIGHT_FREE)))
 			i--;
 	}
 	return LOOK_ON;
@@ -366,17 +378,17 @@ static int claim_once(const struct claim *c, unsigned turn)
 	if (slot == UINT32_MAX)
 		return forget_one(c) ? LOOK_AGAIN : OUTCOME_FULL;
 	f = flight_at(s, slot);
-	free_word = w64_load(&f->word);
+	free_word = w64_load(word_of(s, f));
 	sequence = (SEQUENCE(free_word) + 1) & SEQUENCE_MASK;
 	word = make_word(c->key, c->seat->index, sequence, FLIGHT_CLAIMING);
-	if (FLIGHT_STATE(free_word) != FLIGHT_FREE || !w64_cas(&f->word, free_word, word))
+	if (FLIGHT_STATE(free_word) != FLIGHT_FREE || !w64_cas(word_of(s, f), free_word, word))
 		return LOOK_AGAIN;
 	barrier_full(); /* F.1: mine is visible before I look at theirs; partner: the same line of a rival */
 	describe(c, f, sequence);
 	r = look_for_rivals(c, slot, turn);
-	if (r == LOOK_ON && w64_cas(&f->word, word, step(word, c->seat->index, FLIGHT_COMPUTING)))
+	if (r == LOOK_ON && w64_cas(word_of(s, f), word, step(word, c->seat->index, FLIGHT_COMPUTING)))
 		return lead(c, f, slot, (sequence + 1) & SEQUENCE_MASK, OUTCOME_LEAD);
-	w64_cas(&f->word, word, step(word, 0, FLIGHT_FREE));
+	w64_cas(word_of(s, f), word, step(word, 0, FLIGHT_FREE));
 	return r == LOOK_ON || r == TAKE_OVER ? LOOK_AGAIN : r;
 }
 
@@ -399,6 +411,23 @@ enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key
 	return (enum flight_outcome)r;
 }
 
+bool flight_is_led(struct seat *seat, const struct flight_key *key, uint64_t now_ms)
+{
+	const struct segment *s = &seat->member->segment;
+	unsigned found;
+	struct flight *f;
+	uint64_t word;
+
+	for (found = flight_match(s, key->hash); found; found &= found - 1) {
+		f = flight_at(s, flight_group(s, key->hash) + (uint32_t)__builtin_ctz(found));
+		word = w64_load(word_of(s, f));
+		if (FLIGHT_STATE(word) == FLIGHT_COMPUTING && is_of_key(f, key) && !is_over(&f->lease, now_ms + CLOCK_COARSE_LAG_MS) &&
+		    !leader_is_dead(seat, word) && w64_load(word_of(s, f)) == word)
+			return true;
+	}
+	return false;
+}
+
 /* ---- the leader -------------------------------------------------------------------------------------------- */
 
 /* Move a flight that this leadership still holds (F.2); `from` is a mask of states. The word is read before the lease,
@@ -409,12 +438,12 @@ static bool move(const struct segment *s, const struct ticket *t, unsigned from,
 	uint64_t word;
 
 	for (;;) {
-		word = w64_load(&f->word);
+		word = w64_load(word_of(s, f));
 		if (!(1u << FLIGHT_STATE(word) & from) || TAG(w64_load(&f->lease)) != t->token)
 			return false;
 		if (FLIGHT_STATE(word) == FLIGHT_OVERDUE && to != FLIGHT_PUBLISHING)
 			to = FLIGHT_FREE;
-		if (w64_cas(&f->word, word, step(word, leader < 0 ? FLIGHT_LEADER(word) : (uint32_t)leader, to)))
+		if (w64_cas(word_of(s, f), word, step(word, leader < 0 ? FLIGHT_LEADER(word) : (uint32_t)leader, to)))
 			return true;
 	}
 }
@@ -445,7 +474,7 @@ bool flight_end(struct seat *seat, const struct ticket *t, enum flight_state to)
 		to = FLIGHT_FREE;
 	if (!move(s, t, IN(COMPUTING) | IN(OVERDUE) | IN(PUBLISHING), to, -1))
 		return false;
-	wake(f, RELAY);
+	wake(s, f, RELAY);
 	return true;
 }
 
@@ -493,7 +522,7 @@ void flight_join(const struct segment *s, const struct ticket *t, int waiters)
 bool flight_error(const struct segment *s, const struct ticket *t, int *error)
 {
 	struct flight *f = flight_at(s, t->slot);
-	uint64_t word = w64_load(&f->word), value = w64_load(&f->error);
+	uint64_t word = w64_load(word_of(s, f)), value = w64_load(&f->error);
 
 	if (FLIGHT_STATE(word) != FLIGHT_FAILED && FLIGHT_STATE(word) != FLIGHT_FREE)
 		return false;
@@ -505,13 +534,14 @@ bool flight_error(const struct segment *s, const struct ticket *t, int *error)
 
 void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_ns)
 {
-	struct flight *f = flight_at(&seat->member->segment, t->slot);
+	const struct segment *s = &seat->member->segment;
+	struct flight *f = flight_at(s, t->slot);
 	uint64_t ref = registry_ref(seat->member, FLIGHT_LEADER(t->word)), slice = clock_system_ns(CLOCK_MONOTONIC);
-	const word32 *word = (const word32 *)(const void *)&f->word, *alive = NULL;
+	const word32 *word = (const word32 *)(const void *)word_of(s, f), *alive = NULL;
 	enum registry_life life;
 	uint32_t seen = 0;
 
-	if (!ref || w64_load(&f->word) != t->word)
+	if (!ref || w64_load(word_of(s, f)) != t->word)
 		return;
 	life = registry_life(seat->member, ref, &alive, &seen);
 	if (life >= LIFE_THREAD_DEAD)
@@ -537,7 +567,7 @@ bool flight_is_crossed(struct seat *seat, const struct ticket *t)
 	w64_store(&seat->reader->waits, waits);
 	barrier_full(); /* partner: the same line of the others in the circle */
 	for (steps = 0; waits && waits <= s->geometry.flights && steps < s->geometry.readers; steps++) {
-		word = w64_load(&s->flights[waits - 1].word);
+		word = w64_load(&s->flight_words[waits - 1]);
 		leader = FLIGHT_LEADER(word);
 		if (FLIGHT_STATE(word) != FLIGHT_COMPUTING || leader >= s->geometry.readers)
 			return false;
@@ -557,8 +587,8 @@ void flight_relay(const struct segment *s, const struct ticket *t)
 {
 	struct flight *f = flight_at(s, t->slot);
 
-	if ((uint32_t)w64_load(&f->word) != (uint32_t)t->word)
-		wake(f, RELAY);
+	if ((uint32_t)w64_load(word_of(s, f)) != (uint32_t)t->word)
+		wake(s, f, RELAY);
 }
 
 /* ---- who supersedes ---------------------------------------------------------------------------------------- */
@@ -579,30 +609,36 @@ static bool is_older(const struct segment *s, const struct flight *f, uint64_t g
 	       is_below(w64_load(&s->header->generation), seen);
 }
 
-bool flight_next(struct seat *seat, const struct flight_key *key, uint32_t *cursor, struct flight_seen *seen)
+/* Does the slot hold a load of the key, running or remembered? */
+static bool look_at(const struct segment *s, const struct flight_key *key, struct flight_seen *seen)
 {
-	const struct segment *s = &seat->member->segment;
-	struct flight *f;
+	struct flight *f = flight_at(s, seen->slot);
 	uint32_t leader;
 
-	while (*cursor < window(s)) {
-		seen->slot = probe(s, key, *cursor);
-		f = flight_at(s, seen->slot);
-		seen->word = w64_load(&f->word);
+	do {
+		seen->word = w64_load(word_of(s, f));
 		if (FLIGHT_STATE(seen->word) <= FLIGHT_CLAIMING || FINGERPRINT(seen->word) != (key->hash & 0xffff) ||
-		    !is_of_key(f, key)) {
-			++*cursor;
-			continue;
-		}
+		    !is_of_key(f, key))
+			return false;
 		seen->publishing = FLIGHT_STATE(seen->word) == FLIGHT_PUBLISHING;
 		seen->older = FLIGHT_STATE(seen->word) >= FLIGHT_ORPHAN || is_older(s, f, seen->below);
 		leader = (uint32_t)min_u64(FLIGHT_LEADER(seen->word), s->geometry.readers - 1);
 		seen->target = w64_load(&s->readers[leader].target);
 		seen->expected = w64_load(&s->readers[leader].expected);
-		if (w64_load(&f->word) != seen->word)
-			continue;
-		++*cursor;
-		return true;
+	} while (w64_load(word_of(s, f)) != seen->word);
+	return true;
+}
+
+bool flight_next(struct seat *seat, const struct flight_key *key, uint32_t *cursor, struct flight_seen *seen)
+{
+	const struct segment *s = &seat->member->segment;
+	unsigned found = flight_match(s, key->hash) & ~0u << *cursor;
+
+	for (; found; found &= found - 1) {
+		*cursor = (uint32_t)__builtin_ctz(found) + 1;
+		seen->slot = flight_group(s, key->hash) + *cursor - 1;
+		if (look_at(s, key, seen))
+			return true;
 	}
 	return false;
 }
@@ -611,15 +647,15 @@ bool flight_detach(const struct segment *s, const struct flight_seen *seen)
 {
 	struct flight *f = flight_at(s, seen->slot);
 
-	if (!w64_cas(&f->word, seen->word, step(seen->word, 0, FLIGHT_FREE)))
+	if (!w64_cas(word_of(s, f), seen->word, step(seen->word, 0, FLIGHT_FREE)))
 		return false;
-	wake(f, INT_MAX);
+	wake(s, f, INT_MAX);
 	return true;
 }
 
 void flight_nudge(const struct segment *s, const struct flight_seen *seen)
 {
-	wake(flight_at(s, seen->slot), INT_MAX);
+	wake(s, flight_at(s, seen->slot), INT_MAX);
 }
 
 /* Late is harmless: the word is read before the incarnation is asked for, and changed by CAS. */
@@ -633,14 +669,14 @@ void flight_recover(struct seat *seat, uint64_t ref)
 
 	for (i = 0; i < s->geometry.flights; i++) {
 		f = flight_at(s, i);
-		word = w64_load(&f->word);
+		word = w64_load(word_of(s, f));
 		state = FLIGHT_STATE(word);
 		if (state == FLIGHT_FREE || state >= FLIGHT_ORPHAN || FLIGHT_LEADER(word) != REF_READER(ref) ||
 		    registry_ref(seat->member, REF_READER(ref)) != ref)
 			continue;
 		state = state == FLIGHT_COMPUTING && w32_load(&f->waiters) ? FLIGHT_ORPHAN : FLIGHT_FREE;
-		if (w64_cas(&f->word, word, step(word, 0, state)))
-			wake(f, RELAY);
+		if (w64_cas(word_of(s, f), word, step(word, 0, state)))
+			wake(s, f, RELAY);
 	}
 }
 
@@ -651,7 +687,7 @@ uint32_t flight_running(const struct segment *s, uint32_t keyspace, uint64_t now
 
 	*oldest_ms = 0;
 	for (i = 0; i < s->geometry.flights; i++) {
-		word = w64_load(&s->flights[i].word);
+		word = w64_load(&s->flight_words[i]);
 		if (FLIGHT_STATE(word) < FLIGHT_COMPUTING || FLIGHT_STATE(word) > FLIGHT_OVERDUE ||
 		    (keyspace != UINT32_MAX && w32_load(&s->flights[i].keyspace) != keyspace))
 			continue;

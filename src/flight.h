@@ -12,7 +12,7 @@
  *   PUBLISHING -> COMPUTING                                 the index slot had changed: the publisher places again
  *   any of a key -> FREE                                    superseded by set, delete, expire, or an heir's value
  *
- * Each arrow is one CAS of flight.word and adds 1 to its sequence. See flight.c for who may do what, and for what is
+ * Each arrow is one CAS of the flight's word and adds 1 to its sequence. See flight.c for who may do what, and for what is
  * left when a process dies; tests/spin/ has the model.
  *
  *   operation          may run beside    another process is killed
@@ -39,6 +39,20 @@ enum flight_state {
 #define FLIGHT_STATE(word) ((enum flight_state)((word) & 15))
 #define FLIGHT_LEADER(word) ((uint32_t)((word) >> 32 & 0xffff))
 
+/* The group of slots that a key may use: its first one. */
+static inline uint32_t flight_group(const struct segment *s, uint64_t hash)
+{
+	return (uint32_t)((hash >> 20 & 0xffffffff) * (s->geometry.flights / FLIGHT_GROUP) >> 32) * FLIGHT_GROUP;
+}
+
+/* Which slots of the group may hold a flight of the key: a relaxed look, after which each is read anew. None: none does. */
+static inline unsigned flight_match(const struct segment *s, uint64_t hash)
+{
+	const word64 *words = &s->flight_words[flight_group(s, hash)];
+
+	return w64_match8(words, 48, hash & 0xffff) | w64_match8(words + 8, 48, hash & 0xffff) << 8;
+}
+
 /* A key as flights know it. */
 struct flight_key {
 	uint64_t hash, second; /* of two seeds */
@@ -64,6 +78,9 @@ enum flight_outcome {
 
 enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key, uint64_t now_ms, uint32_t lease_ms,
                                  struct ticket *ticket, int *error);
+
+/* Does a live leader compute it, within its lease? By the coarse clock, and without a write: no may be wrong. */
+bool flight_is_led(struct seat *seat, const struct flight_key *key, uint64_t now_ms);
 
 /* ---- the leader -------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The usual hit, in one piece, for the verbs that read: one slot of the first bucket has the key's tag, and it is
- * settled and shows the key's entry, plain, of the reader's schema, fresh beyond doubt, in a segment without checksums. What is not usual in any way
+ * settled and shows the key's entry, plain, of the reader's schema, fresh or stale beyond doubt, in a segment without checksums. What is not usual in any way
  * is left to store_find(), which begins anew. It does what that does, in the same order: announce, look at the slot again,
  * read.
  *
@@ -17,10 +17,21 @@ struct hit {
 	const struct entry *entry;
 	const unsigned char *value;
 	size_t size;
+	enum age age;
 	uint64_t fresh_until_ms;
 };
 
-/* True: *hit is announced in `a`, and counted. False: neither. */
+/* By the coarse clock, which is right at `now_ms` and may lag: AGE_DEAD is what it can't tell. */
+static ALWAYS_INLINE enum age hit_age(const struct entry *e, uint64_t fresh_until_ms, uint64_t now_ms)
+{
+	if (likely(fresh_until_ms > now_ms + CLOCK_COARSE_LAG_MS && e->fresh_for))
+		return AGE_FRESH;
+	if (fresh_until_ms <= now_ms && (fresh_until_ms + e->stale_for > now_ms + CLOCK_COARSE_LAG_MS))
+		return AGE_STALE;
+	return AGE_DEAD;
+}
+
+/* True: *hit is announced in `a`. False: nothing is. Counts the touch, not the hit. */
 static ALWAYS_INLINE bool hit_find(struct seat *seat, const struct segment *s, const struct shoal_keyspace *k,
                                    const void *key, size_t key_size, uint64_t hash, unsigned a, uint64_t now_ms,
                                    struct hit *hit)
@@ -48,12 +59,11 @@ static ALWAYS_INLINE bool hit_find(struct seat *seat, const struct segment *s, c
 	             e->kind != (k->kind | key_size) || !index_same_bytes(e->key, key, key_size)))
 		goto unusual;
 	hit->fresh_until_ms = e->born_ms + e->fresh_for;
-	if (unlikely(hit->fresh_until_ms <= now_ms + CLOCK_COARSE_LAG_MS || !e->fresh_for ||
-	             e->generation <= w64_load(&handle_record(s, k)->barrier)))
+	hit->age = hit_age(e, hit->fresh_until_ms, now_ms);
+	if (unlikely(hit->age == AGE_DEAD || e->generation <= w64_load(&handle_record(s, k)->barrier)))
 		goto unusual;
 	if (unlikely((word & SLOT_FREQUENCY) != SLOT_FREQUENCY))
 		store_touch(seat, k->id, slot, word);
-	handle_count_hot(seat, k->id, COUNTER_hits_fresh);
 	hit->entry = e;
 	hit->value = e->key + value_at;
 	return true;
@@ -62,24 +72,42 @@ unusual:
 	return false;
 }
 
-/* Into a value, which is zeroed; the announcement stays as its pin. */
-static inline void hit_hold(struct seat *seat, const struct hit *hit, unsigned pin, uint64_t now_ms,
-                            struct shoal_value *value)
+static ALWAYS_INLINE void hit_count(struct seat *seat, const struct shoal_keyspace *k, enum age age)
 {
-	struct hold *hold = store_hold(value);
-	const struct entry *e = hit->entry;
+	handle_count_hot(seat, k->id, likely(age == AGE_FRESH) ? COUNTER_hits_fresh : COUNTER_hits_stale);
+}
 
-	value->data = hit->value;
-	value->size = hit->size;
+/* Into a value, which is zeroed, pinned in place. AGE_FRESH, AGE_STALE; AGE_DEAD: not usual, nothing was done. */
+static ALWAYS_INLINE enum age hit_get_usual(struct seat *seat, const struct shoal_keyspace *k, const void *key, size_t key_size,
+                                            uint64_t hash, struct shoal_value *value)
+{
+	const struct segment *s = &seat->member->segment;
+	struct hold *hold = store_hold(value);
+	uint64_t now = clock_coarse_ms(&s->clock);
+	unsigned pin = store_pin(seat, now);
+	const struct entry *e;
+	struct hit hit;
+
+	if (unlikely(!pin || !hit_find(seat, s, k, key, key_size, hash, pin, now, &hit)))
+		return AGE_DEAD;
+	e = hit.entry;
+	value->data = hit.value;
+	value->size = hit.size;
 	value->generation = e->generation;
-	value->age_ms = now_ms > e->born_ms ? now_ms - e->born_ms : 0;
-	value->freshness = SHOAL_FRESH;
+	value->age_ms = now > e->born_ms ? now - e->born_ms : 0;
+	value->freshness = hit.age == AGE_FRESH ? SHOAL_FRESH : SHOAL_STALE;
 	value->source = SHOAL_HIT;
 	hold->cost_us = e->cost_us;
-	hold->fresh_until_ms = likely(e->fresh_for != SHOAL_FOREVER) ? hit->fresh_until_ms : UINT64_MAX;
+	hold->fresh_until_ms = likely(e->fresh_for != SHOAL_FOREVER) ? hit.fresh_until_ms : UINT64_MAX;
 	hold->seat = seat;
 	hold->epoch = seat->epoch;
 	hold->pin = pin;
+	return hit.age;
 }
+
+/* Likewise, whatever is the matter: also a heap copy when the pins have run out. AGE_DEAD: nothing is held. */
+enum age hit_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value);
+/* The same, known to be not usual. */
+enum age hit_get_any(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value);
 
 #endif

@@ -7,6 +7,11 @@
 #define GENERATION_MOST ((uint64_t)1 << 62)
 #define GENERATION_MARGIN ((uint64_t)1 << 20)
 
+struct key index_key(const struct segment *s, uint32_t keyspace, const void *key, size_t size)
+{
+	return (struct key){key, (uint32_t)size, keyspace, hash_bytes(key, size, index_seed(s, keyspace))};
+}
+
 void index_prefetch(const struct segment *s, uint64_t hash)
 {
 	__builtin_prefetch(index_bucket(s, hash));
@@ -223,15 +228,18 @@ int index_place(struct seat *seat, const struct key *k, uint64_t generation, uns
 	const struct segment *s = &seat->member->segment;
 	struct bucket *buckets[2] = {index_bucket(s, k->hash), index_second(s, k->hash)};
 	struct index_hit hit = {0};
+	unsigned count;
 
 	for (;;) {
 		*target = (struct index_target){0};
-		if (index_find(seat, k, WANT_NEWEST, a, b, &hit)) {
+		count = index_find(seat, k, WANT_NEWEST, a, b, &hit);
+		if (count) {
 			if (hit.e.entry->generation > generation && !index_is_ahead(s, &hit)) {
 				rcu_clear(seat, hit.announced);
 				return INDEX_NEWER;
 			}
-			*target = (struct index_target){hit.slot, hit.word, true, hit.e.length, hit.announced};
+			*target = (struct index_target){hit.slot, hit.word, true, count == 1 && hit.word & SLOT_SETTLED, hit.e.length,
+						       hit.announced};
 			return SHOAL_OK;
 		}
 		if (place_in_empty(emptier(buckets), target) || place_in_coldest(seat, buckets, k->hash, a, b, target))

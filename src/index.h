@@ -71,10 +71,7 @@ static inline uint64_t index_seed(const struct segment *s, uint32_t keyspace)
 	return s->geometry.seed + keyspace;
 }
 
-static inline struct key index_key(const struct segment *s, uint32_t keyspace, const void *key, size_t size)
-{
-	return (struct key){key, (uint32_t)size, keyspace, hash_bytes(key, size, index_seed(s, keyspace))};
-}
+struct key index_key(const struct segment *s, uint32_t keyspace, const void *key, size_t size);
 
 /*
  * Where a key lies follows from its hash:
@@ -165,6 +162,7 @@ struct index_target {
 	word64 *slot;
 	uint64_t expected;   /* an EMPTY, an entry of this key, or the coldest */
 	bool own;            /* it is of this key */
+	bool alone;          /* and settled, and there is no other: what takes its place needs no index_settle() */
 	uint32_t old_length; /* of what is replaced */
 	unsigned announced;  /* what protects `expected`, if anything does (READING is 0): the caller clears it */
 };

@@ -4,8 +4,8 @@
  * process: all references are indices or offsets. The file begins with one region; each resize puts another one behind
  * all that was ever used, and one of them serves (resize.c). Order of a region's areas, each beginning on a page:
  *
- *   header | alive words | processes | readers | flights | permits | keyspaces | counter lines | extents | ghosts |
- *   index | log
+ *   header | alive words | processes | readers | flights' words | flights | permits | keyspaces | counter lines |
+ *   extents | ghosts | index | log
  *
  * The alive words are mapped a second time on their own (registry.c says why). Change anything here and
  * LAYOUT_VERSION, which is part of the file's name, has to go up.
@@ -52,7 +52,7 @@ struct geometry {
 	uint32_t ghosts;        /* buckets of them */
 	/* What the creator configured, 0 where it left the default: a resize lays out the next region from it. */
 	uint32_t asked_entry, asked_mean, asked_processes, asked_readers, asked_flights, asked_keyspaces, asked_extents;
-	uint64_t alive_at, processes_at, readers_at, flights_at, permits_at, keyspaces_at, lines_at, extents_at, ghosts_at,
+	uint64_t alive_at, processes_at, readers_at, words_at, flights_at, permits_at, keyspaces_at, lines_at, extents_at, ghosts_at,
 		index_at, log_at;
 	uint64_t clock_id;      /* of the creator's time namespace; proc.h */
 	uint64_t checksum;
@@ -232,7 +232,7 @@ struct bucket {
 };
 
 /*
- * flight.word   63         48 47           32 31                4 3     0
+ * flight word   63         48 47           32 31                4 3     0
  *               +------------+---------------+-------------------+-------+
  *               | fingerprint| leader reader |     sequence      | state |
  *               +------------+---------------+-------------------+-------+
@@ -243,8 +243,7 @@ struct bucket {
  */
 #define FLIGHT_KEY 48u
 struct flight {
-	_Alignas(CACHE_LINE) word64 word;
-	word64 lease;         /* of the leadership that began at that sequence: its end, in 4 ms */
+	_Alignas(CACHE_LINE) word64 lease;         /* of the leadership that began at that sequence: its end, in 4 ms */
 	word64 until;         /* FAILED, UNCACHEABLE: remembered till then, in 4 ms */
 	word64 error;         /* {failures in a row before:4 | code:32} of the leadership that failed */
 	word64 generation;    /* low bits of the one it drew */
@@ -256,7 +255,8 @@ struct flight {
 	word32 reserved;
 	word64 key[FLIGHT_KEY / 8];
 };
-_Static_assert(sizeof(struct flight) == 2 * CACHE_LINE, "two lines per flight, one of them probed");
+_Static_assert(sizeof(struct flight) == 2 * CACHE_LINE, "two lines per flight");
+#define FLIGHT_GROUP 16u /* the words of so many lie side by side, in two lines */
 
 /*
  * permit.word   63        48 47       32 31        2 1     0

@@ -250,7 +250,8 @@ static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offse
 		if (!mine || (!done && !flight_unpublish(seat, &l->ticket)))
 			return SHOAL_ERR_SUPERSEDED;
 	}
-	index_settle(seat, &l->key, word, READING, OTHER);
+	if (!target.alone)
+		index_settle(seat, &l->key, word, READING, OTHER);
 	if (younger)
 		store_nudge(seat, &l->fk, l->ticket.slot);
 	return flight_end(seat, &l->ticket, FLIGHT_FREE) ? SHOAL_OK : SHOAL_ERR_SUPERSEDED;

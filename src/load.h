@@ -15,7 +15,7 @@
 #ifndef SHOAL_LOAD_H
 #define SHOAL_LOAD_H
 
-#include "store.h"
+#include "hit.h"
 
 enum load_state { LEADING, WAITING, ENDED };
 

@@ -455,8 +455,8 @@ static void wake_all(const struct resize *r)
 
 	wake_frozen(r);
 	for (i = 0; i < from(r)->geometry.flights; i++)
-		if (FLIGHT_STATE(w64_load(&from(r)->flights[i].word)) != FLIGHT_FREE)
-			futex_wake((const word32 *)(const void *)&from(r)->flights[i].word, INT32_MAX);
+		if (FLIGHT_STATE(w64_load(&from(r)->flight_words[i])) != FLIGHT_FREE)
+			futex_wake((const word32 *)(const void *)&from(r)->flight_words[i], INT32_MAX);
 	for (i = 0; i < from(r)->geometry.readers; i++)
 		if (PERMIT_STATE(w64_load(&from(r)->permits[i].word)) != PERMIT_FREE) {
 			w32_add(&from(r)->permits[i].kick, 1);

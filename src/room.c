@@ -45,7 +45,7 @@ static bool is_dead(const struct walk *w, const struct log_entry *e)
 static bool move_entry(struct walk *w, const struct log_entry *e, const struct index_hit *hit, enum log_kind to, unsigned frequency)
 {
 	const struct segment *s = &w->seat->member->segment;
-	struct index_target target = {hit->slot, hit->word, true, e->length, 0};
+	struct index_target target = {hit->slot, hit->word, true, false, e->length, 0};
 	uint32_t length = (uint32_t)log_length(s, e->key_size, e->value_size);
 	struct entry *copy;
 	uint64_t offset;

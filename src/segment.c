@@ -104,6 +104,7 @@ static uint64_t place_areas(struct geometry *g)
 	g->alive_at = take(&at, (uint64_t)g->readers * sizeof(struct alive));
 	g->processes_at = take(&at, (uint64_t)g->processes * sizeof(struct process));
 	g->readers_at = take(&at, (uint64_t)g->readers * sizeof(struct reader));
+	g->words_at = take(&at, align_up(g->flights, FLIGHT_GROUP) * sizeof(word64));
 	g->flights_at = take(&at, (uint64_t)g->flights * sizeof(struct flight));
 	g->permits_at = take(&at, (uint64_t)g->readers * sizeof(struct permit));
 	g->keyspaces_at = take(&at, (uint64_t)g->keyspaces * sizeof(struct keyspace));
@@ -172,6 +173,8 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 	};
 	entries = size / ((c->mean_entry ? c->mean_entry : 512) + sizeof(struct entry) + 8);
 	g->lines = g->readers * 2;
+	if (g->flights > FLIGHT_GROUP)
+		g->flights = (uint32_t)min_u64(align_up(g->flights, FLIGHT_GROUP), UINT32_MAX - FLIGHT_GROUP + 1);
 	g->extent_size = (uint32_t)max_u64(min_u64(EXTENT_MAX, size / EXTENTS_MIN / CACHE_LINE * CACHE_LINE),
 	                                   footprint_max(g));
 	g->extents = c->extents ? c->extents : (uint32_t)(size / g->extent_size) + EXTENTS_MIN;
@@ -238,6 +241,7 @@ static int map_areas(int fd, const struct geometry *g, bool read_only, struct se
 		.header = (struct header *)base,
 		.processes = (struct process *)(base + g->processes_at),
 		.readers = (struct reader *)(base + g->readers_at),
+		.flight_words = (word64 *)(base + g->words_at),
 		.flights = (struct flight *)(base + g->flights_at),
 		.permits = (struct permit *)(base + g->permits_at),
 		.keyspaces = (struct keyspace *)(base + g->keyspaces_at),

@@ -18,6 +18,7 @@ struct segment {
 	struct alive *alive;      /* a mapping of its own; NULL in a read-only view */
 	struct process *processes;
 	struct reader *readers;
+	word64 *flight_words;
 	struct flight *flights;
 	struct permit *permits;
 	struct keyspace *keyspaces;

@@ -258,19 +258,6 @@ bool store_copy(const struct log_entry *e, void *to, size_t size)
 	return true;
 }
 
-static bool hold_copy(struct shoal_value *value, const struct log_entry *e)
-{
-	void *copy = malloc(value->size ? value->size : 1);
-
-	if (!copy || !store_copy(e, copy, value->size)) {
-		free(copy);
-		return false;
-	}
-	value->data = copy;
-	store_hold(value)->heap = copy;
-	return true;
-}
-
 /* Made anew now and then, and more often where the pins of all threads together could be too many: once per millisecond,
  * and in a thread that pins value after value. */
 bool store_count_pins(struct seat *seat, uint64_t now_ms)
@@ -281,41 +268,6 @@ bool store_count_pins(struct seat *seat, uint64_t now_ms)
 
 	w64_poke(&s->header->pins, now_ms << 24 | (uint64_t)threads << 8 | word);
 	return word;
-}
-
-enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value)
-{
-	const struct segment *s = &seat->member->segment;
-	uint64_t now = clock_coarse_ms(&s->clock);
-	unsigned pin = store_pin(seat, now);
-	struct index_hit hit;
-	enum age age = store_find(seat, k, key, pin ? pin : READING, &hit);
-	struct hold *hold = store_hold(value);
-
-	if (age == AGE_DEAD)
-		return age;
-	store_touch(seat, k->id, hit.slot, hit.word);
-	value->size = store_plain_size(&hit.e);
-	value->generation = hit.e.entry->generation;
-	value->age_ms = now > hit.e.entry->born_ms ? now - hit.e.entry->born_ms : 0;
-	value->freshness = age == AGE_FRESH ? SHOAL_FRESH : SHOAL_STALE;
-	value->source = SHOAL_HIT;
-	hold->cost_us = hit.e.entry->cost_us;
-	hold->fresh_until_ms = store_bounds(s, k->id, hit.e.entry, &k->policy).fresh;
-	if (likely(pin && !STORED_CODEC(hit.e.stored))) {
-		value->data = hit.e.value;
-		hold->seat = seat;
-		hold->epoch = seat->epoch;
-		hold->pin = pin;
-		return age;
-	}
-	if (!hold_copy(value, &hit.e)) {
-		memset(value, 0, sizeof(*value));
-		store_reject(seat, k, key, &hit);
-		age = AGE_DEAD;
-	}
-	rcu_clear(seat, hit.announced);
-	return age;
 }
 
 /*

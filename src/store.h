@@ -48,9 +48,6 @@ enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const str
 
 void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const struct index_hit *hit);
 
-/* The same into a value: pinned in place, or a heap copy when the pins have run out. */
-enum age store_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value);
-
 /* XFetch: is this reader the one that refreshes a value before it is stale? */
 bool store_is_early(struct seat *seat, const struct shoal_keyspace *k, const struct shoal_value *value);
 

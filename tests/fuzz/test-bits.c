@@ -62,6 +62,7 @@ static void add_ranges(void)
 	add_range(HEADS, s->header->heads, sizeof(s->header->heads));
 	add_range(PROCESSES, s->processes, g->processes * sizeof(struct process));
 	add_range(READERS, s->readers, g->readers * sizeof(struct reader));
+	add_range(FLIGHTS, s->flight_words, g->flights * sizeof(word64));
 	add_range(FLIGHTS, s->flights, g->flights * sizeof(struct flight));
 	add_range(PERMITS, s->permits, g->readers * sizeof(struct permit));
 	add_range(KEYSPACES, s->keyspaces, g->keyspaces * sizeof(struct keyspace));

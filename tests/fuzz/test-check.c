@@ -168,9 +168,9 @@ static void faults_are_named(void **state)
 	w64_store(&s->header->generation, 5);
 	assert_true(check() > 1);
 	scene_restore(&scene);
-	w64_store(&s->flights[3].word, 13);
+	w64_store(&s->flight_words[3], 13);
 	assert_says("flight 3: state 13");
-	w64_store(&s->flights[3].word, UINT64_C(9) << 32 | FLIGHT_COMPUTING);
+	w64_store(&s->flight_words[3], UINT64_C(9) << 32 | FLIGHT_COMPUTING);
 	assert_says("led by reader slot 9, which is free");
 	w64_store(&s->permits[2].word, PERMIT_HELD);
 	assert_says("permit 2");
@@ -222,7 +222,7 @@ static void an_inspector_checks_too(void **state)
 	assert_set(k, "key", "value");
 	assert_int_equal(shoal_open(name, &inspect, &view), SHOAL_OK);
 	assert_int_equal(shoal_check(view, on_fault, NULL), 0);
-	w64_store(&cache->member->segment.flights[1].word, 14);
+	w64_store(&cache->member->segment.flight_words[1], 14);
 	assert_int_equal(shoal_check(view, on_fault, NULL), 1);
 	w64_store(&cache->member->segment.header->moved, MOVED);
 	assert_int_equal(shoal_check(view, on_fault, NULL), SHOAL_ERR_CORRUPT);

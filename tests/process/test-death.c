@@ -117,7 +117,7 @@ static void await_sleepers(const pid_t *pids)
 
 	do {
 		for (most = 0, i = 0; i < s->geometry.flights; i++)
-			if (FLIGHT_STATE(w64_load(&s->flights[i].word)) == FLIGHT_COMPUTING)
+			if (FLIGHT_STATE(w64_load(&s->flight_words[i])) == FLIGHT_COMPUTING)
 				most = w32_load(&s->flights[i].waiters);
 		sched_yield();
 	} while (most < WAITERS && crew_now() < end);

@@ -1199,7 +1199,7 @@ static int lead_until_killed(void *arg)
 	struct shoal_load *load;
 	struct shoal_value value;
 
-	must(shoal_begin(l->p->k, STR("a"), &load, &value) == SHOAL_LEAD);
+	must(shoal_begin(l->p->k, STR("a"), &load, &value) >= SHOAL_REFRESH);
 	must(shoal_load_reserve(load, 100));
 	post(l->ready);
 	for (;;)
@@ -1225,6 +1225,30 @@ static void a_dead_leader_is_followed(void **state)
 	assert_int_equal(shoal_reap(p->cache), 1);
 	assert_int_equal(shoal_reap(p->cache), 0);
 	assert_int_equal(stats_of(p->cache).processes, 1);
+	unshare_memory(l.ready, sizeof(word32));
+}
+
+/* Those who have a stale value don't wait, but they don't live on it either. */
+static void a_dead_refresher_is_followed(void **state)
+{
+	struct place *p = *state;
+	struct leader l = {p, share(sizeof(word32))};
+	struct shoal_load *load;
+	struct shoal_value value;
+	pid_t pid;
+
+	assert_set(p->k, "a", "old");
+	pass_ms(p->clock, 1500);
+	pid = spawn(lead_until_killed, &l);
+	assert_true(await(l.ready, 1));
+	assert_int_equal(shoal_begin(p->k, STR("a"), &load, &value), SHOAL_OK);
+	assert_int_equal(value.freshness, SHOAL_STALE);
+	shoal_release(&value);
+	kill_child(pid);
+	assert_publishes(begins(p->k, "a", SHOAL_REFRESH), "new", SHOAL_OK);
+	assert_gives(p->k, "a", "new");
+	assert_int_equal(counts_of(p->k).takeovers, 1);
+	assert_int_equal(shoal_reap(p->cache), 1);
 	unshare_memory(l.ready, sizeof(word32));
 }
 
@@ -1298,6 +1322,7 @@ int main(void)
 		CASE(a_load_is_handed_to_another_thread),
 		CASE(a_wait_is_handed_to_another_thread),
 		CASE(a_dead_leader_is_followed),
+		CASE(a_dead_refresher_is_followed),
 		CASE(reap_frees_the_flights_of_the_dead),
 	};
 

@@ -234,7 +234,7 @@ static void await_sleepers(const pid_t *pids)
 	do {
 		most = 0;
 		for (i = 0; i < s->geometry.flights; i++)
-			if (FLIGHT_STATE(w64_load(&s->flights[i].word)) == FLIGHT_COMPUTING)
+			if (FLIGHT_STATE(w64_load(&s->flight_words[i])) == FLIGHT_COMPUTING)
 				most = w32_load(&s->flights[i].waiters);
 		sched_yield();
 	} while (most < WAITERS && crew_now() < end);

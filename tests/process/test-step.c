@@ -580,9 +580,9 @@ static void judge_conserved(void)
 	}
 	crew_expect(owned == 2, "%u threads are left", owned);
 	for (i = 0; i < s->geometry.flights; i++)
-		crew_expect(FLIGHT_STATE(w64_load(&s->flights[i].word)) == FLIGHT_FREE ||
-				    FLIGHT_STATE(w64_load(&s->flights[i].word)) >= FLIGHT_ORPHAN,
-			    "flight %u is left in state %u", i, FLIGHT_STATE(w64_load(&s->flights[i].word)));
+		crew_expect(FLIGHT_STATE(w64_load(&s->flight_words[i])) == FLIGHT_FREE ||
+				    FLIGHT_STATE(w64_load(&s->flight_words[i])) >= FLIGHT_ORPHAN,
+			    "flight %u is left in state %u", i, FLIGHT_STATE(w64_load(&s->flight_words[i])));
 	for (i = 0; i < s->geometry.readers; i++)
 		crew_expect(PERMIT_STATE(w64_load(&s->permits[i].word)) == PERMIT_FREE, "permit %u is left", i);
 	for (i = 0; i < s->geometry.extents; i++) {
@@ -603,9 +603,9 @@ static void judge_thread_left(void)
 		crew_expect(EXTENT_STATE(extents_word(s, i)) != EXTENT_EVICTING, "extent %u is being evicted for ever", i);
 	}
 	for (i = 0; i < s->geometry.flights; i++)
-		crew_expect(FLIGHT_STATE(w64_load(&s->flights[i].word)) == FLIGHT_FREE ||
-				    FLIGHT_STATE(w64_load(&s->flights[i].word)) >= FLIGHT_ORPHAN,
-			    "flight %u is left in state %u", i, FLIGHT_STATE(w64_load(&s->flights[i].word)));
+		crew_expect(FLIGHT_STATE(w64_load(&s->flight_words[i])) == FLIGHT_FREE ||
+				    FLIGHT_STATE(w64_load(&s->flight_words[i])) >= FLIGHT_ORPHAN,
+			    "flight %u is left in state %u", i, FLIGHT_STATE(w64_load(&s->flight_words[i])));
 	for (i = 0; i < s->geometry.readers; i++)
 		crew_expect(PERMIT_STATE(w64_load(&s->permits[i].word)) == PERMIT_FREE, "permit %u is left", i);
 }

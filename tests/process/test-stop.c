@@ -355,7 +355,7 @@ static bool has_flight(const struct segment *s, uint32_t reader, enum flight_sta
 	uint64_t word;
 
 	for (i = 0; i < s->geometry.flights; i++) {
-		word = w64_load(&s->flights[i].word);
+		word = w64_load(&s->flight_words[i]);
 		if (FLIGHT_STATE(word) == state && FLIGHT_LEADER(word) == reader)
 			return true;
 	}

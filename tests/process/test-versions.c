@@ -847,7 +847,7 @@ static struct shoal_keyspace *packing(struct place *p, unsigned flags)
 }
 
 /* The entry of a key as it lies there. */
-static NOINLINE struct log_entry entry_of(struct shoal_keyspace *k, const char *name)
+static struct log_entry entry_of(struct shoal_keyspace *k, const char *name)
 {
 	struct log_entry e = {0};
 	struct index_hit hit;

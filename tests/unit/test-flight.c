@@ -57,7 +57,7 @@ static bool end(struct inside *in, const struct ticket *t, enum flight_state to)
 
 static enum flight_state state_of(const struct inside *in, const struct ticket *t)
 {
-	return FLIGHT_STATE(w64_load(&in->s->flights[t->slot].word));
+	return FLIGHT_STATE(w64_load(&in->s->flight_words[t->slot]));
 }
 
 static void claim_join_end(void **state)
@@ -71,7 +71,7 @@ static void claim_join_end(void **state)
 	assert_int_equal(w32_load(&in->seat->loads), 1);
 	assert_claims(in, "a", NOW, &two, OUTCOME_JOIN);
 	assert_int_equal(two.slot, one.slot);
-	assert_true(two.word == w64_load(&in->s->flights[one.slot].word));
+	assert_true(two.word == w64_load(&in->s->flight_words[one.slot]));
 	assert_claims(in, "b", NOW, &other, OUTCOME_LEAD);
 	assert_int_equal(flight_running(in->s, UINT32_MAX, NOW + 100, &oldest), 2);
 	assert_int_equal(oldest, 100);
@@ -237,7 +237,7 @@ static void late_words_change_nothing(void **state)
 	flight_drew(in->seat, &now, 77);
 	assert_claims(in, "a", NOW + 5, &waiter, OUTCOME_JOIN);
 	f = &in->s->flights[now.slot];
-	word = w64_load(&f->word);
+	word = w64_load(&in->s->flight_words[now.slot]);
 	lease = w64_load(&f->lease);
 	generation = w64_load(&f->generation);
 	assert_false(flight_renew(in->seat, &late, NOW + 100000, LEASE));
@@ -247,7 +247,8 @@ static void late_words_change_nothing(void **state)
 	assert_false(flight_publishing(in->seat, &late));
 	assert_false(flight_unpublish(in->seat, &late));
 	assert_false(end(in, &late, FLIGHT_ORPHAN));
-	assert_true(w64_load(&f->word) == word && w64_load(&f->lease) == lease && w64_load(&f->generation) == generation);
+	assert_true(w64_load(&in->s->flight_words[now.slot]) == word);
+	assert_true(w64_load(&f->lease) == lease && w64_load(&f->generation) == generation);
 	assert_false(flight_error(in->s, &waiter, &error));
 	assert_true(flight_fail(in->seat, &now, 6, NOW + 5, 100)); /* its own code and time, not the late one's */
 	w32_sub(&in->seat->loads, 1);

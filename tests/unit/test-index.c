@@ -361,6 +361,9 @@ static void who_changes_or_reads_settles(void **state)
 	assert_true(w64_load(slot_of(in, "a")) & SLOT_SETTLED);
 	assert_set(in->p.k, "a", "replaced");
 	assert_true(w64_load(slot_of(in, "a")) & SLOT_SETTLED);
+	put_beside(in, "a", segment_draw(in->s), "beside");
+	assert_set(in->p.k, "a", "over both");
+	assert_int_equal(stats_of(in->p.cache).entries, 1);
 	assert_int_equal(shoal_delete(in->p.k, "a", 1), SHOAL_OK);
 
 	offset = write_entry(in, &key, segment_draw(in->s), "second");

@@ -71,7 +71,7 @@ static void nothing_runs(void)
 	unsigned i;
 
 	for (i = 0; i < weave_segment()->geometry.flights; i++) {
-		unsigned state = (unsigned)(w64_load(&weave_segment()->flights[i].word) & 15);
+		unsigned state = (unsigned)(w64_load(&weave_segment()->flight_words[i]) & 15);
 
 		if (state >= FLIGHT_CLAIMING && state <= FLIGHT_OVERDUE)
 			weave_fail("F.2: flight %u is left in state %u", i, state);

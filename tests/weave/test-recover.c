@@ -121,7 +121,7 @@ static void all_given_back(void)
 			weave_fail("L.1: extent %u is locked for ever", i);
 	}
 	for (i = 0; i < s->geometry.flights; i++) {
-		unsigned state = (unsigned)(w64_load(&s->flights[i].word) & 15);
+		unsigned state = (unsigned)(w64_load(&s->flight_words[i]) & 15);
 
 		if (state >= FLIGHT_CLAIMING && state <= FLIGHT_OVERDUE)
 			weave_fail("F.2: flight %u is left in state %u", i, state);

@@ -298,6 +298,7 @@ static void spell(const void *p, char *text, size_t n)
 		{"alive", s->alive, sizeof(struct alive), s->geometry.readers},
 		{"process", s->processes, sizeof(struct process), s->geometry.processes},
 		{"reader", s->readers, sizeof(struct reader), s->geometry.readers},
+		{"flight word", s->flight_words, sizeof(word64), s->geometry.flights},
 		{"flight", s->flights, sizeof(struct flight), s->geometry.flights},
 		{"permit", s->permits, sizeof(struct permit), s->geometry.readers},
 		{"keyspace", s->keyspaces, sizeof(struct keyspace), s->geometry.keyspaces},
@@ -356,6 +357,7 @@ static void lay_out(const struct weave_config *c, size_t *at)
 	s->alive = take(at, g->readers * sizeof(struct alive));
 	s->processes = take(at, g->processes * sizeof(struct process));
 	s->readers = take(at, g->readers * sizeof(struct reader));
+	s->flight_words = take(at, align_up(g->flights, FLIGHT_GROUP) * sizeof(word64));
 	s->flights = take(at, g->flights * sizeof(struct flight));
 	s->permits = take(at, g->readers * sizeof(struct permit));
 	s->keyspaces = take(at, sizeof(struct keyspace));
@@ -734,7 +736,7 @@ void weave_recover(void)
 			weave_fail("E.3: extent %u is being evicted for ever", i);
 	}
 	for (i = 0; i < s->geometry.flights; i++)
-		if ((w64_load(&s->flights[i].word) & 15) == FLIGHT_PUBLISHING)
+		if ((w64_load(&s->flight_words[i]) & 15) == FLIGHT_PUBLISHING)
 			weave_fail("F.3: flight %u is being published for ever", i);
 	if (weave_put("new", 77) || weave_get("new", NULL) != 77)
 		weave_fail("nothing can be stored after the recovery");
