@@ -104,7 +104,7 @@ static bool step(struct input *in)
 		load_in_steps(key, what >> 4);
 		return true;
 	case 7:
-		return scene_look(&scene);
+		return scene_look(&scene, true);
 	case 8:
 		return scene_turn_over(&scene, (unsigned)key);
 	case 9:
@@ -134,7 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		if (!step(&in))
 			break;
 	if (!scene.wrong[0])
-		scene_look(&scene);
+		scene_look(&scene, true);
 	if (scene.wrong[0]) {
 		fprintf(stderr, "%s\n", scene.wrong);
 		abort();

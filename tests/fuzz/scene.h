@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "handle.h"
 
@@ -60,33 +61,49 @@ static inline size_t scene_size(uint64_t key, uint64_t version)
 	return 24 + (x % 8 ? x % 700 : x % 3000);
 }
 
+/* Bytes that count up from any number. */
+static unsigned char scene_ramp[512];
+
+static inline const unsigned char *scene_pattern(uint64_t key, uint64_t version)
+{
+	size_t i;
+
+	for (i = 0; !scene_ramp[1] && i < sizeof(scene_ramp); i++)
+		scene_ramp[i] = (unsigned char)i;
+	return scene_ramp + (unsigned char)(key + version * 7);
+}
+
 static inline size_t scene_make(struct scene_value *v, uint64_t key, uint64_t version)
 {
+	const unsigned char *pattern = scene_pattern(key, version);
 	size_t i, n = scene_size(key, version);
 
 	v->key = key;
 	v->version = version;
 	v->size = n;
-	for (i = 0; i < n - 24; i++)
-		v->pattern[i] = (unsigned char)(key + version * 7 + i);
+	for (i = 0; i < n - 24; i += 256)
+		memcpy(v->pattern + i, pattern, min_u64(n - 24 - i, 256));
 	return n;
 }
 
 /* The version that it shows; 0: it is none of the key's. */
 static inline uint64_t scene_version(const void *data, size_t size, uint64_t key)
 {
-	struct scene_value v;
+	const struct scene_value *v = data;
+	const unsigned char *pattern;
+	uint64_t head[3];
 	size_t i;
 
-	if (size < 24 || size > sizeof(v))
+	if (size < 24 || size > sizeof(*v))
 		return 0;
-	memcpy(&v, data, size);
-	if (v.key != key || v.size != size || scene_size(key, v.version) != size)
+	memcpy(head, data, 24);
+	if (head[0] != key || head[2] != size || scene_size(key, head[1]) != size)
 		return 0;
-	for (i = 0; i < size - 24; i++)
-		if (v.pattern[i] != (unsigned char)(key + v.version * 7 + i))
+	pattern = scene_pattern(key, head[1]);
+	for (i = 0; i < size - 24; i += 256)
+		if (memcmp(v->pattern + i, pattern, min_u64(size - 24 - i, 256)))
 			return 0;
-	return v.version;
+	return head[1];
 }
 
 static inline size_t scene_key(char text[64], uint64_t key)
@@ -213,7 +230,7 @@ static inline int scene_visit(const struct shoal_entry *e, void *arg)
 	return memchr(e->keyspace, 0, NAME_SIZE) ? 0 : 1;
 }
 
-static inline bool scene_look(struct scene *c)
+static inline bool scene_look(struct scene *c, bool check)
 {
 	struct shoal_keyspace_stats ks;
 	struct shoal_stats stats;
@@ -224,7 +241,8 @@ static inline bool scene_look(struct scene *c)
 	if (stats.bytes_live + stats.bytes_dead + stats.bytes_free + stats.bytes_overhead != stats.size)
 		scene_wrong(c, "the bytes do not add up");
 	shoal_reap(c->cache);
-	shoal_check(c->cache, NULL, NULL);
+	if (check)
+		shoal_check(c->cache, NULL, NULL);
 	return !c->wrong[0];
 }
 
@@ -254,7 +272,7 @@ static inline bool scene_turn_over(struct scene *c, unsigned sets)
 	return !c->wrong[0];
 }
 
-/* All of it, by a process of its own or not. */
+/* All of it, by a process of its own or not. With turns also the log's, and a check of what became of it. */
 static inline bool scene_script(struct scene *c, unsigned turns)
 {
 	struct shoal_keyspace *again;
@@ -268,28 +286,40 @@ static inline bool scene_script(struct scene *c, unsigned turns)
 		    !scene_get(c, i + 2) || (i % 4 == 0 && (!scene_fetch(c, i + 1) || !scene_get(c, i + 1))))
 			return false;
 	shoal_keyspace_open(c->cache, "third", 1, NULL, &again);
-	if (!scene_look(c))
+	if (!scene_look(c, false))
 		return false;
 	if (turns && !scene_turn_over(c, turns))
 		return false;
 	for (i = 0; i < 2 * SCENE_KEYS; i++)
 		if (!scene_get(c, i))
 			return false;
-	return scene_look(c);
+	return scene_look(c, turns != 0);
 }
 
 /* ---- the image --------------------------------------------------------------------------------------------- */
 
-static inline void scene_save(struct scene *c)
+/* Lies in shared memory: who forks saves it, a child restores it. */
+static inline bool scene_save(struct scene *c)
 {
-	c->image = realloc(c->image, c->s->geometry.size);
-	memcpy(c->image, c->s->base, c->s->geometry.size);
+	size_t size = c->s->geometry.size;
+
+	if (!c->image) {
+		c->image = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (c->image == MAP_FAILED)
+			return false;
+	}
+	memcpy(c->image, c->s->base, size);
+	return true;
 }
 
 /* What must be as the image says, and every word that a process waits on. Nobody else is there. */
 static inline void scene_restore(struct scene *c)
 {
-	memcpy(c->s->base, c->image, c->s->geometry.size);
+	size_t at, size = c->s->geometry.size;
+
+	for (at = 0; at < size; at += PAGE)
+		if (memcmp(c->s->base + at, c->image + at, PAGE))
+			memcpy(c->s->base + at, c->image + at, PAGE);
 	w64_store(c->began_ns, clock_system_ns(CLOCK_MONOTONIC));
 }
 

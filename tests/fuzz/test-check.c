@@ -48,7 +48,7 @@ static int restore(void **state)
 static int teardown(void **state)
 {
 	shoal_close(scene.cache);
-	free(scene.image);
+	munmap(scene.image, 1 << 20);
 	return 0;
 }
 
