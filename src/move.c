@@ -52,7 +52,7 @@ bool move_replace(member_pointer *member, struct member *from, struct member *to
 /* In no state, or moved to where no region can be: it never has. */
 bool move_mend(const struct member *m, uint64_t word)
 {
-	if (MOVED_STATE(word) <= FROZEN || segment_leads_on(&m->segment.geometry, word) || m->segment.read_only)
+	if (MOVED_STATE(word) <= FROZEN || segment_leads_on(segment_fd(&m->segment), &m->segment.geometry, word) || m->segment.read_only)
 		return false;
 	return w64_cas(&m->segment.header->moved, word, MOVED_WORD(MOVED_NUMBER(word), SERVING));
 }
@@ -63,7 +63,7 @@ int move_follow(member_pointer *member)
 	uint64_t word = w64_load(&from->segment.header->moved);
 	int error = SHOAL_OK;
 
-	if (MOVED_STATE(word) == MOVED && !segment_leads_on(&from->segment.geometry, word)) {
+	if (MOVED_STATE(word) == MOVED && !segment_leads_on(segment_fd(&from->segment), &from->segment.geometry, word)) {
 		move_mend(from, word);
 		urcu_bp_read_unlock();
 		return from->segment.read_only ? SHOAL_ERR_CORRUPT : SHOAL_OK;

@@ -416,9 +416,14 @@ static uint64_t end_of(const struct geometry *g)
 	return g->offset + g->size + PROCESSES_MAX;
 }
 
-bool segment_leads_on(const struct geometry *g, uint64_t moved)
+/* A region stands in the file before any word names it. Where the file can't be asked, the word has to do. */
+bool segment_leads_on(int fd, const struct geometry *g, uint64_t moved)
 {
-	return MOVED_STATE(moved) == MOVED && MOVED_NUMBER(moved) < SIZE_MAX_SEGMENT / PAGE && MOVED_NUMBER(moved) * PAGE >= end_of(g);
+	uint64_t to = MOVED_NUMBER(moved) * PAGE;
+	struct stat st;
+
+	return MOVED_STATE(moved) == MOVED && MOVED_NUMBER(moved) < SIZE_MAX_SEGMENT / PAGE && to >= end_of(g) && to % HUGE_PAGE == 0 &&
+	       (fstat(fd, &st) || (uint64_t)st.st_size >= to + PAGE);
 }
 
 /* From a region with that geometry to the one that serves. Offsets rise on the way, so it ends. */
@@ -437,7 +442,7 @@ static int find_serving(int fd, struct geometry *g)
 		moved = w64_load(&h->moved);
 		latest = g->offset ? 0 : w64_load(&h->latest);
 		mapping_unmap((void *)(uintptr_t)h, PAGE);
-		more = segment_leads_on(g, moved);
+		more = segment_leads_on(fd, g, moved);
 		if (latest > (more ? MOVED_NUMBER(moved) * PAGE : g->offset) && !read_geometry(fd, latest, &found))
 			more = true; /* the short cut; a scribble there leads nowhere */
 		else if (more && (r = read_geometry(fd, MOVED_NUMBER(moved) * PAGE, &found)))

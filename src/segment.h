@@ -67,7 +67,7 @@ static inline bool segment_has_moved(const struct segment *s)
 }
 
 /* Does that word lead to a place where a region may be? Else it is a scribble. */
-bool segment_leads_on(const struct geometry *g, uint64_t moved);
+bool segment_leads_on(int fd, const struct geometry *g, uint64_t moved);
 
 /* At least so many, whatever the size would have by default. */
 struct segment_needs {

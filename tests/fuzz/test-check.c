@@ -255,6 +255,13 @@ static void it_never_moved(void **state)
 	w64_store(&h->moved, MOVED_WORD(7, MOVED));
 	assert_bears(true);
 	scene_restore(&scene);
+	assert_int_equal(ftruncate(segment_fd(scene.s), 8 << 20), 0);
+	w64_store(&h->moved, MOVED_WORD(0x345, MOVED)); /* no region begins there */
+	assert_bears(true);
+	scene_restore(&scene);
+	w64_store(&h->moved, MOVED_WORD(0x400 * 32, MOVED)); /* behind the end of the file */
+	assert_bears(true);
+	scene_restore(&scene);
 	w64_store(&h->moved, 3);
 	assert_bears(true);
 	scene_restore(&scene);
