@@ -135,18 +135,28 @@ static uint64_t extents_for(const struct geometry *g, uint64_t log)
 	return max_u64(log / max_u64(min_u64(size, max_u64(EXTENT_MAX, 2 * large)), large), 1);
 }
 
+/* 0 where there is no /proc. False: it can't be told just now, for want of a descriptor or of memory. */
+static bool know_boot(uint64_t *id)
+{
+	errno = 0;
+	*id = proc_boot_id();
+	return *id || (errno != EMFILE && errno != ENFILE && errno != ENOMEM);
+}
+
 /* Extents take what the tables leave; the tables of extents and index depend on it in turn, so they are sized for a
  * log of the whole segment. */
 static int geometry_from(const struct shoal_config *c, bool fence, struct geometry *g)
 {
 	uint64_t size = align_up(c->size ? c->size : (size_t)64 << 20, PAGE);
-	uint64_t log, count, entries;
+	uint64_t log, count, entries, boot;
 
 	if (size < SIZE_MIN || size > SIZE_MAX_SEGMENT || c->max_entry > size / 64 ||
 	    c->max_entry > EXTENT_LIMIT / 2 || c->max_processes > PROCESSES_MAX ||
 	    c->max_threads > READERS_MAX || c->max_keyspaces > KEYSPACES_MAX || c->mean_entry > size ||
 	    c->extents > size / EXTENT_LEAST || (c->mode & ~0777u))
 		return SHOAL_ERR_INVALID;
+	if (!know_boot(&boot))
+		return SHOAL_ERR_SYSTEM;
 	*g = (struct geometry){
 		.magic = LAYOUT_MAGIC,
 		.layout = LAYOUT_VERSION,
@@ -160,7 +170,7 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 		.asked_flights = c->max_flights,
 		.asked_keyspaces = c->max_keyspaces,
 		.asked_extents = c->extents,
-		.boot_id = proc_boot_id(),
+		.boot_id = boot,
 		.clock_id = proc_clock_id(),
 		.mode = c->mode ? c->mode : 0600,
 		.max_loads = c->max_loads,
@@ -484,13 +494,16 @@ static int attach_file(int fd, const char *path, const struct shoal_config *c, s
 	bool read_only = c->flags & SHOAL_INSPECT;
 	struct geometry g;
 	struct stat st;
+	uint64_t boot;
 	int r = check_file(fd, c, &st);
 
 	if (r || (r = read_geometry(fd, 0, &g)) || (r = check_reach(fd, &st)))
 		return r;
 	if (st.st_mode & 0022 & ~g.mode)
 		return SHOAL_ERR_PERMISSION;
-	if (g.boot_id != proc_boot_id())
+	if (!know_boot(&boot) || (!boot && g.boot_id)) /* it may be in use: nothing to remove */
+		return SHOAL_ERR_SYSTEM;
+	if (g.boot_id != boot)
 		return read_only ? SHOAL_ERR_LAYOUT : remove_old_boot(fd, path, &st);
 	if (!c->clock && g.clock_id != proc_clock_id())
 		return SHOAL_ERR_LAYOUT;

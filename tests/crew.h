@@ -28,6 +28,7 @@
 #include "clock.h"
 #include "futex.h"
 #include "handle.h"
+#include "skip.h"
 
 #define CREW_UNUSED __attribute__((unused))
 #define CREW_PATIENCE_MS 60000 /* longer than anything takes that is not stuck, also under a sanitizer on a busy machine */

@@ -29,6 +29,7 @@
 #include "atomic.h"
 #include "clock.h"
 #include "futex.h"
+#include "skip.h"
 
 #define PATIENCE_S 60
 #define STR(text) (text), strlen(text)
@@ -117,8 +118,10 @@ static inline void become_child(pid_t parent)
 /* A child of fork that runs body(arg) and exits with what it returns. */
 static inline pid_t spawn(int (*body)(void *arg), void *arg)
 {
-	pid_t parent = getpid(), pid = fork();
+	pid_t parent = getpid(), pid;
 
+	fflush(NULL);
+	pid = fork();
 	if (pid == 0) {
 		become_child(parent);
 		_exit(body(arg));

@@ -413,6 +413,59 @@ static void out_of_descriptors(void **state)
 	close_scene(s);
 }
 
+/* All but so many are taken. */
+static void leave_descriptors(int n)
+{
+	leave_no_descriptor();
+	while (n)
+		close(255 - --n);
+}
+
+static int open_with_the_last(void *arg)
+{
+	struct scene *s = arg, other = {0};
+	struct stat before, after;
+	struct shoal *made;
+	char name[100];
+	int n, r, failed = 0;
+
+	snprintf(name, sizeof(name), "%s/made", folder);
+	must(!stat(file, &before));
+	leave_no_descriptor();
+	for (n = 0; n < 12; n++) {
+		leave_descriptors(n);
+		r = open_in(&other, file, &(struct shoal_config){.flags = SHOAL_ATTACH});
+		must(r == SHOAL_OK || (r == SHOAL_ERR_SYSTEM && errno == EMFILE));
+		if (!r) {
+			must(gives(other.k, "a", SHOAL_OK, "theirs"));
+			shoal_close(other.cache);
+		}
+		failed += r != 0;
+		must(!stat(file, &after) && after.st_ino == before.st_ino); /* not taken for that of an earlier boot */
+		leave_descriptors(n);
+		r = shoal_open(name, &(struct shoal_config){.size = 2 << 20}, &made);
+		must(r == SHOAL_OK ? made->member->segment.geometry.boot_id == s->cache->member->segment.geometry.boot_id
+				   : r == SHOAL_ERR_SYSTEM && errno == EMFILE && access(name, F_OK));
+		if (!r) {
+			shoal_close(made);
+			must(!unlink(name));
+		}
+	}
+	must(failed && failed < 12); /* from none to enough */
+	return 0;
+}
+
+/* With one descriptor a file can be opened, and nothing else be asked. A live segment was removed for that. */
+static void the_last_descriptors(void **state)
+{
+	struct scene *s = open_scene(file, NULL);
+
+	assert_set(s->k, "a", "theirs");
+	assert_ends_well(spawn(open_with_the_last, s));
+	assert_gives(s->k, "a", "theirs");
+	close_scene(s);
+}
+
 static int map_too_much(void *arg)
 {
 	struct scene s = {0};
@@ -1010,6 +1063,7 @@ int main(int argc, char **argv)
 		CASE(a_truncated_file),
 		CASE(a_hole_in_each_area),
 		CASE(out_of_descriptors),
+		CASE(the_last_descriptors),
 		CASE(too_little_address_space),
 		CASE(too_small_a_file_limit),
 		CASE(a_program_closes_all_descriptors),
