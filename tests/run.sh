@@ -8,17 +8,18 @@
 #
 #   --quick   the default: one gcc build, every suite, ten seconds for each torture test
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
-#             under ASan + UBSan and under TSan
-#   --night   as --ci, half an hour for each torture test, and for the flips of every bit of a segment
+#             under ASan + UBSan and under TSan. What is skipped has to be in tests/skips.txt, with its reason
+#   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment
 #   --suite   unit, process, model, abi, torture, fuzz
 #
-# SHOAL_TEST_SECONDS   what a torture test gets in the gcc build (10, --ci 60, --night 1800); elsewhere, and libFuzzer by
-#                      clang, --ci 15, --night 60
+# SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
+#                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
+#                      15 with --ci and 60 with --night
 
 cd "$(dirname "$0")/.." || exit 1
 
 usage() {
-	sed -n '4,18s/^# \{0,1\}//p' tests/run.sh
+	sed -n '4,19s/^# \{0,1\}//p' tests/run.sh
 }
 
 tier=quick nightly=
@@ -42,10 +43,12 @@ for s in $only; do
 done
 
 case $tier in
-quick) seconds=${SHOAL_TEST_SECONDS:-10} short=$seconds ;;
-ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 ;;
-night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 nightly=--night ;;
+quick) seconds=${SHOAL_TEST_SECONDS:-10} short=$seconds storm=$seconds fuzz=$seconds ;;
+ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 storm=${SHOAL_TEST_SECONDS:-180} fuzz=${SHOAL_TEST_SECONDS:-60} ;;
+night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 storm=$seconds fuzz=${SHOAL_TEST_SECONDS:-600} nightly=--night ;;
 esac
+skips=
+[ "$tier" = quick ] || skips='--skips tests/skips.txt'
 
 passed=0 failed=0 skipped=0
 scratch=$(mktemp -d) || exit 1
@@ -160,7 +163,8 @@ suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted
 	local status=$?
 	running=
 	if [ -s "$log" ]; then
-		add "$(python3 tests/report.py "$name" "$log")"
+		# shellcheck disable=SC2086 # words
+		add "$(python3 tests/report.py $skips "$name" "$log")"
 	elif [ $status -ne 0 ]; then
 		fail "$name: meson test" "$scratch/log"
 	fi
@@ -172,13 +176,19 @@ program() { # NAME COMMAND...: something that is no meson test
 	say "$name"
 	"$@" >"$scratch/log" 2>&1
 	local status=$?
-	add "$(python3 tests/report.py "$name" "$scratch/log" $status)"
+	# shellcheck disable=SC2086 # words
+	add "$(python3 tests/report.py $skips "$name" "$scratch/log" $status)"
 	[ $status -ne 0 ] || tail -n 3 "$scratch/log"
+}
+
+cannot_run() {
+	echo '# skipped: this machine does not run such programs'
+	return 77
 }
 
 # ---- the tiers -------------------------------------------------------------------------------------------------------
 
-all='unit process model abi fuzz torture'
+all='unit process model abi fuzz'
 strict=true
 [ "$tier" != quick ] || strict=false
 
@@ -190,24 +200,30 @@ done
 under=
 say gcc
 # shellcheck disable=SC2086 # words
-build gcc gcc -Dwerror=$strict && suites gcc "$seconds" 1 $all
+build gcc gcc -Dwerror=$strict && {
+	suites gcc "$seconds" 1 $all
+	suites gcc "$storm" 1 torture
+}
 
 if [ "$tier" != quick ]; then
 	say clang
-	build clang clang -Dwerror=true && suites clang "$short" 1 unit process model abi fuzz
+	build clang clang -Dwerror=true && {
+		suites clang "$short" 1 unit process model abi
+		suites clang "$fuzz" 1 fuzz
+	}
 
 	say 'asan + ubsan'
 	if sanitizer_runs address,undefined; then
 		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture
 	else
-		echo 'skipped: this machine does not run such programs' && skipped=$((skipped + 1))
+		program asan cannot_run
 	fi
 
 	say tsan
 	if sanitizer_runs thread; then
 		build tsan gcc -Db_sanitize=thread -Dc_args=-Wno-tsan && suites tsan "$short" 4 unit process model torture
 	else
-		echo 'skipped: this machine does not run such programs' && skipped=$((skipped + 1))
+		program tsan cannot_run
 	fi
 	under=
 fi

@@ -424,8 +424,7 @@ static int fill_a_small_disk(void *arg)
 
 	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
 	    mount("none", folder, "tmpfs", 0, "size=3m")) {
-		printf("# no tmpfs of our own here (%s): ENOSPC is not tried\n", strerror(errno));
-		fflush(stdout);
+		skipped("no tmpfs of our own (%s)", strerror(errno));
 		return 0;
 	}
 	must(shoal_open(file, &(struct shoal_config){.size = 4 << 20}, &cache) == SHOAL_ERR_SYSTEM);
@@ -494,7 +493,7 @@ static void a_killed_creator_leaves_nothing(void **state)
 		assert_int_equal(shoal_unlink(file), SHOAL_OK);
 	}
 	if (refused)
-		printf("# ptrace is refused here: creators were not killed\n");
+		skipped("ptrace is refused");
 	else
 		assert_true(n > 10 && whole > 0 && whole < n);
 }

@@ -87,7 +87,7 @@ static bool am_root(void)
 {
 	if (!geteuid())
 		return true;
-	printf("# not root: no other user to be\n");
+	skipped("not root: no other user to be");
 	return false;
 }
 

@@ -155,8 +155,7 @@ static bool refuse_advice(int error)
 static int use_where_refused(void *arg)
 {
 	if (!refuse_advice(*(int *)arg)) {
-		printf("# seccomp is refused here: the case is not tried\n");
-		fflush(stdout);
+		skipped("seccomp is refused");
 		return 0;
 	}
 	errno = 0;

@@ -137,7 +137,7 @@ static void a_raw_clone_joins(void **state)
 	pid_t parent = getpid(), pid;
 
 	if (UNDER_TSAN) {
-		printf("# a raw clone is beyond ThreadSanitizer\n");
+		skipped("a raw clone is beyond ThreadSanitizer");
 		return;
 	}
 	assert_true(can_set(p->k, 1));
@@ -462,7 +462,7 @@ static void a_thread_dies_raw(void **state)
 	struct place *p = *state;
 
 	if (UNDER_TSAN) {
-		printf("# threads that leave past their destructors are beyond ThreadSanitizer\n");
+		skipped("threads that leave past their destructors are beyond ThreadSanitizer");
 		return;
 	}
 	assert_ends_well(spawn(wait_for_the_raw, p));

@@ -1111,7 +1111,7 @@ static void a_cancelled_thread_fails_its_load(void **state)
 	pthread_t thread;
 
 	if (UNDER_ASAN) {
-		printf("# AddressSanitizer takes the stack of a cancelled thread for poisoned\n");
+		skipped("AddressSanitizer takes the stack of a cancelled thread for poisoned");
 		return;
 	}
 	assert_int_equal(pthread_create(&thread, NULL, sleep_inside, &crowd), 0);

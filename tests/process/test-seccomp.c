@@ -49,8 +49,7 @@ static int enter(void *arg)
 	char call[16], error[16];
 
 	if (!refuse(s->calls, s->n, s->error)) {
-		printf("# seccomp is refused here: the case is not tried\n");
-		fflush(stdout);
+		skipped("seccomp is refused");
 		return 0;
 	}
 	snprintf(call, sizeof(call), "%d", s->calls[0]);
@@ -241,7 +240,7 @@ static void without_membarrier_no_attach(void **state)
 	snprintf(path, sizeof(path), "/dev/shm/shoal-test-seccomp-%d", (int)getpid());
 	assert_int_equal(shoal_open(path, &(struct shoal_config){.size = 1 << 20}, &cache), SHOAL_OK);
 	if (cache->member->segment.fence) {
-		printf("# membarrier is refused here to begin with\n");
+		skipped("membarrier is refused to begin with");
 	} else {
 		k = keyspace(cache, "test", NULL);
 		assert_set(k, "a", "x");

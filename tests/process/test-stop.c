@@ -540,7 +540,7 @@ static bool stop_once(enum place place, enum deed deed, bool killed)
 
 	if (r != STEPPED) {
 		if (r == REFUSED)
-			printf("# ptrace is refused here: nothing was stopped\n");
+			skipped("ptrace is refused");
 		else
 			crew_kill(pid);
 		return false;

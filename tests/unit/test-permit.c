@@ -601,7 +601,7 @@ static void dead_thread(void **state)
 	pthread_t thread;
 
 	if (SANITIZED) {
-		print_message("# a thread can't leave that way under a sanitizer\n");
+		skipped("a thread can't leave that way under a sanitizer");
 		close_hall(&h);
 		return;
 	}
@@ -701,7 +701,7 @@ static void killed_anywhere(void **state)
 		recover_all(h.m);
 	}
 	if (r == REFUSED)
-		print_message("# ptrace is refused here, or a sanitizer has too many steps\n");
+		skipped(SANITIZED ? "a sanitizer has too many steps" : "ptrace is refused");
 	else
 		assert_int_equal(r, ENDED_WELL);
 	print_message("# killed after each of %u changes\n", n - 1);

@@ -83,7 +83,7 @@ static void every_size_has_a_geometry(void **state)
 		int r = segment_open(NULL, &(struct shoal_config){.size = size}, &s);
 
 		if (r == SHOAL_ERR_SYSTEM && errno == ENOSPC) {
-			printf("# no room for %zu bytes here\n", (size_t)size);
+			skipped("no room for %zu bytes", (size_t)size);
 			break;
 		}
 		assert_int_equal(r, SHOAL_OK);
@@ -227,7 +227,7 @@ static void only_trusted_owners(void **state)
 	size_t i;
 
 	if (geteuid()) {
-		printf("# not root: files of other users are not tried\n");
+		skipped("not root: no files of other users");
 		return;
 	}
 	assert_int_equal(chmod(folder, 0755), 0);
@@ -253,7 +253,7 @@ static int without_access(void *arg)
 static void only_with_access(void **state)
 {
 	if (geteuid()) {
-		printf("# not root: no other user to be\n");
+		skipped("not root: no other user to be");
 		return;
 	}
 	make();
