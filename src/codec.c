@@ -6,6 +6,8 @@
 
 #include "codec.h"
 
+_Static_assert(CODEC_MOST == LZ4_MAX_INPUT_SIZE, "lz4 takes no more");
+
 #define PREFIX sizeof(uint32_t)
 #define ZSTD_LEVEL 3
 
@@ -16,7 +18,7 @@ size_t codec_pack(enum codec c, const void *from, size_t n, void *to)
 	char *at = (char *)to + PREFIX;
 	int made;
 
-	if (n < CODEC_THRESHOLD || n > LZ4_MAX_INPUT_SIZE)
+	if (n < CODEC_THRESHOLD || n > CODEC_MOST)
 		return 0;
 	room -= PREFIX;
 	if (c == CODEC_LZ4) {
@@ -46,7 +48,7 @@ bool codec_unpack(enum codec c, const void *from, size_t n, void *to, size_t pla
 {
 	const char *at = (const char *)from + PREFIX;
 
-	if (n <= PREFIX || plain > LZ4_MAX_INPUT_SIZE)
+	if (n <= PREFIX || plain > CODEC_MOST)
 		return false;
 	n -= PREFIX;
 	if (c == CODEC_LZ4)

@@ -8,6 +8,7 @@
 enum codec { CODEC_NONE, CODEC_LZ4, CODEC_ZSTD };
 
 #define CODEC_THRESHOLD 512u /* bytes below which compression costs a hit more than the room is worth */
+#define CODEC_MOST 0x7e000000u   /* LZ4_MAX_INPUT_SIZE */
 
 /* Pack into `to`, which has n - n / 8 bytes: fewer are "not smaller". Returns the size, 0 if it didn't get so small. */
 size_t codec_pack(enum codec c, const void *from, size_t n, void *to);

@@ -297,7 +297,8 @@ void store_pack(const struct shoal_keyspace *k, const void *data, size_t size, s
 	size_t made;
 
 	*p = (struct packed){.data = data, .size = size};
-	if (!(k->policy.flags & SHOAL_COMPRESS) || size < CODEC_THRESHOLD || !(p->owned = malloc(size - size / 8)))
+	if (!(k->policy.flags & SHOAL_COMPRESS) || size < CODEC_THRESHOLD || size > CODEC_MOST ||
+	    !(p->owned = malloc(size - size / 8)))
 		return;
 	p->codec = k->policy.flags & SHOAL_COMPRESS_ZSTD & ~SHOAL_COMPRESS ? CODEC_ZSTD : CODEC_LZ4;
 	made = codec_pack(p->codec, data, size, p->owned);

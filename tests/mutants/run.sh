@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Break the engine on purpose, one rule at a time: each NAME.patch here is applied to a copy of the tree, built, and the
-# test that its first line names ("# red: process-fresh") must fail. A mutant that survives, or a patch that no longer
+# test that its first line names ("# red: process-fresh", "# red: fuzz-call tests/fuzz/corpus-call") must fail. A mutant that survives, or a patch that no longer
 # applies, is a failure. Prints TAP.
 #   run.sh [NAME ...]
 set -u
@@ -22,9 +22,9 @@ result() { # 0|1 TEXT
 meson setup "$work/build" "$work" -Dbench=disabled -Dtests=enabled >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
 
 # A test that hangs under a mutant has noticed it, too.
-is_red() { # TEST
+is_red() { # TEST [ARGUMENT, a path of the tree]
 	ninja -C "$work/build" "tests/$1" >"$work/log" 2>&1 || return 2
-	! timeout 120 "$work/build/tests/$1" >"$work/log" 2>&1 </dev/null
+	! timeout 120 "$work/build/tests/$1" ${2+"$work/$2"} >"$work/log" 2>&1 </dev/null
 }
 
 mutant() { # PATCH
@@ -36,7 +36,8 @@ mutant() { # PATCH
 		return
 	fi
 	patch -s -p1 -d "$work" <"$1"
-	is_red "$test"
+	# shellcheck disable=SC2086 # words
+	is_red $test
 	status=$?
 	case $status in
 	0) result 0 "$name: $test is red" ;;
