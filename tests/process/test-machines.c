@@ -561,7 +561,7 @@ static void a_program_closes_all_descriptors(void **state)
 	close_scene(s);
 }
 
-static int without_barriers(void *arg)
+static bool refuse_membarrier(void)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -569,17 +569,69 @@ static int without_barriers(void *arg)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
+
+	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+	       !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &(struct sock_fprog){COUNT(code), code});
+}
+
+static int without_barriers(void *arg)
+{
 	struct scene *s = arg;
 	struct shoal_value value;
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &(struct sock_fprog){COUNT(code), code}))
+	if (!refuse_membarrier())
 		return not_here("seccomp");
 	if (s->cache->member->segment.fence)
 		return not_here("membarrier to begin with");
 	must(shoal_get(s->k, STR("a"), &value) == SHOAL_ERR_SYSTEM && errno == EPERM);
 	must(fetches(s->k, "a")); /* no cache, but a value */
 	return 0;
+}
+
+static uint32_t free_extents(struct scene *s)
+{
+	const struct segment *segment = &s->cache->member->segment;
+	uint32_t x, n = 0;
+
+	for (x = 0; x < segment->geometry.extents; x++)
+		n += EXTENT_STATE(w64_load(&segment->extents[x].word)) == EXTENT_FREE;
+	return n;
+}
+
+/* What it took out of use it can't ask the readers about: nothing of that is used again. */
+static int fill_without_barriers(void *arg)
+{
+	static const char big[5000];
+	struct scene *s = arg;
+	uint64_t bytes = 0;
+	int key, r;
+
+	must(gives(s->k, "a", SHOAL_OK, "ours")); /* it has registered */
+	if (!refuse_membarrier())
+		return not_here("seccomp");
+	for (key = 0; (r = shoal_set(s->k, &key, sizeof(key), big, sizeof(big))) == SHOAL_OK && bytes < 8 << 20; key++)
+		bytes += sizeof(big);
+	must(r == SHOAL_ERR_NO_SPACE && bytes < 2 << 20 && !free_extents(s));
+	must(fetches(s->k, "b"));
+	key = 0;
+	r = shoal_delete(s->k, &key, sizeof(key));
+	must(r == SHOAL_OK || r == SHOAL_MISS);
+	return 0;
+}
+
+/* Trap 18, and in the midst of it: what is retired stays so till somebody who may asks. */
+static void membarrier_is_refused_midway(void **state)
+{
+	struct scene *s = open_scene(NULL, NULL);
+
+	if (s->cache->member->segment.fence) {
+		not_here("membarrier to begin with");
+	} else {
+		assert_set(s->k, "a", "ours");
+		assert_ends_well(spawn(fill_without_barriers, s));
+		use(s->k, 2000);
+	}
+	close_scene(s);
 }
 
 /* A worker locks itself up after the segment was made for it. */
@@ -1071,6 +1123,7 @@ int main(int argc, char **argv)
 		CASE(too_small_a_file_limit),
 		CASE(a_program_closes_all_descriptors),
 		CASE(membarrier_is_refused_later),
+		CASE(membarrier_is_refused_midway),
 		CASE(a_pid_comes_again),
 		CASE(a_foreign_proc_tells_nothing),
 		CASE(a_leader_in_another_pid_namespace),
