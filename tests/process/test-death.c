@@ -15,6 +15,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -252,12 +253,157 @@ static void leaders_that_dump_core(void **state)
 	assert_true(size < d.memory + d.segment / 2);
 }
 
+/* ---- a relay ------------------------------------------------------------------------------------------------ */
+
+enum { LED = 4, SLEEPERS = 2 * LED, ROUNDS = 4, NO_PTRACE = 77 };
+
+/* One thread leads them all, so one alive word is slept on. */
+static void lead_many(void *arg)
+{
+	uint32_t round = *(uint32_t *)arg, key[2] = {round};
+	struct shoal_load *load;
+	struct shoal_value v;
+
+	for (key[1] = 0; key[1] < LED; key[1]++)
+		if (shoal_begin(keyspace, key, sizeof(key), &load, &v) != SHOAL_LEAD)
+			crew_wrong("round %u: key %u is not led", round, key[1]);
+	crew_signal(&field->leading);
+	for (;;)
+		pause();
+}
+
+static int inherit_one(struct shoal_load *load, const void *key, size_t size, void *arg)
+{
+	w32_add(&field->loads, 1);
+	return shoal_load_publish(load, key, size);
+}
+
+static void wait_for_one(void *arg)
+{
+	const uint32_t *key = arg;
+	struct shoal_value v;
+	int r = shoal_fetch(keyspace, key, 8, inherit_one, NULL, &v);
+
+	crew_expect(r == SHOAL_OK && v.size == 8 && !memcmp(v.data, key, 8), "round %u, key %u: %s", key[0], key[1], shoal_strerror(r));
+	shoal_release(&v);
+	crew_signal(&field->done);
+}
+
+static void wait_traced(void *arg)
+{
+	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+		_exit(NO_PTRACE);
+	raise(SIGSTOP);
+	wait_for_one(arg);
+}
+
+/* From one stop at a system call to the next, till it is about to sleep on two words. False: it can't be had. */
+static bool let_it_sleep(pid_t pid)
+{
+	struct __ptrace_syscall_info info;
+	int status;
+
+	while (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status)) {
+		memset(&info, 0, sizeof(info));
+		ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(uintptr_t)PTRACE_O_TRACESYSGOOD);
+		ptrace(PTRACE_GET_SYSCALL_INFO, pid, (void *)sizeof(info), &info);
+		if (ptrace(PTRACE_SYSCALL, pid, NULL, NULL))
+			return false;
+		if (info.op == PTRACE_SYSCALL_INFO_ENTRY && info.entry.nr == SYS_futex_waitv)
+			return true;
+	}
+	return false;
+}
+
+static uint32_t who_wait(void)
+{
+	const struct segment *s = crew_segment(cache);
+	uint32_t i, n = 0;
+
+	for (i = 0; i < s->geometry.flights; i++)
+		if (FLIGHT_STATE(w64_load(&s->flights[i].word)) == FLIGHT_COMPUTING)
+			n += w32_load(&s->flights[i].waiters);
+	return n;
+}
+
+static void await_who_wait(uint32_t n)
+{
+	uint64_t end = crew_now() + (uint64_t)CREW_PATIENCE_MS * 1000000;
+
+	while (who_wait() < n && crew_now() < end)
+		sched_yield();
+	crew_expect(who_wait() == n, "%u wait, not %u", who_wait(), n);
+}
+
+/* The first to sleep is held at its return from there. False: not to be had. */
+static bool one_relay(uint32_t round)
+{
+	uint32_t i, key[2] = {round};
+	pid_t leader = crew_fork(lead_many, &round), sleepers[SLEEPERS];
+	bool held;
+	int status;
+
+	crew_await(&field->leading, round + 1);
+	sleepers[0] = crew_fork(wait_traced, key);
+	held = let_it_sleep(sleepers[0]) && crew_await_state(sleepers[0], "S");
+	for (i = 1; held && i < SLEEPERS; i++) {
+		key[1] = i % LED;
+		sleepers[i] = crew_fork(wait_for_one, key);
+	}
+	if (held) {
+		await_who_wait(SLEEPERS);
+		for (i = 1; i < SLEEPERS; i++)
+			crew_await_state(sleepers[i], "S");
+	}
+	crew_kill(leader);
+	if (!held) {
+		crew_kill(sleepers[0]);
+		return false;
+	}
+	crew_expect(waitpid(sleepers[0], &status, 0) == sleepers[0] && WIFSTOPPED(status), "it did not wake");
+	crew_await(&field->done, (round + 1) * SLEEPERS - 1); /* all but the one that is held */
+	ptrace(PTRACE_DETACH, sleepers[0], NULL, NULL);
+	for (i = 0; i < SLEEPERS; i++)
+		crew_join_well(sleepers[i]);
+	crew_expect(w32_load(&field->loads) == (round + 1) * LED, "round %u: %u loads", round, w32_load(&field->loads));
+	return true;
+}
+
+/*
+ * Trap 13. The kernel wakes one of those who sleep on a dead leader, of whichever of its keys: the first that came, and
+ * that one wakes the rest. It is held before it does: the others go on without it, by the slices of their sleep.
+ */
+static void a_relay_that_is_lost_holds_up_nobody(void **state)
+{
+	struct shoal_policy policy = {.wait_ms = CREW_PATIENCE_MS * 2, .lease_ms = CREW_PATIENCE_MS * 2};
+	struct shoal_config config = {.size = 4 << 20};
+	uint32_t round;
+
+#if defined(__SANITIZE_THREAD__)
+	skipped("it comes by signals that ThreadSanitizer holds back");
+	return;
+#endif
+	crew_begin();
+	field = crew_memory(sizeof(*field));
+	assert_int_equal(shoal_open(NULL, &config, &cache), SHOAL_OK);
+	assert_int_equal(shoal_keyspace_open(cache, "death", 1, &policy, &keyspace), SHOAL_OK);
+	for (round = 0; round < ROUNDS && !w32_load(&crew_verdict->count); round++)
+		if (!one_relay(round)) {
+			skipped("ptrace is refused, or there is no futex_waitv");
+			break;
+		}
+	shoal_close(cache);
+	munmap(field, sizeof(*field));
+	assert_int_equal(crew_wrongs(), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(lean_leaders),
 		cmocka_unit_test(fat_leaders),
 		cmocka_unit_test(leaders_that_dump_core),
+		cmocka_unit_test(a_relay_that_is_lost_holds_up_nobody),
 	};
 
 	if (argc > 1) /* the name of one case, with wildcards */
