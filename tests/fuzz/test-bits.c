@@ -301,23 +301,25 @@ static bool is_for_a_child(unsigned area)
 }
 
 /* What nobody may take for well: bytes of a header or a key that the checksum covers, and an index slot that points
- * elsewhere. (Bytes behind the key are nobody's, a frequency is a hint, and of an emptied slot nothing is left to tell.) */
+ * elsewhere. (Bytes behind the key are nobody's, frequency and settled are hints, and of an emptied slot nothing is left to tell.) */
 static bool is_to_be_named(const struct range *r, uint64_t at)
 {
 	const char *image = scene.image + r->at;
 	uint64_t word, in_word = at % 64;
 
 	if (r->area == ENTRIES)
-		return at / 8 - r->at < sizeof(struct entry) + ((const struct entry *)(const void *)image)->key_size;
+		return at / 8 - r->at < sizeof(struct entry) + ENTRY_KEY_SIZE(((const struct entry *)(const void *)image)->kind);
 	memcpy(&word, scene.image + at / 64 * 8, 8);
-	return r->area == INDEX && SLOT_IS_USED(word) && in_word != 63 && (in_word < 45 || in_word > 46);
+	return r->area == INDEX && SLOT_IS_USED(word) && in_word != 63 && (in_word < 44 || in_word > 46);
 }
 
 /* A look-up of its key comes to that entry, and to nothing but its header's bytes. */
 static bool is_to_be_counted(const struct range *r, uint64_t at)
 {
-	return r->area == ENTRIES && at / 8 - r->at >= offsetof(struct entry, stored) &&
-	       at / 8 - r->at < offsetof(struct entry, keyspace);
+	uint64_t byte = at / 8 - r->at;
+
+	return r->area == ENTRIES && ((byte >= offsetof(struct entry, stored) && byte < offsetof(struct entry, kind)) ||
+				      (byte >= offsetof(struct entry, kind) + 4 && byte < sizeof(struct entry))); /* the schema */
 }
 
 static bool is_noticed(const struct range *r, uint64_t at)

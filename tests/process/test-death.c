@@ -321,7 +321,7 @@ static uint32_t who_wait(void)
 	uint32_t i, n = 0;
 
 	for (i = 0; i < s->geometry.flights; i++)
-		if (FLIGHT_STATE(w64_load(&s->flights[i].word)) == FLIGHT_COMPUTING)
+		if (FLIGHT_STATE(w64_load(&s->flight_words[i])) == FLIGHT_COMPUTING)
 			n += w32_load(&s->flights[i].waiters);
 	return n;
 }

@@ -853,7 +853,7 @@ static void audit_flights(const struct segment *s)
 
 	memset(leads, 0, sizeof(leads));
 	for (f = 0; f < s->geometry.flights; f++) {
-		word = w64_load(&s->flights[f].word);
+		word = w64_load(&s->flight_words[f]);
 		state = FLIGHT_STATE(word);
 		if (state < FLIGHT_CLAIMING || state > FLIGHT_OVERDUE)
 			continue;
