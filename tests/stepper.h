@@ -35,6 +35,7 @@ struct stepper {
 	unsigned copying;    /* of an extent's bytes alone */
 	bool tables;         /* the last new state was one of the tables */
 	uint64_t *trail;     /* the address of the next instruction, after each step */
+	void (*settle)(void); /* while a step blocked others have acted: until they are done; or NULL */
 };
 
 static void stepper_begin(struct stepper *t, const struct segment *s, uint32_t self, const word32 *done)
@@ -67,6 +68,8 @@ static enum stepped stepper_await(const struct stepper *t, int signal)
 
 	if (waitpid(t->tid, &status, __WALL) != t->tid)
 		return STEP_LOST;
+	if (t->settle)
+		t->settle();
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status) == 7 ? STEP_REFUSED : STEP_ENDED;
 	return WIFSTOPPED(status) && WSTOPSIG(status) == signal ? STEP_MADE : STEP_LOST;
@@ -111,6 +114,12 @@ static bool stepper_differs(struct stepper *t, uint64_t at, uint64_t size)
 		return false;
 	memcpy(t->last + at, t->segment->base + at, size);
 	return true;
+}
+
+/* From here on: what was before is no change. */
+static CREW_UNUSED void stepper_look_anew(struct stepper *t)
+{
+	memcpy(t->last, t->segment->base, t->segment->geometry.size);
 }
 
 /* The extents that others announce. */
@@ -201,13 +210,14 @@ struct point {
 	unsigned times;
 };
 
-static CREW_UNUSED struct point stepper_point(const struct stepper *t)
+/* A string instruction is stepped through in pieces, but come to once. */
+static CREW_UNUSED struct point stepper_point(const uint64_t *trail, uint64_t steps)
 {
-	struct point p = {.address = t->trail[t->steps - 1], .steps = t->steps};
+	struct point p = {.address = trail[steps - 1], .steps = steps};
 	uint64_t i;
 
-	for (i = 0; i < t->steps; i++)
-		p.times += t->trail[i] == p.address;
+	for (i = 0; i < steps; i++)
+		p.times += trail[i] == p.address && !(i && trail[i - 1] == p.address);
 	return p;
 }
 
@@ -259,33 +269,31 @@ static void stepper_put_back(const struct stepper *t)
 }
 
 /* What the kernel does to the alive words of a thread that dies. */
-static void stepper_declare_thread_dead(const struct stepper *t)
+static CREW_UNUSED void stepper_declare_thread_dead(const struct segment *s, pid_t pid, pid_t tid)
 {
-	const struct segment *s = t->segment;
 	uint32_t i, word;
 	word32 *alive;
 
 	for (i = 0; i < s->geometry.readers; i++) {
 		alive = (word32 *)(void *)&s->alive[i].mutex;
 		word = w32_load(alive);
-		if ((word & FUTEX_TID_MASK) == (uint32_t)t->tid || (word & FUTEX_TID_MASK) == (uint32_t)t->pid)
+		if ((word & FUTEX_TID_MASK) == (uint32_t)tid || (word & FUTEX_TID_MASK) == (uint32_t)pid)
 			w32_store(alive, (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED);
 	}
 }
 
-/* The child is dead, as far as the segment says: its slot is that of another process that had its pid. Returns how many
+/* The process is dead, as far as the segment says: its slot is that of another one that had its pid. Returns how many
  * process slots it had. */
-static int stepper_declare_dead(const struct stepper *t)
+static CREW_UNUSED int stepper_declare_dead(const struct segment *s, pid_t pid, pid_t tid)
 {
-	const struct segment *s = t->segment;
 	uint32_t i;
 	int n = 0;
 
-	stepper_declare_thread_dead(t);
+	stepper_declare_thread_dead(s, pid, tid);
 	for (i = 0; i < s->geometry.processes; i++) {
 		uint64_t owner = w64_load(&s->processes[i].owner);
 
-		if (!owner || PROC_PID(owner) != (uint32_t)t->pid)
+		if (!owner || PROC_PID(owner) != (uint32_t)pid)
 			continue;
 		w64_store(&s->processes[i].owner, owner ^ (uint64_t)1 << 22);
 		n++;
