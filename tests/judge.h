@@ -697,6 +697,7 @@ static bool count_states(struct run *run)
 	crew_expect(r == STEP_ENDED, "its end was not met in %" PRIu64 " steps (%d)", run->t.steps, r);
 	crew_expect(!w32_load(&field->torn), "it read a torn value");
 	crew_expect((int)w32_load(&field->result) >= 0, "it ended with %s", shoal_strerror((int)w32_load(&field->result)));
+	crew_expect(show(OWN, "ended") == run->o->after, "its key shows something else in the end");
 	run->states = (unsigned)min_u64(run->t.states, POINTS);
 	run->copying = run->t.copying;
 	run->steps = run->t.steps;
