@@ -952,7 +952,7 @@ static uint64_t step_through(const struct operation *o, uint64_t ns)
 	memcpy(run.base, crew_segment(cache)->base, SEGMENT);
 	well = count_states(&run);
 	if (run.refused) {
-		printf("# ptrace is refused here: nothing was stepped\n");
+		skipped("ptrace is refused");
 	} else if (well) {
 		crew_expect(run.states >= o->least, "%s: %u states, not %u", o->name, run.states, o->least);
 		well = judge_states(&run, o->flags & REAL ? ns / 2 : ns) && (!(o->flags & REAL) || judge_in_earnest(&run));
