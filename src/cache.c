@@ -359,6 +359,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	int r;
 
 	store_pack(k, data, size, &packed);
+	index_prefetch_entry(s, key->hash); /* what it replaces is fetched while the new one is written */
 	r = room_reserve(seat, WRITING, room_kind(s, key, packed.size), key->size, packed.size, &offset);
 	if (r) { /* the caller has a newer value than the one here: better none than the older */
 		remove_key(seat, key, drawn);
