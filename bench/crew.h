@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* A peer's host and its workers, each pinned to its processor, which sleep between rounds and begin them together. */
+#ifndef BENCH_CREW_H
+#define BENCH_CREW_H
+
+#include "peer.h"
+
+#define CPUS_MOST 1024
+
+struct pinning {
+	unsigned count; /* 0: nobody is pinned */
+	int cpus[CPUS_MOST];
+};
+
+struct crew;
+
+struct crew *crew_start(const struct peer *peer, const struct peer_setup *setup, const struct pinning *pinning); /* NULL: it failed */
+double crew_found(const struct crew *crew); /* of the keys that were looked up after filling, the share that was there */
+int crew_round(struct crew *crew, const struct round *round, struct tally *sum); /* -1: somebody died */
+void crew_end(struct crew *crew);
+
+int crew_fork(void (*body)(void *arg), void *arg); /* a child that doesn't outlive us */
+void pin(const struct pinning *pinning, unsigned number);
+
+#endif

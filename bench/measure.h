@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+/* The commands, each of which adds rows to a report. */
+#ifndef BENCH_MEASURE_H
+#define BENCH_MEASURE_H
+
+#include "report.h"
+
+int measure(const struct options *o, json_t *report, const char *who, const char *access); /* read, mixed, set, multiget, scale */
+
+#endif

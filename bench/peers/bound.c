@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * No cache at all: what any of them has to do at least. XXH3 of the key, a load that finds the value, a load of the value
+ * that depends on it, the copy. The slot is the hash's own or `hint` further, which was found while filling: so no slot
+ * is looked at in vain, and no key compared. A set is a copy into the same place, torn or not.
+ */
+#include "../loops.h"
+
+#include <stdio.h>
+#include <sys/mman.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define HEAD 32 /* key and size, as in any cache, though nobody reads the key */
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+struct bound {
+	uint64_t *slots, mask;
+	char *memory;
+	uint64_t used, size;
+	uint32_t *hints; /* of each key */
+	const struct workload *workload;
+};
+
+static void *memory(size_t size)
+{
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
+
+static int bound_open(const struct peer_setup *setup, void **state)
+{
+	struct bound *b = calloc(1, sizeof(*b));
+
+	b->workload = setup->workload;
+	b->mask = 63;
+	while (b->mask + 1 < setup->workload->keys * 3ull / 2)
+		b->mask = b->mask * 2 + 1;
+	b->size = (uint64_t)setup->workload->keys * (HEAD + 64) + setup->workload->value_bytes;
+	b->slots = memory((b->mask + 1) * 8);
+	b->memory = memory(b->size);
+	b->hints = calloc(setup->workload->keys, sizeof(*b->hints));
+	*state = b;
+	return b->slots == MAP_FAILED || b->memory == MAP_FAILED || !b->hints ? -1 : 0;
+}
+
+static int bound_fill(void *state, const char *key, uint32_t number, const void *value, size_t size)
+{
+	struct bound *b = state;
+	uint64_t hash = XXH3_64bits(key, KEY_SIZE), at = hash;
+	char *object = b->memory + b->used;
+
+	while (b->slots[at & b->mask])
+		at++;
+	b->slots[at & b->mask] = b->used + 1;
+	b->hints[number] = (uint32_t)(at - hash);
+	memcpy(object, key, KEY_SIZE);
+	memcpy(object + HEAD - 4, &(uint32_t){(uint32_t)size}, 4);
+	memcpy(object + HEAD, value, size);
+	b->used += (HEAD + size + 63) & ~63ull;
+	return 0;
+}
+
+static int bound_filled(void *state)
+{
+	struct bound *b = state;
+
+	for (uint32_t i = 0; i < b->workload->count; i++)
+		b->workload->requests[i].hint = b->hints[b->workload->requests[i].number];
+	return 0;
+}
+
+/* Not inlined, so that objdump shows it by itself: a call costs what a library's does. */
+static __attribute__((noinline)) size_t bound_read(const struct bound *b, const struct request *r, void *buffer)
+{
+	uint64_t slot = b->slots[(XXH3_64bits(r->key, KEY_SIZE) + r->hint) & b->mask];
+	const char *object = b->memory + slot - 1;
+	uint32_t size;
+
+	memcpy(&size, object + HEAD - 4, 4);
+	memcpy(buffer, object + HEAD, size);
+	return size;
+}
+
+static __attribute__((noinline)) int bound_write(const struct bound *b, const struct request *r, const void *value, size_t size)
+{
+	uint64_t slot = b->slots[(XXH3_64bits(r->key, KEY_SIZE) + r->hint) & b->mask];
+
+	memcpy(b->memory + slot - 1 + HEAD, value, size);
+	return 0;
+}
+
+static size_t get(struct worker *worker, const struct request *r, void *buffer)
+{
+	return bound_read(worker->state, r, buffer);
+}
+
+static int set(struct worker *worker, const struct request *r, const void *value, size_t size)
+{
+	return bound_write(worker->state, r, value, size);
+}
+
+PEER_MANY(many, get)
+PEER_RUN(run, get, set, many)
+
+static int huge_filled(void *state)
+{
+	struct bound *b = state;
+
+	madvise(b->slots, (b->mask + 1) * 8, MADV_COLLAPSE);
+	madvise(b->memory, b->size, MADV_COLLAPSE);
+	return bound_filled(state);
+}
+
+const struct peer peer_bound = {
+	.name = "bound",
+	.what = "XXH3, two dependent loads and the copy; no cache",
+	.open = bound_open,
+	.set = bound_fill,
+	.filled = bound_filled,
+	.get = get,
+	.run = run,
+};
+
+const struct peer peer_bound_huge = {
+	.name = "bound-huge",
+	.what = "bound in huge pages",
+	.open = bound_open,
+	.set = bound_fill,
+	.filled = huge_filled,
+	.get = get,
+	.run = run,
+};
