@@ -49,7 +49,6 @@ struct peer_setup {
 	double capacity; /* room for this share of the values; at least 1: for all */
 	int huge;        /* in huge pages, where it has the choice */
 	const char *directory; /* the peer's own, for sockets and files */
-	const char *shared;    /* where files of the peers lie: bench/peers */
 };
 
 struct worker {

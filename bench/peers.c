@@ -3,12 +3,38 @@
 
 #include <string.h>
 
+#ifdef WITH_LMDB
+#define LMDB(peer) peer(lmdb)
+#else
+#define LMDB(peer)
+#endif
+#ifdef WITH_LFHT_MEMB
+#define LFHT_MEMB(peer) peer(lfht_memb)
+#else
+#define LFHT_MEMB(peer)
+#endif
+#ifdef WITH_LFHT_QSBR
+#define LFHT_QSBR(peer) peer(lfht_qsbr)
+#else
+#define LFHT_QSBR(peer)
+#endif
+#ifdef WITH_CK
+#define CK(peer) peer(ck)
+#else
+#define CK(peer)
+#endif
+
 #define PEERS(peer)                                                                                                   \
 	peer(bound)                                                                                                   \
 	peer(bound_huge)                                                                                              \
 	peer(shoal)                                                                                                   \
 	peer(shoal_get)                                                                                               \
-	peer(shoal_huge)
+	peer(shoal_huge)                                                                                              \
+	peer(rwlock)                                                                                                  \
+	peer(mutex)                                                                                                   \
+	LMDB(peer) LFHT_MEMB(peer) LFHT_QSBR(peer) CK(peer)                                                            \
+	peer(memcached)                                                                                               \
+	peer(redis)
 
 #define DECLARE(name) extern const struct peer peer_##name;
 #define ADDRESS(name) &peer_##name,

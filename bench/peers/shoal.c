@@ -7,6 +7,7 @@
 
 #define HEADER 64 /* at most, with the rounding */
 #define MANY_MOST 256
+#define ROOM 2.0     /* of what the values take: keys that are set over and over leave dead ones behind */
 
 struct state {
 	struct shoal *cache;
@@ -23,10 +24,10 @@ static int open_with(const struct peer_setup *setup, void **result, unsigned fla
 {
 	const struct workload *w = setup->workload;
 	uint64_t mean = w->value_bytes / w->keys + KEY_SIZE, need = w->keys * (mean + HEADER);
-	double capacity = setup->capacity < 1 ? setup->capacity : 1.25;
+	double room = setup->capacity < 1 ? setup->capacity : ROOM;
 	struct shoal_config config = {
-		.size = (size_t)((double)need * capacity) + (8u << 20),
-		.mean_entry = mean,
+		.size = (size_t)((double)need * room) + (8u << 20),
+		.mean_entry = setup->capacity < 1 ? mean : (size_t)((double)mean * ROOM / 1.25), /* an index for the keys, not the room */
 		.max_processes = setup->processes + 16,
 		.max_threads = setup->processes + 64,
 		.flags = flags,
