@@ -42,7 +42,9 @@ static const struct command {
 	const char *name;
 	int (*run)(const struct options *o, json_t *report);
 } commands[] = {
-	{"read", run_read}, {"mixed", run_mixed}, {"set", run_set}, {"multiget", run_multiget}, {"scale", run_scale},
+	{"read", run_read},         {"mixed", run_mixed},     {"set", run_set},   {"multiget", run_multiget},
+	{"scale", run_scale},       {"stampede", stampede},   {"coldstart", coldstart},
+	{"attach", attach},
 };
 
 /* The program beside this one. */

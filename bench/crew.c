@@ -3,6 +3,7 @@
 #include "ticks.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,8 +113,12 @@ static void *work(void *arg)
 			;
 		if (atomic_load(&board->ending))
 			break;
-		all_together(board, crew->setup.processes);
-		crew->peer->run(&m->worker, &board->round, &seat->tally);
+		if (board->round.job) {
+			board->round.job(crew->peer, &m->worker, board->round.arg);
+		} else {
+			all_together(board, crew->setup.processes);
+			crew->peer->run(&m->worker, &board->round, &seat->tally);
+		}
 		sem_post(&board->done);
 	}
 	if (crew->peer->leave)
@@ -192,6 +198,29 @@ static void host(void *arg)
 	_exit(rc != 0);
 }
 
+/* ---- directories ------------------------------------------------------------------------------------------- */
+
+int directory_make(char path[DIRECTORY_SIZE])
+{
+	strcpy(path, "/dev/shm/shoal-bench.XXXXXX");
+	if (mkdtemp(path) && !chmod(path, 0755)) /* servers may change to a user of their own */
+		return 0;
+	perror("shoal-bench: /dev/shm");
+	path[0] = 0;
+	return -1;
+}
+
+static int remove_entry(const char *path, const struct stat *s, int type, struct FTW *w)
+{
+	return remove(path);
+}
+
+void directory_remove(const char *path)
+{
+	if (path[0])
+		nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 /* ---- from outside ------------------------------------------------------------------------------------------ */
 
 /* All have done it, or one of them can't. */
@@ -247,15 +276,17 @@ int crew_round(struct crew *crew, const struct round *round, struct tally *sum)
 	struct board *board = crew->board;
 	unsigned i;
 
-	memset(sum, 0, sizeof(*sum));
 	board->round = *round;
 	atomic_store(&board->arrived, 0);
-	for (i = 0; i < crew->setup.processes; i++)
+	for (i = 0; sum && i < crew->setup.processes; i++)
 		memset(&board->seats[i].tally, 0, sizeof(struct tally));
 	for (i = 0; i < crew->setup.processes; i++)
 		sem_post(&board->seats[i].go);
 	if (await_all(crew))
 		return -1;
+	if (!sum)
+		return 0;
+	memset(sum, 0, sizeof(*sum));
 	for (i = 0; i < crew->setup.processes; i++) {
 		const struct tally *t = &board->seats[i].tally;
 

@@ -16,8 +16,12 @@ struct crew;
 
 struct crew *crew_start(const struct peer *peer, const struct peer_setup *setup, const struct pinning *pinning); /* NULL: it failed */
 double crew_found(const struct crew *crew); /* of the keys that were looked up after filling, the share that was there */
-int crew_round(struct crew *crew, const struct round *round, struct tally *sum); /* -1: somebody died */
+int crew_round(struct crew *crew, const struct round *round, struct tally *sum); /* sum or NULL; -1: somebody died */
 void crew_end(struct crew *crew);
+
+#define DIRECTORY_SIZE 64
+int directory_make(char path[DIRECTORY_SIZE]);   /* for a peer's files and sockets, in memory */
+void directory_remove(const char *path);
 
 int crew_fork(void (*body)(void *arg), void *arg); /* a child that doesn't outlive us */
 void pin(const struct pinning *pinning, unsigned number);

@@ -5,11 +5,9 @@
  */
 #include "measure.h"
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define TEAMS_MOST 32
 #define BLOCK 1000u
@@ -20,7 +18,7 @@ static const char *const access_names[ACCESS_KINDS] = {"overlapped", "isolated",
 struct team {
 	const struct peer *peer;
 	struct crew *crew;
-	char directory[64];
+	char directory[DIRECTORY_SIZE];
 	double *ns[ACCESS_KINDS], *ratio[ACCESS_KINDS], *rate[ACCESS_KINDS];
 	double found[ACCESS_KINDS];
 	struct histogram each[ACCESS_KINDS];
@@ -152,11 +150,6 @@ static void all_rounds(struct field *f)
 
 /* ---- a point ----------------------------------------------------------------------------------------------- */
 
-static int remove_entry(const char *path, const struct stat *s, int type, struct FTW *w)
-{
-	return remove(path);
-}
-
 static void start_teams(struct field *f)
 {
 	for (unsigned i = 0; i < f->team_count; i++) {
@@ -170,13 +163,7 @@ static void start_teams(struct field *f)
 		};
 
 		step(f, t->peer->name);
-		strcpy(t->directory, "/dev/shm/shoal-bench.XXXXXX"); /* memory: some peers want a file for it */
-		if (!mkdtemp(t->directory)) {
-			perror("shoal-bench: /dev/shm");
-			t->directory[0] = 0;
-			continue;
-		}
-		t->crew = crew_start(t->peer, &setup, &f->o->pinning);
+		t->crew = directory_make(t->directory) ? NULL : crew_start(t->peer, &setup, &f->o->pinning);
 	}
 }
 
@@ -185,8 +172,7 @@ static void end_teams(struct field *f)
 	for (unsigned i = 0; i < f->team_count; i++) {
 		if (f->teams[i].crew)
 			crew_end(f->teams[i].crew);
-		if (f->teams[i].directory[0])
-			nftw(f->teams[i].directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+		directory_remove(f->teams[i].directory);
 		for (unsigned a = 0; a < ACCESS_KINDS; a++) {
 			free(f->teams[i].ns[a]);
 			free(f->teams[i].ratio[a]);

@@ -6,5 +6,9 @@
 #include "report.h"
 
 int measure(const struct options *o, json_t *report, const char *who, const char *access); /* read, mixed, set, multiget, scale */
+int stampede(const struct options *o, json_t *report);
+int coldstart(const struct options *o, json_t *report);
+int attach(const struct options *o, json_t *report);
+int during(const struct options *o, json_t *report); /* with attach */
 
 #endif

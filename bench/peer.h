@@ -27,10 +27,17 @@ enum access {
 enum {
 	PEER_THREADS = 1 << 0, /* workers are threads of the host */
 	PEER_SLOW = 1 << 1,    /* microseconds to a get: shorter blocks */
+	PEER_ATTACHES = 1 << 3, /* join needs nothing of the host's: any process may */
 	PEER_NO_SET = 1 << 2,  /* filled by other means; no set, no mixed */
 };
 
+struct peer;
+struct worker;
+struct tally;
+
 struct round {
+	void (*job)(const struct peer *peer, struct worker *worker, void *arg); /* in place of the peer's loops; or NULL */
+	void *arg; /* shared memory */
 	enum access access;
 	int each;        /* time each operation by itself */
 	uint64_t ns;     /* for how long */
@@ -51,6 +58,19 @@ struct peer_setup {
 	const char *directory; /* the peer's own, for sockets and files */
 };
 
+/* A loader: `run` fills the value in as long as it takes, and returns its size. */
+struct load {
+	size_t (*run)(struct load *load, const char *key, void *value);
+	void *arg;
+};
+
+/* How a fetch went; the peer fills in what is known to it alone. */
+struct fetched {
+	uint64_t at;     /* when it was there (CLOCK_MONOTONIC); 0: when fetch returned */
+	uint64_t loaded; /* when the loader had ended, where it was not `run`; 0: it was */
+	int led;         /* loaded it itself */
+};
+
 struct worker {
 	const struct peer_setup *setup;
 	unsigned number;
@@ -65,8 +85,9 @@ struct peer {
 	int (*join)(struct worker *worker);  /* or NULL */
 	int (*set)(void *state, const char *key, uint32_t number, const void *value, size_t size); /* while filling */
 	int (*filled)(void *state);          /* or NULL */
-	size_t (*get)(struct worker *worker, const struct request *request, void *buffer); /* its size, 0: none; not timed */
+	size_t (*get)(struct worker *worker, const struct request *request, void *buffer); /* its size, 0: none; or NULL */
 	void (*run)(struct worker *worker, const struct round *round, struct tally *tally);
+	int (*fetch)(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched); /* or NULL */
 	void (*leave)(struct worker *worker); /* or NULL */
 	void (*close)(void *state);           /* or NULL */
 };

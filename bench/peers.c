@@ -29,12 +29,16 @@
 	peer(bound_huge)                                                                                              \
 	peer(shoal)                                                                                                   \
 	peer(shoal_get)                                                                                               \
+	peer(shoal_named)                                                                                             \
 	peer(shoal_huge)                                                                                              \
 	peer(rwlock)                                                                                                  \
 	peer(mutex)                                                                                                   \
 	LMDB(peer) LFHT_MEMB(peer) LFHT_QSBR(peer) CK(peer)                                                            \
 	peer(memcached)                                                                                               \
-	peer(redis)
+	peer(redis)                                                                                                   \
+	peer(private)                                                                                                 \
+	peer(relay)                                                                                                   \
+	peer(wake_all)
 
 #define DECLARE(name) extern const struct peer peer_##name;
 #define ADDRESS(name) &peer_##name,

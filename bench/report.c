@@ -83,27 +83,26 @@ static void number_text(json_t *value, char text[64])
 		snprintf(text, 64, "%s", "");
 }
 
-/* The name of a column on a terminal; NULL: not shown there, the bounds of figures that others stand for. */
-static const char *short_name(const char *name)
+/* The name of a column on a terminal; NULL: not shown there, the bounds of figures that medians stand for. */
+static const char *short_name(json_t *columns, const char *name)
 {
-	static const char *const hidden[] = {"ratio.min", "ratio.max", "per_second.min", "per_second.max"};
-	static char shown[96];
-	char *end;
+	static char shown[96], median[96];
+	char *dot;
 
-	for (unsigned i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++)
-		if (!strcmp(name, hidden[i]))
+	snprintf(shown, sizeof(shown), "%s", name);
+	dot = strrchr(shown, '.');
+	if (dot && strncmp(name, "ns.", 3)) {
+		snprintf(median, sizeof(median), "%.*s.median", (int)(dot - shown), shown);
+		if (strcmp(dot, ".median") && json_object_get(columns, median))
 			return NULL;
-	snprintf(shown, sizeof(shown), "%s", strncmp(name, "latency_ns.", 11) ? name : name + 11);
-	end = strstr(shown, ".median");
-	if (end)
-		*end = 0;
-	return shown;
+	}
+	if (dot && !strcmp(dot, ".median"))
+		*dot = 0;
+	return strncmp(shown, "latency_ns.", 11) ? shown : shown + 11;
 }
 
-static void print_cell(FILE *out, const char *name, const char *text, unsigned column, int aligned)
+static void print_cell(FILE *out, const char *shown, const char *text, unsigned column, int aligned)
 {
-	const char *shown = aligned ? short_name(name) : name;
-
 	if (!shown)
 		return;
 	if (!text)
@@ -133,7 +132,7 @@ static void print_rows(json_t *report, FILE *out, int aligned)
 			flatten(json_array_get(rows, line - 1), flat);
 		json_object_foreach(columns, name, value) {
 			number_text(json_object_get(flat, name), text);
-			print_cell(out, name, line ? text : NULL, column++, aligned);
+			print_cell(out, aligned ? short_name(columns, name) : name, line ? text : NULL, column++, aligned);
 		}
 		fputc('\n', out);
 		json_decref(flat);

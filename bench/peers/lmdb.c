@@ -156,6 +156,7 @@ static void leave(struct worker *worker)
 const struct peer peer_lmdb = {
 	.name = "lmdb",
 	.what = "LMDB in /dev/shm, no sync, a renewed read transaction per get",
+	.flags = PEER_ATTACHES,
 	.open = lmdb_open,
 	.join = join,
 	.set = fill,

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#define POLL_NS 50000000
+
 static int answered(struct wire *w, const char *what)
 {
 	const char *line = wire_line(w);
@@ -20,7 +22,7 @@ static int memcached_open(const struct peer_setup *setup, void **state)
 {
 	double room = (double)(setup->workload->value_bytes + setup->workload->keys * 120ull) * (setup->capacity < 1 ? setup->capacity : 1.6);
 	char megabytes[32];
-	const char *argv[] = {"memcached", "-s", "memcached.sock", "-U", "0", "-t", "2", "-I", "2m", "-m", megabytes,
+	const char *argv[] = {"memcached", "-s", "memcached.sock", "-U", "0", "-t", "2", "-c", "4096", "-I", "2m", "-m", megabytes,
 	                geteuid() ? NULL : "-u", "root", NULL};
 
 	snprintf(megabytes, sizeof(megabytes), "%.0f", room / (1 << 20) + 64);
@@ -105,16 +107,43 @@ static int set(struct worker *worker, const struct request *r, const void *value
 	return !answered(worker->state, "STORED");
 }
 
+/* add makes the lock; who doesn't get it looks again after a while. */
+static int fetch(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched)
+{
+	struct wire *w = worker->state;
+	struct request r;
+	const char *line;
+	size_t size;
+
+	memcpy(r.key, key, KEY_SIZE);
+	while (!get(worker, &r, buffer)) {
+		wire_print(w, "add lock:%.*s 0 30 1\r\n1\r\n", KEY_SIZE, key);
+		if (wire_flush(w) || !(line = wire_line(w)))
+			return -1;
+		if (strcmp(line, "STORED")) {
+			nanosleep(&(struct timespec){0, POLL_NS}, NULL);
+			continue;
+		}
+		size = load->run(load, key, buffer);
+		fetched->led = 1;
+		put(w, key, buffer, size, "");
+		wire_print(w, "delete lock:%.*s noreply\r\n", KEY_SIZE, key);
+		return wire_flush(w) || !answered(w, "STORED") ? -1 : 0;
+	}
+	return 0;
+}
+
 PEER_RUN(run, get, set, many)
 
 const struct peer peer_memcached = {
 	.name = "memcached",
 	.what = "memcached over a unix socket",
-	.flags = PEER_SLOW,
+	.flags = PEER_SLOW | PEER_ATTACHES,
 	.open = memcached_open,
 	.join = join,
 	.set = fill,
 	.filled = filled,
 	.get = get,
 	.run = run,
+	.fetch = fetch,
 };

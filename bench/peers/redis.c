@@ -4,8 +4,10 @@
 #include "wire.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #define FLUSH_AT (128u << 10)
+#define POLL_NS 50000000
 
 struct state {
 	struct wire *wire;
@@ -125,16 +127,43 @@ static int set(struct worker *worker, const struct request *r, const void *value
 	return !is_ok(s->wire);
 }
 
+/* SET NX makes the lock; who doesn't get it looks again after a while. */
+static int fetch(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched)
+{
+	struct wire *w = ((struct state *)worker->state)->wire;
+	struct request r;
+	const char *line;
+	size_t size;
+
+	memcpy(r.key, key, KEY_SIZE);
+	while (!get(worker, &r, buffer)) {
+		wire_print(w, "SET lock:%.*s %d NX PX 30000\r\n", KEY_SIZE, key, getpid());
+		if (wire_flush(w) || !(line = wire_line(w)))
+			return -1;
+		if (*line != '+') {
+			nanosleep(&(struct timespec){0, POLL_NS}, NULL);
+			continue;
+		}
+		size = load->run(load, key, buffer);
+		fetched->led = 1;
+		put(w, key, buffer, size);
+		wire_print(w, "DEL lock:%.*s\r\n", KEY_SIZE, key);
+		return wire_flush(w) || !is_ok(w) || !wire_line(w) ? -1 : 0;
+	}
+	return 0;
+}
+
 PEER_RUN(run, get, set, many)
 
 const struct peer peer_redis = {
 	.name = "redis",
 	.what = "Redis over a unix socket; several keys are pipelined",
-	.flags = PEER_SLOW,
+	.flags = PEER_SLOW | PEER_ATTACHES,
 	.open = redis_open,
 	.join = join,
 	.set = fill,
 	.filled = filled,
 	.get = get,
 	.run = run,
+	.fetch = fetch,
 };

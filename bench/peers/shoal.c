@@ -20,7 +20,20 @@ static int failed(const char *what, int outcome)
 	return -1;
 }
 
-static int open_with(const struct peer_setup *setup, void **result, unsigned flags)
+static const struct shoal_policy policy = {.fresh_ms = 3600 * 1000, .wait_ms = 60000};
+
+static int open_named(const char *name, const struct shoal_config *config, void **result)
+{
+	struct state *state = calloc(1, sizeof(*state));
+	int outcome = shoal_open(name, config, &state->cache);
+
+	if (outcome == SHOAL_OK)
+		outcome = shoal_keyspace_open(state->cache, "bench", 1, &policy, &state->keyspace);
+	*result = state;
+	return outcome == SHOAL_OK ? 0 : failed("open", outcome);
+}
+
+static int open_with(const struct peer_setup *setup, const char *name, void **result, unsigned flags)
 {
 	const struct workload *w = setup->workload;
 	uint64_t mean = w->value_bytes / w->keys + KEY_SIZE, need = w->keys * (mean + HEADER);
@@ -32,29 +45,41 @@ static int open_with(const struct peer_setup *setup, void **result, unsigned fla
 		.max_threads = setup->processes + 64,
 		.flags = flags,
 	};
-	struct shoal_policy policy = {.fresh_ms = 3600 * 1000};
-	struct state *state = calloc(1, sizeof(*state));
-	int outcome;
 
 	if (config.size / 64 < w->value_to + HEADER)
 		config.size = (w->value_to + HEADER) * 64ull;
 	if (config.size / 256 < w->value_to + HEADER)
 		config.max_entry = w->value_to + HEADER;
-	outcome = shoal_open(NULL, &config, &state->cache);
-	if (outcome == SHOAL_OK)
-		outcome = shoal_keyspace_open(state->cache, "bench", 1, &policy, &state->keyspace);
-	*result = state;
-	return outcome == SHOAL_OK ? 0 : failed("open", outcome);
+	return open_named(name, &config, result);
 }
 
 static int shoal_peer_open(const struct peer_setup *setup, void **result)
 {
-	return open_with(setup, result, setup->huge ? SHOAL_HUGE_PAGES : 0);
+	return open_with(setup, NULL, result, setup->huge ? SHOAL_HUGE_PAGES : 0);
 }
 
 static int huge_open(const struct peer_setup *setup, void **result)
 {
-	return open_with(setup, result, SHOAL_HUGE_PAGES);
+	return open_with(setup, NULL, result, SHOAL_HUGE_PAGES);
+}
+
+/* In a file, which each worker attaches for itself. */
+static const char *file_of(const struct peer_setup *setup)
+{
+	static char path[256];
+
+	snprintf(path, sizeof(path), "%s/segment", setup->directory);
+	return path;
+}
+
+static int named_open(const struct peer_setup *setup, void **result)
+{
+	return open_with(setup, file_of(setup), result, setup->huge ? SHOAL_HUGE_PAGES : 0);
+}
+
+static int named_join(struct worker *worker)
+{
+	return open_named(file_of(worker->setup), &(struct shoal_config){.flags = SHOAL_ATTACH}, &worker->state);
 }
 
 static int fill(void *p, const char *key, uint32_t number, const void *value, size_t size)
@@ -131,6 +156,36 @@ LOOP_INLINE size_t hold_many(struct worker *worker, const struct request *r, uns
 PEER_RUN(run, get, set, many)
 PEER_RUN(hold_run, hold, set, hold_many)
 
+struct call {
+	struct load *load;
+	void *buffer;
+	int led;
+};
+
+static int loader(struct shoal_load *handle, const void *key, size_t key_size, void *arg)
+{
+	struct call *call = arg;
+	size_t size = call->load->run(call->load, key, call->buffer);
+
+	call->led = 1;
+	return shoal_load_publish(handle, call->buffer, size);
+}
+
+static int fetch(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched)
+{
+	const struct state *state = worker->state;
+	struct call call = {load, buffer, 0};
+	struct shoal_value value;
+	int outcome = shoal_fetch(state->keyspace, key, KEY_SIZE, loader, &call, &value);
+
+	if (outcome != SHOAL_OK)
+		return failed("fetch", outcome);
+	memcpy(buffer, value.data, value.size);
+	shoal_release(&value);
+	fetched->led = call.led;
+	return 0;
+}
+
 static size_t check(struct worker *worker, const struct request *r, void *buffer)
 {
 	return get(worker, r, buffer);
@@ -143,7 +198,7 @@ static void shoal_peer_close(void *p)
 	shoal_close(state->cache);
 }
 
-#define COMMON .set = fill, .get = check, .close = shoal_peer_close
+#define COMMON .set = fill, .get = check, .fetch = fetch, .close = shoal_peer_close
 
 const struct peer peer_shoal = {
 	.name = "shoal", .what = "shoal_read", .open = shoal_peer_open, .run = run, COMMON,
@@ -153,4 +208,13 @@ const struct peer peer_shoal_get = {
 };
 const struct peer peer_shoal_huge = {
 	.name = "shoal-huge", .what = "shoal_read, in huge pages", .open = huge_open, .run = run, COMMON,
+};
+const struct peer peer_shoal_named = {
+	.name = "shoal-named",
+	.what = "shoal_read, of a named segment that each worker attaches",
+	.flags = PEER_ATTACHES,
+	.open = named_open,
+	.join = named_join,
+	.run = run,
+	COMMON,
 };
