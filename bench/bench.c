@@ -4,11 +4,14 @@
  */
 #include "measure.h"
 
+#include <errno.h>
 #include <libgen.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define FIRST "bound,shoal"
@@ -67,11 +70,53 @@ static int list_peers(void)
 	return 0;
 }
 
+struct call {
+	const struct command *command;
+	const struct options *options;
+};
+
+static void call(void *arg)
+{
+	const struct call *c = arg;
+	json_t *report = report_new(c->options);
+	int rc = c->command->run(c->options, report) || report_write(report, c->options);
+
+	json_decref(report);
+	if (fflush(stdout))
+		rc = 1;
+	_exit(rc ? 1 : 0);
+}
+
+static volatile sig_atomic_t child;
+
+static void on_signal(int number)
+{
+	kill(child, SIGTERM);
+}
+
+/* In a child, so that somebody tidies up when it is interrupted. */
+static int run(const struct command *command, struct options *options)
+{
+	struct call c = {command, options};
+	int status = -1;
+
+	options->command = command->name;
+	if (directory_begin())
+		return 1;
+	child = crew_fork(call, &c);
+	signal(SIGINT, on_signal);
+	signal(SIGTERM, on_signal);
+	signal(SIGHUP, on_signal);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	directory_end();
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
 	struct options options;
-	json_t *report;
 	int rc;
 
 	if (!strcmp(name, "replay"))
@@ -82,15 +127,9 @@ int main(int argc, char **argv)
 	rc = options_parse(&options, argc - 1, argv + 1);
 	if (rc > 0 || !strcmp(name, "--help"))
 		return options_usage(), 0;
-	for (unsigned i = 0; !rc && i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (strcmp(name, commands[i].name))
-			continue;
-		options.command = commands[i].name;
-		report = report_new(&options);
-		rc = commands[i].run(&options, report) || report_write(report, &options);
-		json_decref(report);
-		return rc ? 1 : 0;
-	}
+	for (unsigned i = 0; !rc && i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (!strcmp(name, commands[i].name))
+			return run(&commands[i], &options);
 	if (!rc)
 		fprintf(stderr, "shoal-bench: no command '%s' (see --help)\n", name);
 	return 2;

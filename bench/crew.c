@@ -200,12 +200,29 @@ static void host(void *arg)
 
 /* ---- directories ------------------------------------------------------------------------------------------- */
 
-int directory_make(char path[DIRECTORY_SIZE])
+static char base[] = "/dev/shm/shoal-bench.XXXXXX";
+
+int directory_begin(void)
 {
-	strcpy(path, "/dev/shm/shoal-bench.XXXXXX");
-	if (mkdtemp(path) && !chmod(path, 0755)) /* servers may change to a user of their own */
+	if (mkdtemp(base) && !chmod(base, 0755)) /* servers may change to a user of their own */
 		return 0;
 	perror("shoal-bench: /dev/shm");
+	return -1;
+}
+
+void directory_end(void)
+{
+	directory_remove(base);
+}
+
+int directory_make(char path[DIRECTORY_SIZE])
+{
+	static unsigned number;
+
+	snprintf(path, DIRECTORY_SIZE, "%s/%u", base, number++);
+	if (!mkdir(path, 0755))
+		return 0;
+	perror(path);
 	path[0] = 0;
 	return -1;
 }

@@ -20,7 +20,9 @@ int crew_round(struct crew *crew, const struct round *round, struct tally *sum);
 void crew_end(struct crew *crew);
 
 #define DIRECTORY_SIZE 64
-int directory_make(char path[DIRECTORY_SIZE]);   /* for a peer's files and sockets, in memory */
+int directory_begin(void);                     /* what all of ours are in, in memory */
+void directory_end(void);
+int directory_make(char path[DIRECTORY_SIZE]); /* for a peer's files and sockets */
 void directory_remove(const char *path);
 
 int crew_fork(void (*body)(void *arg), void *arg); /* a child that doesn't outlive us */

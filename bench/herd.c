@@ -32,7 +32,7 @@ struct herd { /* shared */
 	atomic_uint loads, ended;
 	_Atomic uint64_t loaded; /* when the last loader ended */
 	unsigned bystands;
-	uint64_t bystand_ns[BYSTANDS];
+	struct { uint64_t began, ns; } bystood[BYSTANDS];
 	struct histogram fetches[1]; /* of coldstart's first process */
 	struct arrival arrivals[];
 };
@@ -63,8 +63,10 @@ static void bystand(const struct peer *peer, struct worker *worker, struct herd 
 		const struct request *r = &worker->setup->workload->requests[worker->at++ & (worker->setup->workload->count - 1)];
 		uint64_t began = now_ns();
 
-		if (peer->get(worker, r, buffer) && h->bystands < BYSTANDS && atomic_load(&h->loads) && !atomic_load(&h->loaded))
-			h->bystand_ns[h->bystands++] = now_ns() - began;
+		if (peer->get(worker, r, buffer) && h->bystands < BYSTANDS) {
+			h->bystood[h->bystands].began = began;
+			h->bystood[h->bystands++].ns = now_ns() - began;
+		}
 		sleep_us(500);
 	}
 }
@@ -72,7 +74,7 @@ static void bystand(const struct peer *peer, struct worker *worker, struct herd 
 static void join_stampede(const struct peer *peer, struct worker *worker, void *arg)
 {
 	struct herd *h = arg;
-	struct load l = {load, h};
+	struct load l = {load, h, h->o->load_us, h->o->sizes[0].from};
 	struct fetched f = {0};
 	char key[KEY_SIZE], *buffer = malloc(1 << 20);
 
@@ -84,9 +86,11 @@ static void join_stampede(const struct peer *peer, struct worker *worker, void *
 		int rc = peer->fetch(worker, key, &l, buffer, &f);
 		uint64_t at = f.at ? f.at : now_ns();
 
-		if (f.loaded)
+		if (f.loaded && f.led) { /* by other means */
 			atomic_store(&h->loaded, f.loaded);
-		rc |= !f.at && memcmp(buffer, key, VALUE_LEAST);
+			atomic_fetch_add(&h->loads, 1);
+		}
+		rc |= memcmp(buffer, key, VALUE_LEAST) != 0;
 		h->arrivals[worker->number] = (struct arrival){at, f.led, rc != 0};
 		atomic_fetch_add(&h->ended, 1);
 	}
@@ -119,7 +123,8 @@ static void look(const struct herd *h, unsigned round, struct outcome *to, unsig
 			late[n++] = delay;
 	}
 	for (i = 0; i < h->bystands; i++)
-		worst = h->bystand_ns[i] > worst ? h->bystand_ns[i] : worst;
+		if (h->bystood[i].began < loaded && h->bystood[i].ns > worst)
+			worst = h->bystood[i].ns;
 	to->bystander[round] = (double)worst / 1000;
 	to->loads[round] = atomic_load(&h->loads);
 	qsort(late, n, sizeof(*late), compare_u64);
@@ -266,7 +271,7 @@ int stampede(const struct options *o, json_t *report)
 static void start_cold(const struct peer *peer, struct worker *worker, void *arg)
 {
 	struct herd *h = arg;
-	struct load l = {load, h};
+	struct load l = {load, h, h->o->load_us, h->o->sizes[0].from};
 	char key[KEY_SIZE], *buffer = malloc(1 << 20);
 	int failed = 0;
 
@@ -276,6 +281,8 @@ static void start_cold(const struct peer *peer, struct worker *worker, void *arg
 
 		workload_key(h->number + h->workload->requests[(worker->at + i) & (h->workload->count - 1)].number, key);
 		failed = peer->fetch(worker, key, &l, buffer, &f) || memcmp(buffer, key, VALUE_LEAST);
+		if (f.loaded && f.led)
+			atomic_fetch_add(&h->loads, 1);
 		if (worker->number == 0)
 			histogram_add(h->fetches, now_ns() - began);
 	}

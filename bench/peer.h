@@ -58,10 +58,13 @@ struct peer_setup {
 	const char *directory; /* the peer's own, for sockets and files */
 };
 
-/* A loader: `run` fills the value in as long as it takes, and returns its size. */
+/* A loader: `run` fills the value in, takes `us` for it, and returns its size. A peer that can't call it does the like: the
+ * value begins with the key. */
 struct load {
 	size_t (*run)(struct load *load, const char *key, void *value);
 	void *arg;
+	uint64_t us;
+	size_t size;
 };
 
 /* How a fetch went; the peer fills in what is known to it alone. */

@@ -35,6 +35,9 @@
 	peer(mutex)                                                                                                   \
 	LMDB(peer) LFHT_MEMB(peer) LFHT_QSBR(peer) CK(peer)                                                            \
 	peer(memcached)                                                                                               \
+	peer(apcu)                                                                                                    \
+	peer(nginx_lua)                                                                                               \
+	peer(nginx_cache)                                                                                             \
 	peer(redis)                                                                                                   \
 	peer(private)                                                                                                 \
 	peer(relay)                                                                                                   \

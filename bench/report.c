@@ -214,6 +214,8 @@ int report_write(json_t *report, const struct options *o)
 		print_rows(report, stdout, 1);
 	if (o->csv)
 		rc |= write_csv(report, o->csv);
+	if (o->plot)
+		rc |= report_plot(report, o->plot);
 	if (o->compare)
 		rc |= report_compare(report, o->compare);
 	return rc ? -1 : 0;

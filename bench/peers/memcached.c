@@ -26,8 +26,10 @@ static int memcached_open(const struct peer_setup *setup, void **state)
 	                geteuid() ? NULL : "-u", "root", NULL};
 
 	snprintf(megabytes, sizeof(megabytes), "%.0f", room / (1 << 20) + 64);
-	if (wire_serve(setup->directory, argv) < 0)
+	if (wire_serve(setup->directory, argv) < 0) {
+		fprintf(stderr, "%s: can't be run\n", argv[0]);
 		return -1;
+	}
 	*state = wire_open(setup->directory, "memcached.sock");
 	return *state ? 0 : -1;
 }

@@ -23,8 +23,10 @@ static int redis_open(const struct peer_setup *setup, void **state)
 
 	snprintf(memory, sizeof(memory), "%.0f", room + (16 << 20));
 	*state = s;
-	if (wire_serve(setup->directory, argv) < 0)
+	if (wire_serve(setup->directory, argv) < 0) {
+		fprintf(stderr, "%s: can't be run\n", argv[0]);
 		return -1;
+	}
 	s->wire = wire_open(setup->directory, "redis.sock");
 	return s->wire ? 0 : -1;
 }

@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,22 +25,39 @@ struct wire {
 	char in[ROOM], put[ROOM];
 };
 
+/* It is what it is to be, or has ended: nobody has to wait for a server that isn't installed. */
+static pid_t await_exec(pid_t pid)
+{
+	nanosleep(&(struct timespec){0, 20000000}, NULL);
+	return pid < 0 || waitpid(pid, NULL, WNOHANG) ? -1 : pid;
+}
+
 pid_t wire_serve(const char *directory, const char *const argv[])
 {
 	pid_t parent = getpid(), pid = fork();
+	char path[4096];
 	int log;
 
 	if (pid)
-		return pid;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+		return await_exec(pid);
+	prctl(PR_SET_PDEATHSIG, SIGTERM); /* nginx ends its workers then */
+	snprintf(path, sizeof(path), "%s:/usr/sbin:/usr/local/sbin", getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin");
+	setenv("PATH", path, 1);
 	log = chdir(directory) ? -1 : open("log", O_WRONLY | O_CREAT | O_APPEND, 0600);
 	if (log < 0 || getppid() != parent)
 		_exit(1);
 	dup2(log, 1);
 	dup2(log, 2);
 	execvp(argv[0], (char **)(uintptr_t)argv);
-	perror(argv[0]);
 	_exit(127);
+}
+
+int wire_link(const char *directory, const char *name, const char *file)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	return symlink(file, path);
 }
 
 struct wire *wire_open(const char *directory, const char *name)

@@ -9,6 +9,7 @@
 struct wire;
 
 pid_t wire_serve(const char *directory, const char *const argv[]); /* started in that directory; ends with us; its log is there */
+int wire_link(const char *directory, const char *name, const char *file); /* its configuration, where it looks for it */
 struct wire *wire_open(const char *directory, const char *name); /* waits until somebody listens; NULL: nobody */
 void wire_close(struct wire *w);
 
