@@ -76,7 +76,7 @@ static int attach_rounds(const struct options *o, const struct peer *peer, const
 {
 	double *figures[4];
 	unsigned i, r, failed = 0;
-	char value[32];
+	char value[SIZE_TEXT];
 	json_t *row;
 
 	for (i = 0; i < 4; i++)
@@ -129,7 +129,7 @@ int attach(const struct options *o, json_t *report)
 	const char *list = o->peers ? o->peers : "shoal-named,lmdb,memcached,redis";
 
 	for (unsigned k = 0; k < o->keys.count; k++) {
-		struct workload w = {.keys = (uint32_t)o->keys.values[k], .value_from = o->sizes[0].from, .value_to = o->sizes[0].to, .zipf = o->zipf, .seed = o->seed};
+		struct workload w = {.keys = (uint32_t)o->keys.values[k], .sizes_wanted = o->sizes[0], .zipf = o->zipf, .seed = o->seed};
 		char *copy = strdup(list), *rest = copy, *word;
 
 		if (workload_make(&w))

@@ -45,7 +45,7 @@ static void sleep_us(uint64_t us)
 static size_t load(struct load *l, const char *key, void *value)
 {
 	struct herd *h = l->arg;
-	size_t size = h->o->sizes[0].from;
+	size_t size = h->o->sizes[0].part[0].from;
 
 	atomic_fetch_add(&h->loads, 1);
 	sleep_us(h->o->load_us);
@@ -74,7 +74,7 @@ static void bystand(const struct peer *peer, struct worker *worker, struct herd 
 static void join_stampede(const struct peer *peer, struct worker *worker, void *arg)
 {
 	struct herd *h = arg;
-	struct load l = {load, h, h->o->load_us, h->o->sizes[0].from};
+	struct load l = {load, h, h->o->load_us, h->o->sizes[0].part[0].from};
 	struct fetched f = {0};
 	char key[KEY_SIZE], *buffer = malloc(1 << 20);
 
@@ -258,7 +258,7 @@ static int stampede_of(const struct options *o, const struct workload *w, unsign
 
 int stampede(const struct options *o, json_t *report)
 {
-	struct workload w = {.keys = 1000, .value_from = o->sizes[0].from, .value_to = o->sizes[0].from, .seed = o->seed};
+	struct workload w = {.keys = 1000, .sizes_wanted = o->sizes[0], .seed = o->seed};
 	int rc = workload_make(&w);
 
 	for (unsigned i = 0; i < o->processes.count && !rc; i++)
@@ -271,7 +271,7 @@ int stampede(const struct options *o, json_t *report)
 static void start_cold(const struct peer *peer, struct worker *worker, void *arg)
 {
 	struct herd *h = arg;
-	struct load l = {load, h, h->o->load_us, h->o->sizes[0].from};
+	struct load l = {load, h, h->o->load_us, h->o->sizes[0].part[0].from};
 	char key[KEY_SIZE], *buffer = malloc(1 << 20);
 	int failed = 0;
 
@@ -364,7 +364,7 @@ static int coldstart_of(const struct options *o, const struct workload *w, unsig
 int coldstart(const struct options *o, json_t *report)
 {
 	struct workload w = {
-		.keys = (uint32_t)o->keys.values[0], .value_from = o->sizes[0].from, .value_to = o->sizes[0].from, .zipf = o->zipf, .seed = o->seed,
+		.keys = (uint32_t)o->keys.values[0], .sizes_wanted = o->sizes[0], .zipf = o->zipf, .seed = o->seed,
 	};
 	int rc = workload_make(&w);
 

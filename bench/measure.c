@@ -185,7 +185,7 @@ static void end_teams(struct field *f)
 static void report_team(const struct field *f, const struct team *t, enum access a, json_t *report)
 {
 	json_t *row = report_row(report, t->peer->name, access_names[a]);
-	char text[32];
+	char text[SIZE_TEXT];
 	const struct histogram *h = &t->each[a];
 
 	size_text(&f->sizes, text);
@@ -209,7 +209,7 @@ static int measure_point(const struct options *o, json_t *report, const char *wh
 
 	f.teams = calloc(TEAMS_MOST + 1, sizeof(*f.teams));
 	f.workload = (struct workload){
-		.keys = keys, .value_from = sizes.from, .value_to = sizes.to, .zipf = o->zipf, .writes = o->writes, .seed = o->seed,
+		.keys = keys, .sizes_wanted = sizes, .zipf = o->zipf, .writes = o->writes, .seed = o->seed,
 	};
 	rc = parse_access(&f, access) || parse_peers(&f, who) || workload_make(&f.workload);
 	if (!rc) {

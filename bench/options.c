@@ -25,7 +25,7 @@ static const char help[] =
 	"  --peers A,B       who is measured, in turns; the first is what ratios are to\n"
 	"  --access A,B      overlapped, isolated, mixed, set, many; default: the command's\n"
 	"  --keys N          1000, 10k, 1M; a list for scale\n"
-	"  --value N         bytes, or 16-1024: uniform between; a list for scale\n"
+	"  --value N         bytes; 16-1024: uniform between; 64*5+1024*4+4096-65536*1: by weight; a list for scale\n"
 	"  --zipf S          exponent; 0 = uniform\n"
 	"  --processes N     (threads, where a peer is of one process); a list for scale\n"
 	"  --pin LIST        processors, each worker to the next one of the list; none: no pinning\n"
@@ -60,7 +60,7 @@ void options_default(struct options *o)
 		.keys = {1, {10000}},
 		.processes = {1, {1}},
 		.size_count = 1,
-		.sizes = {{100, 100}},
+		.sizes = {{.parts = 1, .part = {{100, 100, 1}}}},
 		.zipf = 0,
 		.capacity = 1,
 		.writes = 5,
@@ -101,28 +101,51 @@ static int parse_list(const char *text, uint64_t least, uint64_t most, struct li
 	return text[-1] ? -1 : 0;
 }
 
+/* 100, 16-1024, or several of them, each with its weight: 64*5+1024*4+4096-65536*1 */
+static int parse_size(const char **text, struct sizes *sizes)
+{
+	*sizes = (struct sizes){0};
+	do {
+		uint64_t from, to, weight = 1;
+
+		*text += sizes->parts && **text == '+';
+		if (sizes->parts == SIZE_PARTS || parse_number(*text, text, &from))
+			return -1;
+		to = from;
+		if (**text == '-' && parse_number(*text + 1, text, &to))
+			return -1;
+		if (**text == '*' && parse_number(*text + 1, text, &weight))
+			return -1;
+		if (from < VALUE_LEAST || to < from || to > VALUE_MOST || !weight || weight > 1000000)
+			return -1;
+		sizes->part[sizes->parts].from = (uint32_t)from;
+		sizes->part[sizes->parts].to = (uint32_t)to;
+		sizes->part[sizes->parts++].weight = (uint32_t)weight;
+	} while (**text == '+');
+	return 0;
+}
+
 static int parse_sizes(const char *text, struct options *o)
 {
 	o->size_count = 0;
 	do {
-		struct sizes *s = &o->sizes[o->size_count++];
-		uint64_t from, to;
-
-		if (parse_number(text, &text, &from))
+		if (o->size_count == LIST_MOST || parse_size(&text, &o->sizes[o->size_count++]))
 			return -1;
-		to = from;
-		if (*text == '-' && parse_number(text + 1, &text, &to))
-			return -1;
-		if (from < VALUE_LEAST || to < from || to > 1 << 20 || (*text && *text != ','))
-			return -1;
-		*s = (struct sizes){(uint32_t)from, (uint32_t)to};
-	} while (*text++ && o->size_count < LIST_MOST);
+	} while (*text++ == ',');
 	return text[-1] ? -1 : 0;
 }
 
-int size_text(const struct sizes *sizes, char text[32])
+void size_text(const struct sizes *sizes, char text[SIZE_TEXT])
 {
-	return sizes->from == sizes->to ? snprintf(text, 32, "%u", sizes->from) : snprintf(text, 32, "%u-%u", sizes->from, sizes->to);
+	int n = 0;
+
+	for (unsigned i = 0; i < sizes->parts; i++) {
+		n += snprintf(text + n, (size_t)(SIZE_TEXT - n), "%s%u", i ? "+" : "", sizes->part[i].from);
+		if (sizes->part[i].to > sizes->part[i].from)
+			n += snprintf(text + n, (size_t)(SIZE_TEXT - n), "-%u", sizes->part[i].to);
+		if (sizes->parts > 1)
+			n += snprintf(text + n, (size_t)(SIZE_TEXT - n), "*%u", sizes->part[i].weight);
+	}
 }
 
 static int parse_pin(const char *text, struct pinning *pinning)

@@ -6,14 +6,11 @@
 #include "crew.h"
 
 #define LIST_MOST 16
+#define SIZE_TEXT 160
 
 struct list {
 	unsigned count;
 	uint64_t values[LIST_MOST];
-};
-
-struct sizes {
-	uint32_t from, to;
 };
 
 struct options {
@@ -38,6 +35,6 @@ int options_parse(struct options *o, int argc, char **argv); /* 0, -1 it is wron
 int options_set(struct options *o, const char *name, const char *value);
 int options_read(struct options *o, const char *path); /* JSON */
 void options_usage(void);
-int size_text(const struct sizes *sizes, char text[32]);
+void size_text(const struct sizes *sizes, char text[SIZE_TEXT]);
 
 #endif

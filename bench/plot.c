@@ -32,7 +32,8 @@ static const char *what_varies(json_t *rows)
 
 	for (unsigned n = 0; n < 3; n++)
 		json_array_foreach(rows, i, row)
-			if (!json_equal(json_object_get(row, names[n]), json_object_get(json_array_get(rows, 0), names[n])))
+			if (json_object_get(row, names[n]) &&
+			    !json_equal(json_object_get(row, names[n]), json_object_get(json_array_get(rows, 0), names[n])))
 				return names[n];
 	return NULL;
 }
@@ -117,7 +118,7 @@ static void print_script(FILE *gp, json_t *report, const char *prefix, const cha
 	fprintf(gp, "set terminal terminal size %u, %u font 'sans,11'\nset output picture\n", 700 * columns, 520 * lines);
 	fprintf(gp, "set multiplot layout %u, %u title '%s' noenhanced\n", lines, columns,
 	        json_string_value(json_object_get(json_object_get(report, "machine"), "processor")));
-	fprintf(gp, "set logscale y\nset ylabel '%s'\nset grid ytics lc rgb '#dddddd'\nset key top left samplen 2\nset border 3\nset tics nomirror\n", label);
+	fprintf(gp, "set logscale y\nset ylabel \"%s\"\nset grid ytics lc rgb '#dddddd'\nset key top left samplen 2\nset border 3\nset tics nomirror\n", label);
 	if (x)
 		fprintf(gp, "set logscale x\nset xlabel '%s'\n", strcmp(x, "value") ? x : "bytes of the value");
 	else

@@ -133,6 +133,19 @@ static int make_requests(struct workload *w, uint64_t *state)
 	return rc;
 }
 
+static uint32_t draw_size(const struct sizes *sizes, uint64_t *state)
+{
+	uint64_t all = 0, at;
+	unsigned i;
+
+	for (i = 0; i < sizes->parts; i++)
+		all += sizes->part[i].weight;
+	at = next_random(state) % all;
+	for (i = 0; at >= sizes->part[i].weight; i++)
+		at -= sizes->part[i].weight;
+	return sizes->part[i].from + (uint32_t)(next_random(state) % (sizes->part[i].to - sizes->part[i].from + 1));
+}
+
 int workload_make(struct workload *w)
 {
 	uint64_t state = w->seed;
@@ -143,8 +156,12 @@ int workload_make(struct workload *w)
 	w->sizes = shared_memory(w->keys * sizeof(*w->sizes));
 	w->requests = shared_memory(w->count * sizeof(*w->requests));
 	w->value_bytes = 0;
+	w->value_to = 0;
+	for (uint32_t i = 0; i < w->sizes_wanted.parts; i++)
+		if (w->sizes_wanted.part[i].to > w->value_to)
+			w->value_to = w->sizes_wanted.part[i].to;
 	for (uint32_t i = 0; i < w->keys; i++) {
-		w->sizes[i] = w->value_from + (uint32_t)(next_random(&state) % (w->value_to - w->value_from + 1));
+		w->sizes[i] = draw_size(&w->sizes_wanted, &state);
 		w->value_bytes += w->sizes[i];
 	}
 	if (make_requests(w, &state)) {

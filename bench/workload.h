@@ -14,6 +14,7 @@
 
 #define KEY_SIZE 20
 #define VALUE_LEAST 16
+#define VALUE_MOST (1u << 20)
 
 struct request {
 	char key[KEY_SIZE];
@@ -23,10 +24,17 @@ struct request {
 };
 _Static_assert(sizeof(struct request) == 32, "a key doesn't cross a line");
 
+#define SIZE_PARTS 8
+
+struct sizes { /* of values: by weight one of the parts, uniform within it */
+	unsigned parts;
+	struct { uint32_t from, to, weight; } part[SIZE_PARTS];
+};
+
 struct workload {
 	/* asked for */
 	uint32_t keys;
-	uint32_t value_from, value_to; /* sizes, uniform between them */
+	struct sizes sizes_wanted;
 	double zipf;                   /* exponent; 0 = uniform */
 	unsigned writes;               /* percent of the requests */
 	uint64_t seed;
@@ -34,6 +42,7 @@ struct workload {
 	/* made */
 	uint32_t *sizes; /* of each key's value */
 	uint64_t value_bytes;
+	uint32_t value_to; /* the largest */
 	struct request *requests;
 	uint32_t count; /* power of two */
 };

@@ -76,7 +76,7 @@ function fetch_of(string $key, int $size, int $us): string
 	$v = apcu_entry($key, function ($key) use ($size, $us, &$loaded) {
 		usleep($us);
 		$loaded = hrtime(true);
-		return str_pad($key, $size, "\7");
+		return substr(str_pad($key, $size, "\7"), 0, $size);
 	});
 	$at = hrtime(true);
 	return ($loaded ? 1 : 0) . " $loaded $at " . strlen($v) . "\n" . $v;

@@ -37,7 +37,7 @@ static size_t make_value(const struct workload *w, const char *key, unsigned a, 
 	}
 	nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
 	memset(value, 7, a);
-	memcpy(value, key, KEY_SIZE);
+	memcpy(value, key, VALUE_LEAST);
 	return a;
 }
 

@@ -63,6 +63,8 @@ ok 'a table for people' grep -q '^bound  *overlapped  *500  *100 ' table
 
 run mixed mixed --keys 500 --value 16-300 --zipf 0.99 --writes 20 --peers "$local"
 ok 'mixed: values of many sizes' that mixed "len(rows) == len('$local'.split(',')) and all(row['value'] == '16-300' and row['hits'] > 0.99 for row in rows)"
+run sizes read --keys 500 --value '64*3+1000-2000+3000*2' --peers bound,shoal
+ok 'sizes by weight' that sizes "all(row['hits'] == 1 and row['value'] == '64*3+1000-2000*1+3000*2' for row in rows)"
 run set set --keys 500 --peers "$local"
 ok 'set' that set "len(rows) == len('$local'.split(',')) and all(row['hits'] == 1 for row in rows)"
 run evicting read --keys 50k --value 100 --capacity 10% --peers shoal
