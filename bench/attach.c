@@ -72,7 +72,8 @@ static void enter(void *arg)
 	atomic_store(&e->ended, 1);
 }
 
-static int attach_rounds(const struct options *o, const struct peer *peer, const struct peer_setup *setup, int threads, json_t *report)
+static int attach_rounds(const struct options *o, const struct peer *peer, const struct peer_setup *setup, int threads,
+                         json_t *report)
 {
 	double *figures[4];
 	unsigned i, r, failed = 0;
@@ -129,7 +130,10 @@ int attach(const struct options *o, json_t *report)
 	const char *list = o->peers ? o->peers : "shoal-named,lmdb,memcached,redis";
 
 	for (unsigned k = 0; k < o->keys.count; k++) {
-		struct workload w = {.keys = (uint32_t)o->keys.values[k], .sizes_wanted = o->sizes[0], .zipf = o->zipf, .seed = o->seed};
+		struct workload w = {.keys = (uint32_t)o->keys.values[k],
+		                     .sizes_wanted = o->sizes[0],
+		                     .zipf = o->zipf,
+		                     .seed = o->seed};
 		char *copy = strdup(list), *rest = copy, *word;
 
 		if (workload_make(&w))

@@ -87,7 +87,8 @@ static int check(const struct crew *crew, struct worker *worker)
 
 		missing += !size;
 		if (size && !workload_value_is_right(w, r->number, buffer, size)) {
-			fprintf(stderr, "%s: key %u has a value that was not stored under it\n", crew->peer->name, r->number);
+			fprintf(stderr, "%s: key %u has a value that was not stored under it\n", crew->peer->name,
+			        r->number);
 			rc = -1;
 		}
 	}

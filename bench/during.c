@@ -98,7 +98,8 @@ static void one_round(struct scene *s, int by_fetch, double seconds, double medi
 	}
 }
 
-static void report_during(const struct options *o, json_t *report, const char *access, const double *ns, const double *ratio)
+static void report_during(const struct options *o, json_t *report, const char *access, const double *ns,
+                          const double *ratio)
 {
 	json_t *row = report_row(report, "shoal", access);
 

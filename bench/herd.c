@@ -60,7 +60,8 @@ static size_t load(struct load *l, const char *key, void *value)
 static void bystand(const struct peer *peer, struct worker *worker, struct herd *h, char *buffer)
 {
 	while (atomic_load(&h->ended) < h->processes) {
-		const struct request *r = &worker->setup->workload->requests[worker->at++ & (worker->setup->workload->count - 1)];
+		const struct request *r =
+			&worker->setup->workload->requests[worker->at++ & (worker->setup->workload->count - 1)];
 		uint64_t began = now_ns();
 
 		if (peer->get(worker, r, buffer) && h->bystands < BYSTANDS) {
@@ -237,7 +238,8 @@ static int stampede_of(const struct options *o, const struct workload *w, unsign
 	struct herd *h = herd_new(o, w, processes);
 	unsigned i, r, n;
 
-	n = enter(entrants, o->peers ? o->peers : "futex-relay,futex-wake-all,shoal,redis,memcached,nginx-cache,apcu", o->repeats);
+	n = enter(entrants, o->peers ? o->peers : "futex-relay,futex-wake-all,shoal,redis,memcached,nginx-cache,apcu",
+	          o->repeats);
 	h->number = KEYS_BELOW;
 	for (i = 0; i < n; i++)
 		start(&entrants[i], w, processes + 1);
@@ -335,8 +337,9 @@ static int one_coldstart(const struct options *o, struct entrant *e, struct herd
 	json_object_set_new(row, "distinct", json_integer(distinct(h->workload, h->processes, h->requests)));
 	json_object_set_new(row, "loads", json_integer(atomic_load(&h->loads)));
 	json_object_set_new(row, "seconds", json_real(seconds));
-	json_object_set_new(row, "fetch_us", json_pack("{s:f, s:f, s:f}", "p50", histogram_at(h->fetches, 0.5) / 1000, "p99",
-		histogram_at(h->fetches, 0.99) / 1000, "max", (double)h->fetches->max / 1000));
+	json_object_set_new(row, "fetch_us",
+	                    json_pack("{s:f, s:f, s:f}", "p50", histogram_at(h->fetches, 0.5) / 1000, "p99",
+	                              histogram_at(h->fetches, 0.99) / 1000, "max", (double)h->fetches->max / 1000));
 	json_object_set_new(row, "failed", json_integer(failed));
 	return 0;
 }

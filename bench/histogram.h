@@ -45,13 +45,13 @@ static inline void histogram_merge(struct histogram *to, const struct histogram 
 /* The middle of the bucket that holds this share of all. */
 static inline double histogram_at(const struct histogram *h, double share)
 {
-	uint64_t seen = 0, want = (uint64_t)(share * (double)h->count);
+	uint64_t seen = 0, want = (uint64_t)(share * (double)h->count), within = (1u << HISTOGRAM_BITS) - 1;
 
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
 		seen += h->buckets[i];
 		if (seen > want) {
 			unsigned shift = i < 2u << HISTOGRAM_BITS ? 0 : (i >> HISTOGRAM_BITS) - 1;
-			uint64_t low = shift ? (uint64_t)((i & ((1u << HISTOGRAM_BITS) - 1)) + (1u << HISTOGRAM_BITS)) << shift : i;
+			uint64_t low = shift ? ((i & within) + within + 1) << shift : i;
 
 			return (double)low + (double)((1ull << shift) - 1) / 2;
 		}

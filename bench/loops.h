@@ -35,7 +35,8 @@ LOOP_INLINE size_t loop_put(struct loop *l, const struct request *r, loop_set *s
 	return !set(l->worker, r, l->buffer, l->worker->setup->workload->sizes[r->number]);
 }
 
-LOOP_INLINE size_t loop_one(struct loop *l, enum access access, uint32_t batch, loop_get *get, loop_set *set, loop_many *many)
+LOOP_INLINE size_t loop_one(struct loop *l, enum access access, uint32_t batch, loop_get *get, loop_set *set,
+                            loop_many *many)
 {
 	const struct workload *w = l->worker->setup->workload;
 	const struct request *r = &w->requests[l->worker->at];

@@ -143,7 +143,8 @@ static void all_rounds(struct field *f)
 			one_round(f, f->access[a], r, tally);
 	for (a = 0; a < f->access_count; a++)
 		for (i = 0; i < f->team_count; i++)
-			if (can(f->teams[i].peer, f->access[a]) && !play(f, &f->teams[i], f->access[a], 1, f->o->seconds, tally))
+			if (can(f->teams[i].peer, f->access[a]) &&
+			    !play(f, &f->teams[i], f->access[a], 1, f->o->seconds, tally))
 				f->teams[i].each[f->access[a]] = tally->times;
 	free(tally);
 }

@@ -27,14 +27,15 @@ static double number_of(json_t *value)
 static const char *what_varies(json_t *rows)
 {
 	static const char *const names[] = {"keys", "value", "processes"};
-	json_t *row;
+	json_t *row, *value, *first = json_array_get(rows, 0);
 	size_t i;
 
 	for (unsigned n = 0; n < 3; n++)
-		json_array_foreach(rows, i, row)
-			if (json_object_get(row, names[n]) &&
-			    !json_equal(json_object_get(row, names[n]), json_object_get(json_array_get(rows, 0), names[n])))
+		json_array_foreach(rows, i, row) {
+			value = json_object_get(row, names[n]);
+			if (value && !json_equal(value, json_object_get(first, names[n])))
 				return names[n];
+		}
 	return NULL;
 }
 
@@ -80,7 +81,8 @@ static void print_data(FILE *gp, json_t *rows, const char *figure, const char *a
 	fputs("EOD\n", gp);
 }
 
-static void print_panel(FILE *gp, json_t *rows, const char *figure, const char *access, json_t *of_peers, const char *x, unsigned panel)
+static void print_panel(FILE *gp, json_t *rows, const char *figure, const char *access, json_t *of_peers, const char *x,
+                        unsigned panel)
 {
 	const char *peer;
 	json_t *value;
@@ -100,7 +102,8 @@ static void print_panel(FILE *gp, json_t *rows, const char *figure, const char *
 	n = 0;
 	fputs("plot ", gp);
 	json_object_foreach(of_peers, peer, value) {
-		fprintf(gp, "%s$p%u_%u using 1:2:3:4 with yerrorlines pt 7 ps 0.5 title '%s' noenhanced", n ? ", " : "", panel, n, peer);
+		fprintf(gp, "%s$p%u_%u using 1:2:3:4 with yerrorlines pt 7 ps 0.5 title '%s' noenhanced", n ? ", " : "",
+		        panel, n, peer);
 		n++;
 	}
 	fputc('\n', gp);
@@ -108,17 +111,20 @@ static void print_panel(FILE *gp, json_t *rows, const char *figure, const char *
 
 static void print_script(FILE *gp, json_t *report, const char *prefix, const char *figure, const char *label)
 {
-	json_t *rows = json_object_get(report, "results"), *accesses = different(rows, "access", figure), *of_peers = different(rows, "peer", figure);
+	json_t *rows = json_object_get(report, "results");
+	json_t *accesses = different(rows, "access", figure), *of_peers = different(rows, "peer", figure);
 	const char *x = what_varies(rows), *access;
 	unsigned panels = (unsigned)json_object_size(accesses), columns = panels < 3 ? panels : 3, lines, panel = 0;
 	json_t *value;
 
 	lines = (panels + columns - 1) / columns;
 	fprintf(gp, "# gnuplot -e \"terminal='pngcairo'; picture='%s.png'\" %s.gp\n", prefix, prefix);
-	fprintf(gp, "set terminal terminal size %u, %u font 'sans,11'\nset output picture\n", 700 * columns, 520 * lines);
+	fprintf(gp, "set terminal terminal size %u, %u font 'sans,11'\nset output picture\n", 700 * columns,
+	        520 * lines);
 	fprintf(gp, "set multiplot layout %u, %u title '%s' noenhanced\n", lines, columns,
 	        json_string_value(json_object_get(json_object_get(report, "machine"), "processor")));
-	fprintf(gp, "set logscale y\nset ylabel \"%s\"\nset grid ytics lc rgb '#dddddd'\nset key top left samplen 2\nset border 3\nset tics nomirror\n", label);
+	fprintf(gp, "set logscale y\nset ylabel \"%s\"\nset grid ytics lc rgb '#dddddd'\n", label);
+	fputs("set key top left samplen 2\nset border 3\nset tics nomirror\n", gp);
 	if (x)
 		fprintf(gp, "set logscale x\nset xlabel '%s'\n", strcmp(x, "value") ? x : "bytes of the value");
 	else

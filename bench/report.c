@@ -15,9 +15,11 @@ json_t *report_new(const struct options *o)
 	json_object_set_new(report, "shoal", json_string(shoal_version()));
 	json_object_set_new(report, "command", json_string(o->command));
 	json_object_set_new(report, "machine", machine_facts());
-	json_object_set_new(report, "options", json_pack("{s:f, s:f, s:f, s:i, s:i, s:i, s:f, s:I, s:b}", "seconds", o->seconds,
-		"warm_up", o->warm_up, "capacity", o->capacity, "repeats", (int)o->repeats, "batch", (int)o->batch, "writes",
-		(int)o->writes, "zipf", o->zipf, "seed", (json_int_t)o->seed, "huge", o->huge));
+	json_object_set_new(report, "options",
+	                    json_pack("{s:f, s:f, s:f, s:i, s:i, s:i, s:f, s:I, s:b}", "seconds", o->seconds, "warm_up",
+	                              o->warm_up, "capacity", o->capacity, "repeats", (int)o->repeats, "batch",
+	                              (int)o->batch, "writes", (int)o->writes, "zipf", o->zipf, "seed",
+	                              (json_int_t)o->seed, "huge", o->huge));
 	json_object_set_new(report, "results", json_array());
 	return report;
 }
@@ -46,7 +48,8 @@ void report_figure(json_t *row, const char *name, const double *values, unsigned
 	memcpy(sorted, values, count * sizeof(*sorted));
 	qsort(sorted, count, sizeof(*sorted), compare_doubles);
 	median = (sorted[count / 2] + sorted[(count - 1) / 2]) / 2;
-	json_object_set_new(row, name, json_pack("{s:f, s:f, s:f}", "median", median, "min", sorted[0], "max", sorted[count - 1]));
+	json_object_set_new(row, name, json_pack("{s:f, s:f, s:f}", "median", median, "min", sorted[0], "max",
+	                                         sorted[count - 1]));
 	free(sorted);
 }
 
@@ -159,7 +162,9 @@ static int same_point(json_t *a, json_t *b)
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		json_t *x = json_object_get(a, names[i]), *y = json_object_get(b, names[i]);
 
-		if (json_is_number(x) && json_is_number(y) ? json_number_value(x) != json_number_value(y) : !json_equal(x, y) && (x || y))
+		if (json_is_number(x) && json_is_number(y) && json_number_value(x) == json_number_value(y))
+			continue;
+		if (!json_equal(x, y) && (x || y))
 			return 0;
 	}
 	return 1;
@@ -177,9 +182,11 @@ static void compare_rows(json_t *now, json_t *then)
 
 	number_text(json_object_get(now, "keys"), keys);
 	number_text(json_object_get(now, "value"), value);
-	printf("%-18s %-12s %9s %9s %9.4g %9.4g %+7.1f%%   %8.3f %8.3f %+7.1f%%\n", json_string_value(json_object_get(now, "peer")),
-	       json_string_value(json_object_get(now, "access")), keys, value, median_of(then, "ns"), median_of(now, "ns"),
-	       100 * (median_of(now, "ns") / median_of(then, "ns") - 1), before, ratio, before > 0 ? 100 * (ratio / before - 1) : 0);
+	printf("%-18s %-12s %9s %9s %9.4g %9.4g %+7.1f%%   %8.3f %8.3f %+7.1f%%\n",
+	       json_string_value(json_object_get(now, "peer")), json_string_value(json_object_get(now, "access")), keys,
+	       value, median_of(then, "ns"), median_of(now, "ns"),
+	       100 * (median_of(now, "ns") / median_of(then, "ns") - 1), before, ratio,
+	       before > 0 ? 100 * (ratio / before - 1) : 0);
 }
 
 int report_compare(json_t *report, const char *path)
@@ -190,7 +197,8 @@ int report_compare(json_t *report, const char *path)
 
 	if (!old)
 		return fprintf(stderr, "shoal-bench: %s:%d: %s\n", path, error.line, error.text), -1;
-	printf("\n%-18s %-12s %9s %9s %9s %9s %8s   %8s %8s %8s\n", "peer", "access", "keys", "value", "ns then", "ns now", "", "ratio", "now", "");
+	printf("\n%-18s %-12s %9s %9s %9s %9s %8s   %8s %8s %8s\n", "peer", "access", "keys", "value", "ns then",
+	       "ns now", "", "ratio", "now", "");
 	json_array_foreach(json_object_get(report, "results"), i, now)
 		json_array_foreach(json_object_get(old, "results"), j, then)
 			if (same_point(now, then))

@@ -10,7 +10,7 @@ set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 results=$top/bench/results
 time=(--seconds 0.2 --repeats 5) quick='' readme='' only=()
-large=1M keys=1k,10k,100k,1M,4M,16M values=16,64,256,1k,4096,16384,65536,262144,1048576 herd=2,16,64,256 crowd=1,2,4,8,16,32,64
+large=1M many=100k keys=1k,10k,100k,1M,4M,16M values=16,64,256,1k,4096,16384,65536,262144,1048576 herd=2,16,64,256 crowd=1,2,4,8,16,32,64
 
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -22,9 +22,11 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
+# 16 M keys take 10 GB
+awk '/^MemAvailable:/ { exit $2 < 14000000 }' /proc/meminfo || keys=${keys%,16M}
 if [ -n "$quick" ]; then
 	time=(--seconds 0.02 --warm-up 0.02 --repeats 3)
-	large=50k keys=1k,10k,100k values=16,256,4096 herd=2,16 crowd=1,2,4
+	large=50k many=2k keys=1k,10k,100k values=16,256,4096 herd=2,16 crowd=1,2,4
 fi
 
 # shellcheck source=../tests/packages.sh disable=SC1091
@@ -75,7 +77,7 @@ everybody=$inside,$(has apcu nginx-lua memcached redis)
 measure hot read --keys 10k --value 100 --peers "$everybody"
 measure hot-2 read --keys 10k --value 100 --processes 2 --peers "$everybody"
 measure large read --keys $large --value 100 --zipf 0.99 --peers "$everybody"
-measure big-values read --keys $([ -n "$quick" ] && echo 2k || echo 100k) --value 4096 --zipf 0.99 --peers "$everybody"
+measure big-values read --keys $many --value 4096 --zipf 0.99 --peers "$everybody"
 measure mixed mixed --keys $large --value 100 --zipf 0.99 --processes 2 --peers "$everybody"
 measure set set --keys $large --value 100 --peers "$everybody"
 measure set-evicting set --keys $large --value 100 --capacity 50% --peers "$(has bound shoal apcu memcached redis)"
@@ -85,7 +87,7 @@ measure one-key scale --keys 1 --value 100 --processes 1,2 --access overlapped
 measure stampede stampede --processes $herd --peers "$(has futex-relay futex-wake-all shoal redis memcached nginx-cache apcu)"
 measure coldstart coldstart --keys 1k --zipf 0.99 --processes 4,16 --load-us 1000
 measure attach attach --keys 10k,$large --value 100
-measure by-keys scale --keys $keys --value 100 --zipf 0.99
+measure by-keys scale --keys "$keys" --value 100 --zipf 0.99
 measure by-value scale --keys 500 --value $values
 measure by-processes scale --keys 10k --value 100 --processes $crowd --access overlapped
 

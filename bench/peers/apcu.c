@@ -10,8 +10,8 @@ static int apcu_open(const struct peer_setup *setup, void **state)
 	const struct workload *w = setup->workload;
 	double room = (double)(w->value_bytes + w->keys * 256ull) * (setup->capacity < 1 ? setup->capacity : 1.5);
 	char size[64], hint[64], processes[16];
-	const char *argv[] = {"php", "-d", "apc.enable_cli=1", "-d", "apc.use_request_time=0", "-d", "memory_limit=-1", "-d", size, "-d", hint, BENCH_PEERS "/apcu.php",
-	                      setup->directory, processes, NULL};
+	const char *argv[] = {"php", "-d", "apc.enable_cli=1", "-d", "apc.use_request_time=0", "-d", "memory_limit=-1",
+	                      "-d", size, "-d", hint, BENCH_PEERS "/apcu.php", setup->directory, processes, NULL};
 
 	snprintf(size, sizeof(size), "apc.shm_size=%.0fM", room / (1 << 20) + 32);
 	snprintf(hint, sizeof(hint), "apc.entries_hint=%u", w->keys);

@@ -85,7 +85,8 @@ static __attribute__((noinline)) size_t bound_read(const struct bound *b, const 
 	return size;
 }
 
-static __attribute__((noinline)) int bound_write(const struct bound *b, const struct request *r, const void *value, size_t size)
+static __attribute__((noinline)) int bound_write(const struct bound *b, const struct request *r, const void *value,
+                                                 size_t size)
 {
 	uint64_t slot = b->slots[(XXH3_64bits(r->key, KEY_SIZE) + r->hint) & b->mask];
 

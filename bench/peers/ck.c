@@ -64,7 +64,9 @@ static int ck_open(const struct peer_setup *setup, void **state)
 	ck_epoch_init(&table.epoch);
 	ck_spinlock_init(&table.writer);
 	*state = &table;
-	return ck_ht_init(&table.table, CK_HT_MODE_BYTESTRING, hash, &allocator, setup->workload->keys * 2ull, 1) ? join(NULL) : -1;
+	if (!ck_ht_init(&table.table, CK_HT_MODE_BYTESTRING, hash, &allocator, setup->workload->keys * 2ull, 1))
+		return -1;
+	return join(NULL);
 }
 
 static int put(const char *key, const void *value, size_t size)

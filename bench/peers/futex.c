@@ -35,7 +35,8 @@ static long futex(_Atomic uint32_t *word, int operation, uint32_t value)
 }
 
 /* Each key is new to all who ask for it, and the last key's value has been seen by all. */
-static int fetch(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched, uint32_t few)
+static int fetch(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched,
+                 uint32_t few)
 {
 	struct state *s = worker->state;
 	uint32_t cold = COLD;

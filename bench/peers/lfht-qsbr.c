@@ -6,5 +6,7 @@
 #include "lfht.h"
 
 const struct peer peer_lfht_qsbr = {
-	.name = "lfht-qsbr", .what = "liburcu cds_lfht, QSBR, a quiescent state after each operation, threads", LFHT_PEER,
+	.name = "lfht-qsbr",
+	.what = "liburcu cds_lfht, QSBR, a quiescent state after each operation, threads",
+	LFHT_PEER,
 };

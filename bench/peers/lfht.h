@@ -132,6 +132,6 @@ static void leave(struct worker *worker)
 	rcu_unregister_thread();
 }
 
-#define LFHT_PEER                                                                                                     \
-	.flags = PEER_THREADS, .open = lfht_open, .set = fill, .filled = filled, .join = join, .get = check, .run = run,    \
-	.leave = leave
+#define LFHT_PEER                                                                                                      \
+	.flags = PEER_THREADS, .open = lfht_open, .set = fill, .filled = filled, .join = join, .get = check,           \
+	.run = run, .leave = leave

@@ -33,7 +33,8 @@ static int open_env(struct state *s)
 	if (!rc)
 		rc = mdb_env_set_maxreaders(s->env, s->setup->processes + 8);
 	if (!rc)
-		rc = mdb_env_open(s->env, s->setup->directory, MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC | MDB_NORDAHEAD, 0600);
+		rc = mdb_env_open(s->env, s->setup->directory,
+		                  MDB_WRITEMAP | MDB_NOSYNC | MDB_NOMETASYNC | MDB_NORDAHEAD, 0600);
 	return failed("open", rc);
 }
 

@@ -20,7 +20,8 @@ static int answered(struct wire *w, const char *what)
 
 static int memcached_open(const struct peer_setup *setup, void **state)
 {
-	double room = (double)(setup->workload->value_bytes + setup->workload->keys * 120ull) * (setup->capacity < 1 ? setup->capacity : 1.6);
+	double room = (double)(setup->workload->value_bytes + setup->workload->keys * 120ull) *
+	              (setup->capacity < 1 ? setup->capacity : 1.6);
 	char megabytes[32];
 	const char *argv[] = {"memcached", "-s", "memcached.sock", "-U", "0", "-t", "2", "-c", "4096", "-I", "2m", "-m", megabytes,
 	                geteuid() ? NULL : "-u", "root", NULL};

@@ -58,7 +58,8 @@ static void *answer(void *arg)
 	request[n] = 0;
 	fields = sscanf(request, "GET /%20[^/]/%u/%u", key, &a, &us);
 	size = fields >= 2 && a <= 1 << 20 ? make_value(v->workload, key, a, us, fields == 3, value) : 0;
-	snprintf(head, sizeof(head), "HTTP/1.0 200 OK\r\nContent-Length: %zu\r\nX-Loaded: %" PRIu64 "\r\n\r\n", size, now_ns());
+	snprintf(head, sizeof(head), "HTTP/1.0 200 OK\r\nContent-Length: %zu\r\nX-Loaded: %" PRIu64 "\r\n\r\n", size,
+	         now_ns());
 	if (send(v->fd, head, strlen(head), MSG_NOSIGNAL | MSG_MORE) > 0)
 		send(v->fd, value, size, MSG_NOSIGNAL);
 	close(v->fd);
@@ -124,7 +125,8 @@ static int cache_open(const struct peer_setup *setup, void **state)
 	const char *argv[] = {"nginx", "-p", prefix, "-c", "nginx.conf", NULL};
 
 	snprintf(prefix, sizeof(prefix), "%s/", setup->directory);
-	if (configure(setup) || wire_link(setup->directory, "nginx.conf", BENCH_PEERS "/nginx-cache.conf") || origin_start(setup))
+	if (configure(setup) || wire_link(setup->directory, "nginx.conf", BENCH_PEERS "/nginx-cache.conf") ||
+	    origin_start(setup))
 		return -1;
 	if (wire_serve(setup->directory, argv) < 0) {
 		fprintf(stderr, "nginx: can't be run\n");

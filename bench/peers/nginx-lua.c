@@ -27,7 +27,8 @@ static int nginx_open(const struct peer_setup *setup, void **state)
 	snprintf(prefix, sizeof(prefix), "%s/", setup->directory);
 	snprintf(text, sizeof(text), "worker_processes %u;\n%s", setup->processes, geteuid() ? "" : "user root;\n");
 	if (script_files(setup) || wire_link(setup->directory, "nginx.lua", BENCH_PEERS "/nginx.lua") ||
-	    wire_link(setup->directory, "nginx.conf", BENCH_PEERS "/nginx-lua.conf") || write_to(setup, "processes.conf", text))
+	    wire_link(setup->directory, "nginx.conf", BENCH_PEERS "/nginx-lua.conf") ||
+	    write_to(setup, "processes.conf", text))
 		return -1;
 	snprintf(text, sizeof(text), "lua_shared_dict bench %.0fm;\n", room / (1 << 20) + 16);
 	if (write_to(setup, "dict.conf", text))

@@ -17,7 +17,8 @@ struct state {
 static int redis_open(const struct peer_setup *setup, void **state)
 {
 	struct state *s = calloc(1, sizeof(*s));
-	double room = (double)(setup->workload->value_bytes + setup->workload->keys * 160ull) * (setup->capacity < 1 ? setup->capacity : 2);
+	double room = (double)(setup->workload->value_bytes + setup->workload->keys * 160ull) *
+	              (setup->capacity < 1 ? setup->capacity : 2);
 	char memory[32];
 	const char *argv[] = {"redis-server", BENCH_PEERS "/redis.conf", "--maxmemory", memory, NULL};
 

@@ -40,7 +40,8 @@ static int open_with(const struct peer_setup *setup, const char *name, void **re
 	double room = setup->capacity < 1 ? setup->capacity : ROOM;
 	struct shoal_config config = {
 		.size = (size_t)((double)need * room) + (8u << 20),
-		.mean_entry = setup->capacity < 1 ? mean : (size_t)((double)mean * ROOM / 1.25), /* an index for the keys, not the room */
+		/* an index for the keys, not the room */
+		.mean_entry = setup->capacity < 1 ? mean : (size_t)((double)mean * ROOM / 1.25),
 		.max_processes = setup->processes + 16,
 		.max_threads = setup->processes + 64,
 		.flags = flags,
@@ -96,7 +97,9 @@ LOOP_INLINE size_t get(struct worker *worker, const struct request *r, void *buf
 	const struct state *state = worker->state;
 	size_t size;
 
-	return shoal_read(state->keyspace, r->key, KEY_SIZE, buffer, worker->setup->workload->value_to, &size) == SHOAL_OK ? size : 0;
+	if (shoal_read(state->keyspace, r->key, KEY_SIZE, buffer, worker->setup->workload->value_to, &size) != SHOAL_OK)
+		return 0;
+	return size;
 }
 
 LOOP_INLINE int set(struct worker *worker, const struct request *r, const void *value, size_t size)

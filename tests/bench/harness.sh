@@ -52,12 +52,12 @@ run() { # OUTPUT COMMAND OPTION...
 local=$("$bench" peers | awk '{ print $1 }' | grep -xE 'bound|bound-huge|shoal|shoal-get|shoal-named|shoal-huge|rwlock|robust-mutex|lmdb|lfht-.*|ck-ht' | paste -sd,)
 echo "# peers: $local"
 
-run read read --keys 500 --value 100 --peers "$local" --processes 2
-ok 'every peer gives every value that was stored' that read "len(rows) == 2 * len('$local'.split(',')) and all(row['hits'] == 1 for row in rows)"
-ok 'figures are in order' that read "all(sound(row[f]) for row in rows for f in ('ns', 'ratio', 'per_second')) \
+run gets read --keys 500 --value 100 --peers "$local" --processes 2
+ok 'every peer gives every value that was stored' that gets "len(rows) == 2 * len('$local'.split(',')) and all(row['hits'] == 1 for row in rows)"
+ok 'figures are in order' that gets "all(sound(row[f]) for row in rows for f in ('ns', 'ratio', 'per_second')) \
 	and all(row['latency_ns']['p50'] <= row['latency_ns']['p99'] <= row['latency_ns']['p999'] <= row['latency_ns']['max'] + 1 for row in rows)"
-ok 'ratios are to the first peer' that read "one('bound', 'isolated')['ratio']['max'] == 1 and all(row['ratio']['median'] > 0 for row in rows)"
-ok 'it says on what machine, with what options' that read "r['command'] == 'read' and r['machine']['processors'] > 0 and r['machine']['kernel'] \
+ok 'ratios are to the first peer' that gets "one('bound', 'isolated')['ratio']['max'] == 1 and all(row['ratio']['median'] > 0 for row in rows)"
+ok 'it says on what machine, with what options' that gets "r['command'] == 'read' and r['machine']['processors'] > 0 and r['machine']['kernel'] \
 	and r['options']['repeats'] == 2 and r['shoal']"
 ok 'a table for people' grep -q '^bound  *overlapped  *500  *100 ' table
 
@@ -106,10 +106,10 @@ if [ -n "$servers" ]; then
 fi
 
 echo '# what is written'
-"$bench" read --keys 300 --seconds 0.01 --warm-up 0.01 --repeats 2 --json again --csv again.csv --compare read >compared 2>&1
+"$bench" read --keys 300 --seconds 0.01 --warm-up 0.01 --repeats 2 --json again --csv again.csv --compare gets >compared 2>&1
 ok 'CSV: a line for each row, and all of equal length' python3 -c "import csv; rows = list(csv.reader(open('again.csv')))
 assert len(rows) == 7 and set(map(len, rows)) == {len(rows[0])} and rows[0][0] == 'peer'"
-"$bench" read --keys 500 --seconds 0.01 --warm-up 0.01 --repeats 2 --processes 2 --compare read >compared 2>&1
+"$bench" read --keys 500 --seconds 0.01 --warm-up 0.01 --repeats 2 --processes 2 --compare gets >compared 2>&1
 ok 'compared with an earlier run' grep -qE '^shoal +isolated +500 +100 .*%' compared
 if command -v gnuplot >/dev/null; then
 	"$bench" scale --keys 100,300 --seconds 0.01 --warm-up 0.01 --repeats 2 --plot picture >plotted 2>&1

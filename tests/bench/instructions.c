@@ -176,9 +176,16 @@ static const struct operation {
 	int (*run)(struct stage *s, unsigned i);
 	unsigned share;
 } operations[] = {
-	{"hit", hit, 1},         {"hit-in-place", hit_in_place, 1}, {"hit-of-sixteen", sixteen, BATCH}, {"fetch-hit", fetch_hit, 1},
-	{"miss", miss, 1},       {"set", set_again, 1},             {"set-new", set_new, 1},            {"begin", begin, 1},
-	{"publish", publish, 1}, {"delete", del, 1},
+	{"hit", hit, 1},
+	{"hit-in-place", hit_in_place, 1},
+	{"hit-of-sixteen", sixteen, BATCH},
+	{"fetch-hit", fetch_hit, 1},
+	{"miss", miss, 1},
+	{"set", set_again, 1},
+	{"set-new", set_new, 1},
+	{"begin", begin, 1},
+	{"publish", publish, 1},
+	{"delete", del, 1},
 };
 
 /* ---- the child ---------------------------------------------------------------------------------------------- */
@@ -311,7 +318,8 @@ int main(int argc, char **argv)
 			printf("1..0 # SKIP ptrace is refused here\n");
 			return 0;
 		}
-		printf("%s %u - %s: %ld instructions of %ld\n", ok ? "ok" : "not ok", i + 1, operations[i].name, count, budget);
+		printf("%s %u - %s: %ld instructions of %ld\n", ok ? "ok" : "not ok", i + 1, operations[i].name, count,
+		       budget);
 		failed |= !ok;
 	}
 	printf("1..%u\n", n);
