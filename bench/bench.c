@@ -110,6 +110,7 @@ static int run(const struct command *command, struct options *options)
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
 	directory_end();
+	options_free(options);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 

@@ -250,7 +250,6 @@ int options_set(struct options *o, const char *name, const char *value)
 	return -1;
 }
 
-/* Kept: options point into it. */
 static char *text_of(json_t *value)
 {
 	char *text = NULL, *part, *more;
@@ -290,11 +289,20 @@ int options_read(struct options *o, const char *path)
 			o->huge = json_is_true(value);
 			continue;
 		}
-		text = text_of(value);
-		rc |= !strcmp(name, "config") ? -1 : options_set(o, name, text);
+		text = o->text_count < sizeof(o->texts) / sizeof(o->texts[0]) ? text_of(value) : NULL;
+		if (!text || !strcmp(name, "config") || options_set(o, name, text))
+			rc = -1;
+		if (text)
+			o->texts[o->text_count++] = text;
 	}
 	json_decref(root);
 	return rc;
+}
+
+void options_free(struct options *o)
+{
+	while (o->text_count)
+		free(o->texts[--o->text_count]);
 }
 
 int options_parse(struct options *o, int argc, char **argv)

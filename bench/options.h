@@ -27,6 +27,8 @@ struct options {
 	uint64_t seed;
 	int huge;
 	struct pinning pinning;
+	unsigned text_count;
+	char *texts[64]; /* of a file: others point into them */
 	const char *json, *csv, *plot, *compare;
 };
 
@@ -34,6 +36,7 @@ void options_default(struct options *o);
 int options_parse(struct options *o, int argc, char **argv); /* 0, -1 it is wrong, 1 help was asked for */
 int options_set(struct options *o, const char *name, const char *value);
 int options_read(struct options *o, const char *path); /* JSON */
+void options_free(struct options *o);
 void options_usage(void);
 void size_text(const struct sizes *sizes, char text[SIZE_TEXT]);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * liburcu's lock-free hash table in the memory of one process: nodes from malloc, replaced as a whole, freed by call_rcu.
+ * It has its buckets from the start: growing by itself it doubles them without end where keys are replaced fast.
  * Included once for each flavor, which its includer has chosen. A thread between rounds is offline.
  */
 #include "../loops.h"
@@ -36,7 +37,7 @@ static int lfht_open(const struct peer_setup *setup, void **state)
 	while (buckets < setup->workload->keys)
 		buckets *= 2;
 	rcu_register_thread();
-	*state = cds_lfht_new(buckets, buckets, 0, CDS_LFHT_AUTO_RESIZE, NULL);
+	*state = cds_lfht_new(buckets, buckets, 0, 0, NULL);
 	return *state ? 0 : -1;
 }
 
