@@ -103,7 +103,7 @@ EXPORT int shoal_reap(struct shoal *cache)
 
 /* ---- look up ----------------------------------------------------------------------------------------------- */
 
-static int count_lookup(struct seat *seat, const struct shoal_keyspace *k, enum age age)
+static inline int count_lookup(struct seat *seat, const struct shoal_keyspace *k, enum age age)
 {
 	if (likely(age == AGE_FRESH))
 		handle_count_hot(seat, k->id, COUNTER_hits_fresh);
@@ -126,12 +126,11 @@ static NOINLINE int get_any(struct seat *seat, const struct shoal_keyspace *k, c
 static ALWAYS_INLINE int get(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size, uint64_t hash,
                              struct shoal_value *value)
 {
-	enum age age = hit_get_usual(seat, k, data, size, hash, value);
+	enum age age = AGE_DEAD;
 
-	if (unlikely(age == AGE_DEAD))
+	if (unlikely(hit_get_usual(seat, k, data, size, hash, value, &age) == UNUSUAL))
 		return get_any(seat, k, data, size, hash, value);
-	hit_count(seat, k, age);
-	return SHOAL_OK;
+	return count_lookup(seat, k, age);
 }
 
 EXPORT int shoal_get(struct shoal_keyspace *k, const void *data, size_t size, struct shoal_value *value)
@@ -186,6 +185,7 @@ EXPORT int shoal_read(struct shoal_keyspace *k, const void *data, size_t key_siz
 {
 	const struct segment *s;
 	struct seat *seat;
+	enum hit_outcome outcome;
 	struct hit hit;
 	uint64_t hash;
 	int r = SHOAL_OK;
@@ -197,12 +197,14 @@ EXPORT int shoal_read(struct shoal_keyspace *k, const void *data, size_t key_siz
 	if (unlikely(!seat))
 		return r;
 	s = &seat->member->segment;
-	if (unlikely(!hit_find(seat, s, k, data, key_size, hash, READING, clock_coarse_ms(&s->clock), &hit))) {
-		r = read_any(seat, k, data, key_size, hash, buffer, capacity, size);
+	outcome = hit_find(seat, s, k, data, key_size, hash, READING, clock_coarse_ms(&s->clock), &hit);
+	if (unlikely(outcome)) {
+		r = outcome == ABSENT ? count_lookup(seat, k, AGE_DEAD)
+				      : read_any(seat, k, data, key_size, hash, buffer, capacity, size);
 		handle_leave();
 		return r;
 	}
-	hit_count(seat, k, hit.age);
+	count_lookup(seat, k, hit.age);
 	if (size)
 		*size = hit.size;
 	if (unlikely(hit.size > capacity))

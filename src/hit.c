@@ -55,7 +55,9 @@ enum age hit_get_any(struct seat *seat, const struct shoal_keyspace *k, const st
 
 enum age hit_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value)
 {
-	enum age age = hit_get_usual(seat, k, key->data, key->size, key->hash, value);
+	enum age age = AGE_DEAD;
 
-	return likely(age <= AGE_STALE) ? age : hit_get_any(seat, k, key, value);
+	if (unlikely(hit_get_usual(seat, k, key->data, key->size, key->hash, value, &age) == UNUSUAL))
+		return hit_get_any(seat, k, key, value);
+	return age;
 }

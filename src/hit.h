@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The usual hit, in one piece, for the verbs that read: one slot of the first bucket has the key's tag, and it is
- * settled and shows the key's entry, plain, of the reader's schema, fresh or stale beyond doubt, in a segment without checksums. What is not usual in any way
- * is left to store_find(), which begins anew. It does what that does, in the same order: announce, look at the slot again,
- * read.
+ * The usual hit, in one piece, for the verbs that read: one slot of the first bucket has the key's tag, it is settled, and
+ * it shows the key's entry, plain, of the reader's schema, fresh or stale beyond doubt, in a segment without checksums. And
+ * the usual miss: no slot has the tag. What is not usual is left to store_find(), which begins anew. This does what that
+ * does, in the same order: announce, look at the slot again, read.
  *
  * A hit of shoal_read() is 320 instructions for a key of 20 bytes and a value of 100: 54 for the hash, 40 for the clock, 25
  * for the copy. It was 640 with everything called in turn and both buckets read.
@@ -31,10 +31,12 @@ static ALWAYS_INLINE enum age hit_age(const struct entry *e, uint64_t fresh_unti
 	return AGE_DEAD;
 }
 
-/* True: *hit is announced in `a`. False: nothing is. Counts the touch, not the hit. */
-static ALWAYS_INLINE bool hit_find(struct seat *seat, const struct segment *s, const struct shoal_keyspace *k,
-                                   const void *key, size_t key_size, uint64_t hash, unsigned a, uint64_t now_ms,
-                                   struct hit *hit)
+/* HIT: *hit is announced in `a`; its touch is counted, the hit isn't. Else nothing is. ABSENT: no slot has the key's tag. */
+enum hit_outcome { HIT, ABSENT, UNUSUAL };
+
+static ALWAYS_INLINE enum hit_outcome hit_find(struct seat *seat, const struct segment *s, const struct shoal_keyspace *k,
+                                               const void *key, size_t key_size, uint64_t hash, unsigned a,
+                                               uint64_t now_ms, struct hit *hit)
 {
 	struct bucket *bucket = index_bucket(s, hash);
 	unsigned found = index_match(bucket, hash);
@@ -43,12 +45,12 @@ static ALWAYS_INLINE bool hit_find(struct seat *seat, const struct segment *s, c
 	word64 *slot;
 
 	if (unlikely(!found || found & (found - 1)))
-		return false;
+		return found || index_match(index_second(s, hash), hash) ? UNUSUAL : ABSENT;
 	slot = &bucket->slots[__builtin_ctz(found)];
 	word = w64_peek(slot);
 	at = SLOT_BYTES(word) - s->geometry.log_at;
 	if (unlikely(word >> SLOT_TAG_SHIFT != index_tag(hash) || !(word & SLOT_SETTLED) || at >= s->quick_size))
-		return false;
+		return UNUSUAL;
 	rcu_announce(seat, a, extent_of(s, SLOT_BYTES(word)));
 	if (unlikely(!SLOT_SAME(w64_load(slot), word)))
 		goto unusual;
@@ -66,30 +68,28 @@ static ALWAYS_INLINE bool hit_find(struct seat *seat, const struct segment *s, c
 		store_touch(seat, k->id, slot, word);
 	hit->entry = e;
 	hit->value = e->key + value_at;
-	return true;
+	return HIT;
 unusual:
 	rcu_clear(seat, a);
-	return false;
+	return UNUSUAL;
 }
 
-static ALWAYS_INLINE void hit_count(struct seat *seat, const struct shoal_keyspace *k, enum age age)
-{
-	handle_count_hot(seat, k->id, likely(age == AGE_FRESH) ? COUNTER_hits_fresh : COUNTER_hits_stale);
-}
-
-/* Into a value, which is zeroed, pinned in place. AGE_FRESH, AGE_STALE; AGE_DEAD: not usual, nothing was done. */
-static ALWAYS_INLINE enum age hit_get_usual(struct seat *seat, const struct shoal_keyspace *k, const void *key, size_t key_size,
-                                            uint64_t hash, struct shoal_value *value)
+/* Into a value, which is zeroed, pinned in place. Else nothing was done. */
+static ALWAYS_INLINE enum hit_outcome hit_get_usual(struct seat *seat, const struct shoal_keyspace *k, const void *key,
+                                                    size_t key_size, uint64_t hash, struct shoal_value *value, enum age *age)
 {
 	const struct segment *s = &seat->member->segment;
 	struct hold *hold = store_hold(value);
 	uint64_t now = clock_coarse_ms(&s->clock);
 	unsigned pin = store_pin(seat, now);
+	enum hit_outcome outcome = UNUSUAL;
 	const struct entry *e;
 	struct hit hit;
 
-	if (unlikely(!pin || !hit_find(seat, s, k, key, key_size, hash, pin, now, &hit)))
-		return AGE_DEAD;
+	if (likely(pin))
+		outcome = hit_find(seat, s, k, key, key_size, hash, pin, now, &hit);
+	if (unlikely(outcome))
+		return outcome;
 	e = hit.entry;
 	value->data = hit.value;
 	value->size = hit.size;
@@ -102,7 +102,8 @@ static ALWAYS_INLINE enum age hit_get_usual(struct seat *seat, const struct shoa
 	hold->seat = seat;
 	hold->epoch = seat->epoch;
 	hold->pin = pin;
-	return hit.age;
+	*age = hit.age;
+	return HIT;
 }
 
 /* Likewise, whatever is the matter: also a heap copy when the pins have run out. AGE_DEAD: nothing is held. */
