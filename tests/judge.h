@@ -38,12 +38,14 @@
 #define OWN ((uint64_t)999)
 #define FILL_KEY ((uint64_t)1 << 40)
 #define WAIT_MS 20u          /* over its own key */
+#define RESIZE_MS 8000u      /* likewise, where changes may wait a second for one who resizes */
 #define BOUND_MS 2000u       /* who slept and took longer, waited for somebody */
 #define JUDGE_S 40           /* a judge that hangs is killed */
 #define HOUR_MS 3600000u
 #define SECONDS 10           /* in all, if nobody says */
 #define POINTS 4096u
 #define FEW 64u              /* states of one operation: all of them are judged */
+#define FAR 100000u          /* instructions: in earnest only some states are, unless there is a minute */
 #define MANY 600u            /* likewise, if there is a minute or more */
 
 /* What a key may show. */
@@ -51,15 +53,18 @@ enum { MISS = 1, OLD = 2, NEW = 4, ANY = MISS | OLD | NEW };
 enum { NEW_VERSION = 2, LOADED_VERSION = 3, SET_VERSION = 4, BIG_VERSION = 5 }; /* BIG: new, too */
 
 enum {
-	UNJOINED = 1,   /* the operation is the child's first */
-	EVICTS = 2,     /* other keys may go */
-	THREAD = 4,     /* a second thread of the child is stepped, from its end of this operation on */
-	NAMED = 8,      /* the segment has a name */
-	FAILS = 16,     /* its load may be remembered as failed */
-	FIRST = 32,     /* with THREAD: all of its life is stepped */
-	LED = 64,       /* the companion leads the key: who asks for it may wait in vain, as long as that policy says */
-	HOGS = 128, /* the companion is dead in each verdict: it has what all others need */
-	REAL = 256,     /* also killed, and resumed, in earnest */
+	UNJOINED = 1,  /* the operation is the child's first */
+	EVICTS = 2,    /* other keys may go */
+	THREAD = 4,    /* a second thread of the child is stepped, from its end of this operation on */
+	FIRST = 8,     /* with THREAD: all of its life is */
+	NAMED = 16,    /* the segment has a name */
+	FAILS = 32,    /* its load may be remembered as failed */
+	LED = 64,      /* the companion leads the key: who asks for it may wait in vain, as long as the policy says */
+	HOGS = 128,    /* the companion has what all others need: it is dead in each verdict */
+	LATE = 256,    /* the companion begins when the child has joined */
+	RESIZES = 512, /* the segment moves */
+	SLOW = 1024,   /* it goes through the index, which is a small one then */
+	REAL = 2048,   /* also killed, and resumed, in earnest */
 };
 
 struct operation {
@@ -272,6 +277,7 @@ struct question {
 	unsigned number;   /* of the state: what is done first depends on it */
 	unsigned may_show; /* its key */
 	bool loose;        /* other keys may be gone */
+	uint64_t blocks;   /* of the file, before */
 	int corpses;       /* so many processes at least are found dead, if they are looked for first */
 };
 
@@ -293,11 +299,13 @@ static struct span begin_span(void)
 	return (struct span){crew_now(), sleeps()};
 }
 
+static unsigned bound_ms;
+
 static void end_span(const struct span *span, const char *what)
 {
 	uint64_t ms = (crew_now() - span->began) / 1000000;
 
-	crew_expect(ms < BOUND_MS || sleeps() == span->slept, "%s waited %" PRIu64 " ms", what, ms);
+	crew_expect(ms < bound_ms || sleeps() == span->slept, "%s waited %" PRIu64 " ms", what, ms);
 }
 
 #define timed(what, call)                                                                                             \
@@ -432,7 +440,7 @@ static void judge_conserved(void)
 
 	shoal_reap(cache);
 	crew_expect(!shoal_reap(cache), "somebody is dead still");
-	for (ours = 2, i = 0; i < s->geometry.readers; i++)
+	for (ours = s->geometry.offset ? 1 : 2, i = 0; /* the parent stays in the first region */ i < s->geometry.readers; i++)
 		if (is_companions(s, i))
 			ours++;
 	for (i = 0; i < s->geometry.processes; i++)
@@ -446,6 +454,31 @@ static void judge_conserved(void)
 	crew_expect(owned == ours, "%u threads are left, not %u", owned, ours);
 	judge_thread_left();
 	crew_expect(!shoal_stats(cache, &stats) && !stats.pins && !stats.flights, "pins or flights are counted");
+}
+
+static uint64_t blocks_of_file(void)
+{
+	struct stat st;
+
+	return fstat(segment_fd(crew_segment(cache)), &st) ? 0 : (uint64_t)st.st_blocks;
+}
+
+/* Nothing has changed, and the memory is back, or it has moved. And it can be resized. */
+static void judge_resize(const struct question *q)
+{
+	const struct segment *s = crew_segment(cache);
+	unsigned shown;
+	int r;
+
+	if (q->verdict == DEAD && !s->geometry.offset) {
+		crew_expect(!w64_load(&s->header->resizer), "a dead one resizes");
+		crew_expect(blocks_of_file() <= q->blocks + 64, "%" PRIu64 " blocks are left, not %" PRIu64, blocks_of_file(), q->blocks);
+	}
+	r = shoal_resize(cache, SEGMENT);
+	crew_expect(r == SHOAL_OK || (r == SHOAL_ERR_BUSY && q->verdict == STOPPED), "resize: %s", shoal_strerror(r));
+	crew_check(cache);
+	shown = show(OWN, "resized"); /* of a full one the coldest stay behind */
+	crew_expect(shown == ANY || (shown == MISS && q->loose), "its key is not what was loaded before the resize");
 }
 
 static void write_over(void)
@@ -469,6 +502,7 @@ static void judge(void *arg)
 	if (!freopen("/dev/null", "w", stdout))
 		_exit(1);
 	alarm(JUDGE_S);
+	bound_ms = q->operation->flags & RESIZES ? RESIZE_MS : BOUND_MS;
 	if (q->verdict == DEAD && q->number % 2) {
 		found = shoal_reap(cache);
 		crew_expect(found >= q->corpses, "%d dead processes were found, not %d", found, q->corpses);
@@ -479,6 +513,10 @@ static void judge(void *arg)
 		crew_check(cache);
 	judge_others();
 	judge_own(q);
+	if (q->verdict == DEAD)
+		judge_conserved();
+	if (q->operation->flags & RESIZES)
+		judge_resize(q);
 	if (q->verdict == DEAD) {
 		judge_conserved();
 		crew_check(cache);
@@ -517,10 +555,12 @@ static unsigned may_show(const struct operation *o)
 	return o->before | o->after;
 }
 
+static uint64_t blocks_before;
+
 static struct question question(const struct operation *o, enum verdict verdict, unsigned number)
 {
 	return (struct question){.operation = o, .verdict = verdict, .number = number, .may_show = may_show(o),
-				 .loose = o->flags & EVICTS};
+				 .loose = o->flags & EVICTS, .blocks = blocks_before};
 }
 
 /* What the judge finds, and is put back afterwards. */
@@ -596,6 +636,7 @@ static bool judge_recoverer(const struct operation *o, struct stepper *t, enum v
 		stepper_declare_thread_dead(t->segment, t->pid, t->tid);
 	w32_store(&field->recovered, 0);
 	stepper_begin(&r, t->segment, t->self, &field->recovered);
+	r.regions = t->regions;
 	if (stepper_take(&r, crew_fork(be_recoverer, NULL), NULL) == STEP_MADE) {
 		stepper_look_anew(&r);
 		for (; well && stepper_next(&r) == STEP_MADE; n++) {
@@ -655,18 +696,23 @@ static bool start(struct run *run)
 	enum stepped r;
 
 	memcpy(crew_segment(cache)->base, run->base, SEGMENT);
+	stepper_clear_behind(crew_segment(cache));
 	memset(field, 0, sizeof(*field));
-	start_companion(run->o);
+	if (!(run->o->flags & LATE))
+		start_companion(run->o);
 	if (!(run->o->flags & UNJOINED)) {
 		guest = crew_fork(be_guest, NULL);
 		crew_await(&field->guest, 1);
 	}
 	stepper_begin(&run->t, crew_segment(cache), registry_here(cache->member)->index, &field->done);
+	run->t.regions = run->o->flags & RESIZES;
 	run->t.settle = run->o->companion ? settle : NULL;
 	r = stepper_take(&run->t, crew_fork(be_stepped, (void *)(uintptr_t)run->o), run->o->flags & THREAD ? &field->tid : NULL);
 	crew_signal(&field->joined);
 	if (guest)
 		crew_join_well(guest);
+	if (run->o->flags & LATE)
+		start_companion(run->o);
 	stepper_look_anew(&run->t); /* it has joined, and what else comes before */
 	run->refused = r == STEP_REFUSED;
 	crew_expect(r == STEP_MADE || r == STEP_REFUSED, "the child was lost (%d)", r);
@@ -679,6 +725,14 @@ static void finish(struct run *run)
 	if (companion)
 		crew_kill(companion);
 	companion = 0;
+}
+
+/* Not by the parent: it stays where it is. */
+static void look_at_the_end(void *arg)
+{
+	const struct operation *o = arg;
+
+	crew_expect(show(OWN, "ended") == o->after, "its key shows something else in the end");
 }
 
 static bool count_states(struct run *run)
@@ -697,7 +751,7 @@ static bool count_states(struct run *run)
 	crew_expect(r == STEP_ENDED, "its end was not met in %" PRIu64 " steps (%d)", run->t.steps, r);
 	crew_expect(!w32_load(&field->torn), "it read a torn value");
 	crew_expect((int)w32_load(&field->result) >= 0, "it ended with %s", shoal_strerror((int)w32_load(&field->result)));
-	crew_expect(show(OWN, "ended") == run->o->after, "its key shows something else in the end");
+	crew_join_well(crew_fork(look_at_the_end, (void *)(uintptr_t)run->o));
 	run->states = (unsigned)min_u64(run->t.states, POINTS);
 	run->copying = run->t.copying;
 	run->steps = run->t.steps;
@@ -863,10 +917,13 @@ static bool resume_at(struct run *run, unsigned n)
 		crew_expect(stepper_finish(&run->t), "it did not come to its end");
 		r = (int)w32_load(&field->result);
 		crew_expect(!w32_load(&field->torn), "it read a torn value");
-		crew_expect(r >= 0 || r == SHOAL_ERR_SUPERSEDED, "it ended with %s", shoal_strerror(r));
+		crew_expect(r >= 0 || r == SHOAL_ERR_SUPERSEDED || (r == SHOAL_ERR_BUSY && run->o->flags & RESIZES),
+			    "it ended with %s", shoal_strerror(r));
 		crew_kill(run->t.pid);
 		run->t.pid = 0;
-		q = (struct question){.operation = run->o, .verdict = DEAD, .number = n, .may_show = ANY, .loose = true};
+		q = question(run->o, DEAD, n);
+		q.may_show = ANY;
+		q.loose = true;
 		well = ask(&q, &run->t, "resumed") && well;
 		judged[RESUMED]++;
 	}
@@ -880,7 +937,7 @@ static bool judge_in_earnest(struct run *run)
 	uint64_t ns = run->left;
 	struct pace kills = {.left = ns / 3, .all = run->states}, resumes = {.left = ns / 3, .all = run->states},
 		    between = {.left = ns / 3, .all = (unsigned)run->steps};
-	bool well = true, all = run->states <= few();
+	bool well = true, all = run->states <= few() && (run->steps < FAR || seconds() >= 60);
 	unsigned i;
 
 	for (i = 0; well && i < run->states; i++) {
@@ -908,8 +965,9 @@ static bool judge_in_earnest(struct run *run)
 
 static void open_cache(const struct operation *o)
 {
-	struct shoal_config config = {.size = SEGMENT, .max_entry = MAX_ENTRY, .mean_entry = 1024, .max_processes = 8,
-				      .max_threads = 8, .max_flights = 16, .max_keyspaces = 3, .max_loads = 2};
+	struct shoal_config config = {.size = SEGMENT, .max_entry = MAX_ENTRY, .max_processes = 8, .max_threads = 8,
+				      .max_flights = 16, .max_keyspaces = 3, .max_loads = 2,
+				      .mean_entry = o->flags & SLOW ? MAX_ENTRY : 1024};
 	struct shoal_policy policy = {.fresh_ms = HOUR_MS, .stale_ms = HOUR_MS, .lease_ms = HOUR_MS, .early = -1,
 				      .wait_ms = WAIT_MS, .jitter_permille = SHOAL_NONE};
 	uint64_t k;
@@ -950,6 +1008,7 @@ static uint64_t step_through(const struct operation *o, uint64_t ns)
 	if (o->prepare)
 		o->prepare();
 	memcpy(run.base, crew_segment(cache)->base, SEGMENT);
+	blocks_before = blocks_of_file();
 	well = count_states(&run);
 	if (run.refused) {
 		skipped("ptrace is refused");
@@ -959,6 +1018,7 @@ static uint64_t step_through(const struct operation *o, uint64_t ns)
 		report(&run);
 	}
 	memcpy(crew_segment(cache)->base, run.base, SEGMENT);
+	stepper_clear_behind(crew_segment(cache));
 	if (o->flags & NAMED)
 		unlink(path);
 	shoal_close(cache);

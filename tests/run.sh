@@ -144,11 +144,11 @@ build() { # NAME COMPILER MESON-OPTION...
 	return 0
 }
 
-suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted
+suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted; SUITE/PART: of that suite a part
 	local dir=build/$1 name=$1 time=$2 stretch=$3 s args=()
 	shift 3
 	for s; do
-		wanted "$s" && args+=(--suite "$s")
+		wanted "${s%/*}" && args+=(--suite "${s#*/}")
 	done
 	[ ${#args[@]} -gt 0 ] || return 0
 	[ $((time / 60 + 1)) -le "$stretch" ] || stretch=$((time / 60 + 1))
@@ -226,6 +226,12 @@ if [ "$tier" != quick ]; then
 		program tsan cannot_run
 	fi
 	under=
+fi
+
+# Single-stepped, what the compiler makes of the sources is what is tested.
+if [ "$tier" = night ] && wanted process; then
+	say 'gcc -O0'
+	build gcc-O0 gcc -Dwerror=true --buildtype=debug -Dbench=disabled && suites gcc-O0 "$short" 4 process/stepped
 fi
 
 if wanted model && [ -e tests/spin/run.sh ]; then

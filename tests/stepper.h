@@ -10,8 +10,10 @@
 #ifndef SHOAL_TEST_STEPPER_H
 #define SHOAL_TEST_STEPPER_H
 
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/user.h>
 
 #include "crew.h"
@@ -35,6 +37,11 @@ struct stepper {
 	unsigned copying;    /* of an extent's bytes alone */
 	bool tables;         /* the last new state was one of the tables */
 	uint64_t *trail;     /* the address of the next instruction, after each step */
+	bool regions;        /* it may build others, behind this one in the file */
+	struct segment *next; /* the one it has moved to, and its tables as compared last */
+	char *next_last;
+	char *behind;        /* these, as kept */
+	uint64_t behind_size;
 	void (*settle)(void); /* while a step blocked others have acted: until they are done; or NULL */
 };
 
@@ -57,6 +64,10 @@ static void stepper_end(struct stepper *t)
 	free(t->last);
 	free(t->kept);
 	free(t->seen);
+	free(t->behind);
+	free(t->next_last);
+	if (t->next)
+		segment_end_glance(t->next);
 	munmap(t->trail, STEPPER_MOST * sizeof(*t->trail));
 }
 
@@ -107,6 +118,14 @@ static CREW_UNUSED bool stepper_finish(const struct stepper *t)
 }
 
 /* ---- what is new ------------------------------------------------------------------------------------------- */
+
+/* Where it has moved to. */
+static struct segment *stepper_next_region(const struct segment *s)
+{
+	uint64_t moved = w64_load(&s->header->moved);
+
+	return MOVED_STATE(moved) == MOVED ? segment_glance(s, MOVED_NUMBER(moved) * PAGE) : NULL;
+}
 
 static bool stepper_differs(struct stepper *t, uint64_t at, uint64_t size)
 {
@@ -161,14 +180,33 @@ static uint64_t stepper_hash(const struct stepper *t)
 	uint64_t sum = hash_bytes(t->last, g->keyspaces_at, 1);
 	uint32_t k;
 
+	if (t->next)
+		sum = hash_bytes(t->next_last, t->next->geometry.keyspaces_at, sum);
 	for (k = 0; k < g->keyspaces; k++)
 		sum = hash_bytes(t->last + g->keyspaces_at + k * sizeof(struct keyspace), offsetof(struct keyspace, counters), sum);
 	return hash_bytes(t->last + g->extents_at, g->log_at - g->extents_at, sum);
 }
 
+/* Of the region it has moved to: who is there. */
+static bool stepper_next_differs(struct stepper *t)
+{
+	uint64_t size;
+
+	if (!t->regions || (!t->next && !(t->next = stepper_next_region(t->segment))))
+		return false;
+	size = t->next->geometry.keyspaces_at;
+	if (!t->next_last)
+		t->next_last = calloc(1, size);
+	if (!memcmp(t->next_last, t->next->base, size))
+		return false;
+	memcpy(t->next_last, t->next->base, size);
+	return true;
+}
+
 static bool stepper_look(struct stepper *t)
 {
-	bool tables = stepper_differs(t, 0, t->segment->geometry.log_at), bytes = stepper_copies(t);
+	bool next = stepper_next_differs(t);
+	bool tables = stepper_differs(t, 0, t->segment->geometry.log_at) || next, bytes = stepper_copies(t);
 
 	t->tables = tables && stepper_is_new(t, stepper_hash(t));
 	if (!t->tables && !bytes)
@@ -257,23 +295,69 @@ static enum stepped stepper_next(struct stepper *t)
 
 /* ---- the segment as it was --------------------------------------------------------------------------------- */
 
+static void stepper_clear_behind(const struct segment *s)
+{
+	struct stat st;
+
+	if (!fstat(segment_fd(s), &st) && (uint64_t)st.st_size > s->geometry.size)
+		fallocate(segment_fd(s), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)s->geometry.size,
+			  st.st_size - (off_t)s->geometry.size);
+}
+
+static void stepper_keep_behind(struct stepper *t)
+{
+	uint64_t size = t->segment->geometry.size;
+	struct stat st;
+
+	if (fstat(segment_fd(t->segment), &st))
+		abort();
+	t->behind_size = (uint64_t)st.st_size - size;
+	t->behind = realloc(t->behind, t->behind_size + 1);
+	if (pread(segment_fd(t->segment), t->behind, t->behind_size, (off_t)size) != (ssize_t)t->behind_size)
+		abort();
+}
+
+/* Pages that nobody has written stay holes. */
+static void stepper_put_behind_back(const struct stepper *t)
+{
+	static const char zero[4096];
+	uint64_t at, n, size = t->segment->geometry.size;
+
+	stepper_clear_behind(t->segment);
+	for (at = 0; at < t->behind_size; at += n) {
+		n = min_u64(t->behind_size - at, sizeof(zero));
+		if (memcmp(t->behind + at, zero, n) &&
+		    pwrite(segment_fd(t->segment), t->behind + at, n, (off_t)(size + at)) != (ssize_t)n)
+			abort();
+	}
+}
+
 /* While nobody runs. Alive words, too: who holds one is stopped, and finds it as it left it. */
 static void stepper_keep(struct stepper *t)
 {
 	memcpy(t->kept, t->segment->base, t->segment->geometry.size);
+	if (t->regions)
+		stepper_keep_behind(t);
 }
 
 static void stepper_put_back(const struct stepper *t)
 {
 	memcpy(t->segment->base, t->kept, t->segment->geometry.size);
+	if (t->regions)
+		stepper_put_behind_back(t);
 }
 
 /* What the kernel does to the alive words of a thread that dies. */
 static CREW_UNUSED void stepper_declare_thread_dead(const struct segment *s, pid_t pid, pid_t tid)
 {
+	struct segment *next = stepper_next_region(s);
 	uint32_t i, word;
 	word32 *alive;
 
+	if (next) {
+		stepper_declare_thread_dead(next, pid, tid);
+		segment_end_glance(next);
+	}
 	for (i = 0; i < s->geometry.readers; i++) {
 		alive = (word32 *)(void *)&s->alive[i].mutex;
 		word = w32_load(alive);
@@ -286,18 +370,23 @@ static CREW_UNUSED void stepper_declare_thread_dead(const struct segment *s, pid
  * process slots it had. */
 static CREW_UNUSED int stepper_declare_dead(const struct segment *s, pid_t pid, pid_t tid)
 {
+	struct segment *next = stepper_next_region(s);
 	uint32_t i;
 	int n = 0;
 
 	stepper_declare_thread_dead(s, pid, tid);
+	if (next)
+		n = stepper_declare_dead(next, pid, tid);
 	for (i = 0; i < s->geometry.processes; i++) {
 		uint64_t owner = w64_load(&s->processes[i].owner);
 
 		if (!owner || PROC_PID(owner) != (uint32_t)pid)
 			continue;
 		w64_store(&s->processes[i].owner, owner ^ (uint64_t)1 << 22);
-		n++;
+		n += !next; /* of the region that serves */
 	}
+	if (next)
+		segment_end_glance(next);
 	return n;
 }
 

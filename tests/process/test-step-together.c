@@ -119,6 +119,12 @@ static void hold_permits(void)
 	expect_done(publish(load, HELD, 1), "publish");
 }
 
+static void resize_only(void)
+{
+	expect_done(shoal_resize(cache, SEGMENT), "resize");
+	crew_signal(&field->ready);
+}
+
 static void hold_one(void)
 {
 	struct shoal_load *load = lead(HELD);
@@ -324,6 +330,11 @@ static void do_delete_both(void)
 	end_with(shoal_delete(own, &k, sizeof(k)));
 }
 
+static void do_resize(void)
+{
+	end_with(shoal_resize(cache, SEGMENT));
+}
+
 static void have_own(void)
 {
 	assert_int_equal(set(keyspace, OWN, 1), SHOAL_OK);
@@ -331,25 +342,28 @@ static void have_own(void)
 
 static const struct operation operations[] = {
 	{"set_led", NULL, lead_only, do_set, MISS, NEW, LED, 12},
-	{"delete_led", NULL, lead_only, do_delete, MISS, MISS, LED, 2},
-	{"expire_led", NULL, lead_only, do_expire, MISS, MISS, LED, 2},
-	{"keyspace_delete_led", NULL, lead_only, do_keyspace_delete, MISS, MISS, LED | EVICTS, 2},
-	{"get_many", have_own, NULL, do_get_many, OLD, OLD, 0, 2},
-	{"scan", have_own, NULL, do_scan, OLD, OLD, 0, 2},
-	{"set_big", have_own, NULL, do_set_big, OLD, NEW, 0, 12},
-	{"warm", NULL, NULL, do_warm, MISS, NEW, 0, 30},
-	{"migrate", have_older_version, NULL, do_fetch, MISS, NEW, 0, 30},
-	{"delete_both", have_older_version, NULL, do_delete_both, MISS, MISS, 0, 6},
-	{"thread_life", have_own, NULL, do_get, OLD, OLD, THREAD | FIRST, 10},
-	{"wait_published", NULL, lead_and_publish, do_wait, MISS, NEW, LED | REAL, 6},
+	{"delete_led", NULL, lead_only, do_delete, MISS, MISS, LED, 4},
+	{"expire_led", NULL, lead_only, do_expire, MISS, MISS, LED, 4},
+	{"keyspace_delete_led", NULL, lead_only, do_keyspace_delete, MISS, MISS, LED | EVICTS, 4},
+	{"get_many", have_own, NULL, do_get_many, OLD, OLD, 0, 5},
+	{"scan", have_own, NULL, do_scan, OLD, OLD, SLOW, 3},
+	{"set_big", have_own, NULL, do_set_big, OLD, NEW, 0, 17},
+	{"warm", NULL, NULL, do_warm, MISS, NEW, 0, 32},
+	{"migrate", have_older_version, NULL, do_fetch, MISS, NEW, 0, 26},
+	{"delete_both", have_older_version, NULL, do_delete_both, MISS, MISS, 0, 10},
+	{"follow", have_own, resize_only, do_get, OLD, OLD, RESIZES | LATE | SLOW, 20},
+	{"follow_set", have_own, resize_only, do_set, OLD, NEW, RESIZES | LATE | SLOW, 20},
+	{"thread_life", have_own, NULL, do_get, OLD, OLD, THREAD | FIRST, 14},
 	{"wait_failed", NULL, lead_and_fail, do_wait, MISS, MISS, LED | FAILS, 4},
+	{"wait_refused", NULL, lead_and_refuse, do_wait, MISS, MISS, LED, 11},
+	{"wait_set", NULL, lead_and_set, do_wait, MISS, NEW, LED, 5},
+	{"wait_deleted", NULL, lead_and_delete, do_wait, MISS, NEW, LED, 33},
+	{"resize", have_own, NULL, do_resize, OLD, OLD, RESIZES | SLOW | REAL, 20},
+	{"wait_published", NULL, lead_and_publish, do_wait, MISS, NEW, LED | REAL, 5},
 	{"wait_cancelled", NULL, lead_and_cancel, do_wait, MISS, NEW, LED | REAL, 30},
-	{"wait_refused", NULL, lead_and_refuse, do_wait, MISS, MISS, LED, 10},
-	{"wait_set", NULL, lead_and_set, do_wait, MISS, NEW, LED, 6},
-	{"wait_deleted", NULL, lead_and_delete, do_wait, MISS, NEW, LED, 30},
-	{"wait_died", NULL, lead_and_die, do_wait, MISS, NEW, LED | REAL, 30},
-	{"queue", NULL, hold_permits, do_wait, MISS, NEW, HOGS | REAL, 30},
-	{"nested", NULL, hold_one, do_nested_fetch, MISS, NEW, HOGS | REAL, 30},
+	{"wait_died", NULL, lead_and_die, do_wait, MISS, NEW, LED | REAL, 31},
+	{"queue", NULL, hold_permits, do_wait, MISS, NEW, HOGS | REAL, 37},
+	{"nested", NULL, hold_one, do_nested_fetch, MISS, NEW, HOGS | REAL, 38},
 };
 
 int main(int argc, char **argv)
