@@ -64,7 +64,8 @@ enum {
 	LATE = 256,    /* the companion begins when the child has joined */
 	RESIZES = 512, /* the segment moves */
 	SLOW = 1024,   /* it goes through the index, which is a small one then */
-	REAL = 2048,   /* also killed, and resumed, in earnest */
+	SCARCE = 2048, /* there is one permit to load; who holds it and is stopped keeps it */
+	REAL = 4096,   /* also killed, and resumed, in earnest */
 };
 
 struct operation {
@@ -331,8 +332,14 @@ static void judge_shown(const struct question *q)
 	w32_store(&field->shown, shown);
 }
 
+/* The one permit is the child's, that is stopped. One that waits for it, or was told to take it, is passed by. */
+static bool is_taken(const struct question *q)
+{
+	return q->operation->flags & SCARCE && q->verdict == STOPPED && permit_held(crew_segment(cache), UINT32_MAX);
+}
+
 /* Nobody else is here: what is done is seen. */
-static void judge_others(void)
+static void judge_others(const struct question *q)
 {
 	uint64_t k;
 	int r;
@@ -344,6 +351,11 @@ static void judge_others(void)
 		r = timed("delete of another key", shoal_delete(patient, &k, sizeof(k)));
 		crew_expect(r == SHOAL_OK, "delete of another key: %s", shoal_strerror(r));
 		crew_expect(show(k, "deleted") == MISS, "key %" PRIu64 " is there, deleted", k);
+		if (is_taken(q)) {
+			r = timed("fetch of another key", fetch(keyspace, k, LOADED_VERSION));
+			crew_expect(r == SHOAL_ERR_BUSY, "fetch of another key without a permit: %s", shoal_strerror(r));
+			continue;
+		}
 		r = timed("fetch of another key", fetch(patient, k, LOADED_VERSION));
 		crew_expect(r == SHOAL_OK, "fetch of another key: %s", shoal_strerror(r));
 		crew_expect(show(k, "loaded") == ANY, "key %" PRIu64 " is not what was loaded", k);
@@ -395,6 +407,8 @@ static void judge_own(const struct question *q)
 		}
 	}
 	judge_delete();
+	if (is_taken(q))
+		return;
 	/* Whoever led it is superseded now, so nobody is waited for. */
 	i = (unsigned)timed("fetch after delete", fetch(own_patient, OWN, LOADED_VERSION));
 	crew_expect(i == SHOAL_OK, "fetch after delete: %s", shoal_strerror((int)i));
@@ -511,7 +525,7 @@ static void judge(void *arg)
 	judge_shown(q);
 	if (q->verdict == STOPPED)
 		crew_check(cache);
-	judge_others();
+	judge_others(q);
 	judge_own(q);
 	if (q->verdict == DEAD)
 		judge_conserved();
@@ -966,7 +980,7 @@ static bool judge_in_earnest(struct run *run)
 static void open_cache(const struct operation *o)
 {
 	struct shoal_config config = {.size = SEGMENT, .max_entry = MAX_ENTRY, .max_processes = 8, .max_threads = 8,
-				      .max_flights = 16, .max_keyspaces = 3, .max_loads = 2,
+				      .max_flights = 16, .max_keyspaces = 3, .max_loads = o->flags & SCARCE ? 1 : 2,
 				      .mean_entry = o->flags & SLOW ? MAX_ENTRY : 1024};
 	struct shoal_policy policy = {.fresh_ms = HOUR_MS, .stale_ms = HOUR_MS, .lease_ms = HOUR_MS, .early = -1,
 				      .wait_ms = WAIT_MS, .jitter_permille = SHOAL_NONE};

@@ -119,18 +119,18 @@ static void hold_permits(void)
 	expect_done(publish(load, HELD, 1), "publish");
 }
 
-static void resize_only(void)
-{
-	expect_done(shoal_resize(cache, SEGMENT), "resize");
-	crew_signal(&field->ready);
-}
-
 static void hold_one(void)
 {
 	struct shoal_load *load = lead(HELD);
 
 	await_sleep(ACTS);
 	expect_done(publish(load, HELD, 1), "publish");
+}
+
+static void resize_only(void)
+{
+	expect_done(shoal_resize(cache, SEGMENT), "resize");
+	crew_signal(&field->ready);
 }
 
 /* ---- the child --------------------------------------------------------------------------------------------- */
@@ -363,6 +363,7 @@ static const struct operation operations[] = {
 	{"wait_cancelled", NULL, lead_and_cancel, do_wait, MISS, NEW, LED | REAL, 30},
 	{"wait_died", NULL, lead_and_die, do_wait, MISS, NEW, LED | REAL, 31},
 	{"queue", NULL, hold_permits, do_wait, MISS, NEW, HOGS | REAL, 37},
+	{"queue_one", NULL, hold_one, do_wait, MISS, NEW, HOGS | SCARCE | REAL, 37},
 	{"nested", NULL, hold_one, do_nested_fetch, MISS, NEW, HOGS | REAL, 38},
 };
 
