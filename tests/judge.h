@@ -193,7 +193,7 @@ enum { ACTS = 1, DIES = 2 };
 static void submit(word32 *tid)
 {
 	w32_store(&field->child, (uint32_t)syscall(SYS_gettid));
-	stepper_submit(tid);
+	traced_submit(tid);
 }
 
 static void *be_stepped_thread(void *arg)
@@ -629,7 +629,7 @@ static void be_recoverer(void *arg)
 {
 	(void)arg;
 	show(1, "recoverer");
-	stepper_submit(NULL);
+	traced_submit(NULL);
 	shoal_reap(cache);
 	w32_store(&field->recovered, 1);
 	raise(SIGSTOP);

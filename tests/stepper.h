@@ -12,18 +12,15 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/user.h>
 
-#include "crew.h"
 #include "hash.h"
 #include "proc.h"
+#include "traced.h"
 
 #define STEPPER_SEEN (1u << 16) /* power of two */
 #define STEPPER_MOST 4000000u   /* instructions of one operation */
-
-enum stepped { STEP_MADE, STEP_ENDED, STEP_REFUSED, STEP_LOST };
 
 struct stepper {
 	const struct segment *segment;
@@ -73,29 +70,14 @@ static void stepper_end(struct stepper *t)
 
 /* ---- the child --------------------------------------------------------------------------------------------- */
 
+/* And those are done who acted while the step blocked. */
 static enum stepped stepper_await(const struct stepper *t, int signal)
 {
-	int status;
+	enum stepped r = traced_await(t->tid, signal);
 
-	if (waitpid(t->tid, &status, __WALL) != t->tid)
-		return STEP_LOST;
 	if (t->settle)
 		t->settle();
-	if (WIFEXITED(status))
-		return WEXITSTATUS(status) == 7 ? STEP_REFUSED : STEP_ENDED;
-	return WIFSTOPPED(status) && WSTOPSIG(status) == signal ? STEP_MADE : STEP_LOST;
-}
-
-/* By the thread that is to be stepped; `tid`: not the main one, and there it says who it is. */
-static void stepper_submit(word32 *tid)
-{
-	if (ptrace(PTRACE_TRACEME, 0, 0, 0))
-		_exit(7);
-	if (tid) {
-		w32_store(tid, (uint32_t)syscall(SYS_gettid));
-		futex_wake(tid, 1);
-	}
-	raise(SIGSTOP);
+	return r;
 }
 
 /* The child submits itself; `tid`: or a thread of it, which has said who it is. */

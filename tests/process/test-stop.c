@@ -22,11 +22,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/ptrace.h>
 
 #include <cmocka.h>
 
-#include "crew.h"
+#include "traced.h"
 
 #define SEGMENT ((size_t)4 << 20)
 #define VALUE 15000u
@@ -282,9 +281,7 @@ static void be_stepped(void *arg)
 	set_own(); /* join, and the first faults */
 	w32_store(&field->reader, registry_here(cache->member)->index + 1);
 	randomness += (uint64_t)getpid();
-	if (ptrace(PTRACE_TRACEME, 0, 0, 0))
-		_exit(7);
-	raise(SIGSTOP);
+	traced_submit(NULL);
 	while (!w32_load(&field->last))
 		operations[place]();
 	raise(SIGSTOP);
@@ -410,56 +407,38 @@ static bool is_at(struct watch *w, enum place place)
 	}
 }
 
-enum { STEPPED, REFUSED, LOST };
-
-static int await_stop(pid_t pid, int signal)
-{
-	int status;
-
-	if (waitpid(pid, &status, __WALL) != pid)
-		return LOST;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 7)
-		return REFUSED;
-	return WIFSTOPPED(status) && WSTOPSIG(status) == signal ? STEPPED : LOST;
-}
-
-static int one_step(pid_t pid)
-{
-	return ptrace(PTRACE_SINGLESTEP, pid, 0, 0) ? LOST : await_stop(pid, SIGTRAP);
-}
-
 /* A child that is stopped `deep` instructions into the place, or as deep as it gets. */
-static int stop_at(enum place place, unsigned deep, pid_t *pid)
+static enum stepped stop_at(enum place place, unsigned deep, pid_t *pid)
 {
 	struct watch w = {0};
 	unsigned steps, at = 0;
-	int r;
+	enum stepped r;
 
 	w32_store(&field->last, 0);
 	w32_store(&field->torn, 0);
 	*pid = crew_fork(be_stepped, (void *)(uintptr_t)place);
-	r = await_stop(*pid, SIGSTOP);
+	r = traced_await(*pid, SIGSTOP);
 	w.reader = w32_load(&field->reader) - 1;
-	for (steps = 0; !r && steps < STEPS_MAX; steps++) {
-		r = one_step(*pid);
-		if (!r && is_at(&w, place)) {
+	for (steps = 0; r == STEP_MADE && steps < STEPS_MAX; steps++) {
+		r = traced_step(*pid);
+		if (r == STEP_MADE && is_at(&w, place)) {
 			if (at++ == deep)
-				return STEPPED;
+				return STEP_MADE;
 		} else if (at) { /* it was not that deep: the next time, half of it */
 			deep = at > 1 ? (unsigned)crew_below(&randomness, at) : 0;
 			at = 0;
 		}
 	}
-	if (r != REFUSED)
+	if (r != STEP_REFUSED)
 		crew_wrong("%s was not met in %u steps (%d)", place_names[place], steps, r);
-	return r == REFUSED ? r : LOST;
+	return r == STEP_REFUSED ? r : STEP_LOST;
 }
 
 /* To the end of its operation; then it is gone. */
 static void go_on(pid_t pid)
 {
 	w32_store(&field->last, 1);
-	crew_expect(!ptrace(PTRACE_CONT, pid, 0, 0) && await_stop(pid, SIGSTOP) == STEPPED, "the child did not come to its end");
+	crew_expect(!ptrace(PTRACE_CONT, pid, 0, 0) && traced_await(pid, SIGSTOP) == STEP_MADE, "the child did not come to its end");
 }
 
 static void let_go(pid_t pid)
@@ -536,10 +515,11 @@ static bool stop_once(enum place place, enum deed deed, bool killed)
 {
 	pid_t pid = 0;
 	uint64_t floor;
-	int r = stop_at(place, depth_of(place), &pid);
+	enum stepped stopped = stop_at(place, depth_of(place), &pid);
+	int r;
 
-	if (r != STEPPED) {
-		if (r == REFUSED)
+	if (stopped != STEP_MADE) {
+		if (stopped == STEP_REFUSED)
 			skipped("ptrace is refused");
 		else
 			crew_kill(pid);
