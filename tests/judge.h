@@ -549,8 +549,8 @@ static void judge(void *arg)
 
 /* ---- one state --------------------------------------------------------------------------------------------- */
 
-static unsigned judged[10];
-enum { IN_RECOVERER = VERDICTS, IN_THREAD_RECOVERER, RECOVERERS, KILLED, RESUMED, KILLED_BETWEEN, MISSED };
+static unsigned judged[VERDICTS + 8];
+enum { IN_RECOVERER = VERDICTS, IN_THREAD_RECOVERER, RECOVERERS, THREAD_RECOVERERS, KILLED, RESUMED, KILLED_BETWEEN, MISSED };
 
 static bool ask(const struct question *q, const struct stepper *t, const char *how)
 {
@@ -663,7 +663,7 @@ static bool judge_recoverer(const struct operation *o, struct stepper *t, enum v
 			judged[verdict == DEAD ? IN_RECOVERER : IN_THREAD_RECOVERER]++;
 		}
 	}
-	judged[RECOVERERS] += verdict == DEAD;
+	judged[verdict == DEAD ? RECOVERERS : THREAD_RECOVERERS]++;
 	crew_expect(n || !corpses || !w32_load(&field->recovered), "the recoverer of %s changed nothing", o->name);
 	stepper_end(&r);
 	stepper_put_back(t);
@@ -817,8 +817,8 @@ static void was_its_turn(struct pace *p)
 /* In one child, that is put on ice at each state. */
 static bool judge_states(struct run *run, uint64_t ns)
 {
-	struct pace pace = {.left = ns / 2, .all = run->states + run->copying / 8},
-		    deep = {.left = ns / 2, .all = 2 * run->states};
+	struct pace pace = {.left = ns / 4, .all = run->states + run->copying / 8},
+		    deep = {.left = ns - ns / 4, .all = 2 * run->states};
 	bool well = true, shows = false, all = run->states <= few();
 	enum verdict v;
 
@@ -999,13 +999,13 @@ static void open_cache(const struct operation *o)
 
 static void report(const struct run *run)
 {
-	printf("# %s: %" PRIu64 " instructions, %u states and %u while copying. Judged: %u dead, %u stopped, %u thread dead; at %u "
-	       "of them recoverers, dead in %u states of theirs, and in %u over a dead thread",
-	       run->o->name, run->steps, run->states, run->copying, judged[DEAD], judged[STOPPED], judged[THREAD_DEAD],
-	       judged[RECOVERERS], judged[IN_RECOVERER], judged[IN_THREAD_RECOVERER]);
+	printf("# %s: %" PRIu64 " instructions, %u states and %u while copying. Judged: %u dead, %u stopped, %u thread dead", run->o->name,
+	       run->steps, run->states, run->copying, judged[DEAD], judged[STOPPED], judged[THREAD_DEAD]);
+	printf("; recoverers at %u of %u, dead in %u states of theirs, and over a dead thread at %u, in %u", judged[RECOVERERS],
+	       run->states, judged[IN_RECOVERER], judged[THREAD_RECOVERERS], judged[IN_THREAD_RECOVERER]);
 	if (run->o->flags & REAL)
-		printf("; killed at %u of %u, and at %u instructions (and %u not come to again); resumed at %u", judged[KILLED],
-		       run->states, judged[KILLED_BETWEEN], judged[MISSED], judged[RESUMED]);
+		printf("; killed at %u of %u, and at %u of %" PRIu64 " instructions (%u not come to again); resumed at %u", judged[KILLED],
+		       run->states, judged[KILLED_BETWEEN], run->steps, judged[MISSED], judged[RESUMED]);
 	printf("\n");
 }
 

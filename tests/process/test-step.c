@@ -276,7 +276,6 @@ static const struct operation operations[] = {
 	{"get", have_own, NULL, do_get, OLD, OLD, REAL, 2},
 	{"set_new", NULL, NULL, do_set, MISS, NEW, REAL, 12},
 	{"set_replacing", have_own, NULL, do_set, OLD, NEW, REAL, 14},
-	{"set_evicting", be_full, NULL, do_evicting_sets, MISS, MISS, EVICTS | REAL, 250},
 	{"delete", have_own, NULL, do_delete, OLD, MISS, REAL, 8},
 	{"expire", have_own, NULL, do_expire, OLD, OLD, REAL, 15},
 	{"publish", NULL, NULL, do_publish, MISS, NEW, REAL, 32},
@@ -285,6 +284,7 @@ static const struct operation operations[] = {
 	{"fetch", NULL, NULL, do_fetch, MISS, NEW, REAL, 32},
 	{"takeover", have_dead_leader, NULL, do_fetch, MISS, NEW, REAL, 29},
 	{"first_call", have_own, NULL, do_get, OLD, OLD, UNJOINED | REAL, 15},
+	{"set_evicting", be_full, NULL, do_evicting_sets, MISS, MISS, EVICTS | REAL, 250},
 };
 
 int main(int argc, char **argv)
