@@ -24,7 +24,7 @@ meson setup "$work/build" "$work" -Dbench=disabled -Dtests=enabled >"$work/log" 
 # A test that hangs under a mutant has noticed it, too.
 is_red() { # TEST [ARGUMENT, a path of the tree]
 	ninja -C "$work/build" "tests/$1" >"$work/log" 2>&1 || return 2
-	! timeout 120 "$work/build/tests/$1" ${2+"$work/$2"} >"$work/log" 2>&1 </dev/null
+	! timeout 300 "$work/build/tests/$1" ${2+"$work/$2"} >"$work/log" 2>&1 </dev/null
 }
 
 mutant() { # PATCH
