@@ -30,7 +30,7 @@ struct board { /* shared */
 	sem_t done;
 	atomic_int failed, ending;
 	atomic_uint arrived;
-	atomic_uint checked, missing;
+	atomic_uint checked, missing, huge_kb;
 	struct round round;
 	unsigned rounds;
 	struct seat seats[];
@@ -98,6 +98,23 @@ static int check(const struct crew *crew, struct worker *worker)
 	return rc;
 }
 
+/* What was asked for needn't have been given. */
+static unsigned huge_kb(void)
+{
+	static const char *const names[] = {"ShmemPmdMapped:", "FilePmdMapped:", "Shared_Hugetlb:"};
+	FILE *f = fopen("/proc/self/smaps_rollup", "re");
+	char line[256];
+	unsigned sum = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+			if (!strncmp(line, names[i], strlen(names[i])))
+				sum += (unsigned)strtoul(line + strlen(names[i]), NULL, 10);
+	if (f)
+		fclose(f);
+	return sum;
+}
+
 static void *work(void *arg)
 {
 	struct member *m = arg;
@@ -108,6 +125,8 @@ static void *work(void *arg)
 	pin(&crew->pinning, m->worker.number);
 	if ((crew->peer->join && crew->peer->join(&m->worker)) || check(crew, &m->worker))
 		atomic_store(&board->failed, 1);
+	if (m->worker.number == 0)
+		atomic_store(&board->huge_kb, huge_kb());
 	sem_post(&board->done);
 	while (!atomic_load(&board->failed)) {
 		while (sem_wait(&seat->go) && errno == EINTR)
@@ -287,6 +306,11 @@ double crew_found(const struct crew *crew)
 	unsigned checked = atomic_load(&crew->board->checked);
 
 	return checked ? 1 - (double)atomic_load(&crew->board->missing) / checked : 0;
+}
+
+double crew_huge_mb(const struct crew *crew)
+{
+	return atomic_load(&crew->board->huge_kb) / 1024.0;
 }
 
 int crew_round(struct crew *crew, const struct round *round, struct tally *sum)

@@ -78,8 +78,8 @@ static int compare_doubles(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Of one round: blocks of the three kinds in turns. */
-static void one_round(struct scene *s, int by_fetch, double seconds, double medians[2])
+/* Blocks of the fresh key and, if it may be asked for, of the stale one, in turns. */
+static void one_round(struct scene *s, unsigned count, int by_fetch, double seconds, double medians[2])
 {
 	static const char *const keys[] = {"a key that is fresh.", "a key that is stale."};
 	enum { MOST = 20000 };
@@ -88,14 +88,15 @@ static void one_round(struct scene *s, int by_fetch, double seconds, double medi
 	unsigned n = 0, i;
 
 	do {
-		for (i = 0; i < 2; i++)
+		for (i = 0; i < count; i++)
 			blocks[i][n] = block_ns(s, keys[i], by_fetch);
 	} while (++n < MOST && (double)(now_ns() - began) < seconds * 1e9);
-	for (i = 0; i < 2; i++) {
+	for (i = 0; i < count; i++) {
 		qsort(blocks[i], n, sizeof(double), compare_doubles);
 		medians[i] = blocks[i][0] < 0 ? -1 : blocks[i][n / 2];
-		free(blocks[i]);
 	}
+	free(blocks[0]);
+	free(blocks[1]);
 }
 
 static void report_during(const struct options *o, json_t *report, const char *access, const double *ns,
@@ -133,7 +134,7 @@ static void run_during(void *arg)
 	struct result *result = arg;
 	const struct options *o = result->o;
 	struct scene s;
-	double quiet[2], busy[2], warm[2];
+	double quiet[2], busy[2];
 	int status = 1;
 
 	if (open_scene(&s))
@@ -142,16 +143,15 @@ static void run_during(void *arg)
 		for (int by_fetch = 0; by_fetch < 2; by_fetch++) {
 			pid_t pid;
 
-			one_round(&s, 0, o->seconds / 10, warm);
-			one_round(&s, 0, o->seconds / 2, quiet);
-			if (by_fetch) /* a fetch of the stale key would begin its refresh: the fresh one alone, against itself */
-				quiet[0] = block_ns(&s, "a key that is fresh.", 1), quiet[0] = block_ns(&s, "a key that is fresh.", 1);
+			/* the fresh key alone: a fetch of the stale one would begin its refresh */
+			one_round(&s, 1, by_fetch, o->seconds / 10, quiet);
+			one_round(&s, 1, by_fetch, o->seconds / 2, quiet);
 			atomic_store(s.leads, 0);
 			pid = crew_fork(lead, &s);
 			while (!atomic_load(s.leads))
 				nap();
 			if (atomic_load(s.leads) == 1)
-				one_round(&s, by_fetch, o->seconds / 2, busy);
+				one_round(&s, 2, by_fetch, o->seconds / 2, busy);
 			atomic_fetch_add(s.leads, 1);
 			waitpid(pid, &status, 0);
 			if (status || atomic_load(s.leads) != 2)

@@ -200,6 +200,7 @@ static void report_team(const struct field *f, const struct team *t, enum access
 	json_object_set_new(row, "latency_ns", json_pack("{s:f, s:f, s:f, s:I}", "p50", histogram_at(h, 0.5), "p99", histogram_at(h, 0.99),
 		"p999", histogram_at(h, 0.999), "max", (json_int_t)h->max));
 	json_object_set_new(row, "hits", json_real(t->found[a]));
+	json_object_set_new(row, "huge_mb", json_real(crew_huge_mb(t->crew)));
 }
 
 static int measure_point(const struct options *o, json_t *report, const char *who, const char *access, uint32_t keys,

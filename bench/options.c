@@ -37,7 +37,7 @@ static const char help[] =
 	"  --repeats N       rounds\n"
 	"  --load-us N       how long a loader takes; default 20000\n"
 	"  --seed N\n"
-	"  --config FILE     JSON: members named like these options\n"
+	"  --config FILE     JSON: members named like these options, as in bench/example.json\n"
 	"  --json FILE       results; - is standard output\n"
 	"  --csv FILE\n"
 	"  --plot PREFIX     PREFIX.png and PREFIX.svg, by gnuplot\n"

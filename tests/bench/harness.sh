@@ -3,6 +3,7 @@
 # usage: harness.sh SHOAL-BENCH
 # Each command of the harness for a moment, and the shape of what it writes; no time is judged. Prints TAP.
 bench=$(realpath "$1")
+tables=$(realpath "$(dirname "$0")/../../bench/tables.py")
 n=0 failed=0
 scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT
@@ -119,6 +120,16 @@ fi
 printf '{"keys": 300, "value": [16, 64], "zipf": 0.9, "seconds": 0.01, "warm-up": 0.01, "repeats": 2, "peers": "bound"}' >config
 "$bench" read --config config --json configured >/dev/null 2>errors || cat errors
 ok 'options from a file' that configured "len(rows) == 4 and rows[0]['keys'] == 300 and rows[3]['value'] == '64' and rows[0]['zipf'] == 0.9"
+
+mkdir results && cp gets results/hot.json && cp stampede results/stampede.json
+printf 'before\n<!-- bench/run.sh --readme writes this -->\nold\n<!-- until here -->\nafter\n' >README
+# shellcheck disable=SC2317
+readme_is_rewritten() {
+	python3 "$tables" results --readme README && cat README && ! grep -q '^old$' README && grep -q '^| 500 keys, 100 B' README &&
+		grep -q '^| 8 | shoal | 1.00 |' README && [ "$(head -n 1 README)" = before ] && [ "$(tail -n 1 README)" = after ]
+}
+ok 'tables for the README, between its marks' readme_is_rewritten
+ok 'tables of everything' sh -c "python3 '$tables' results | grep -q '^## stampede'"
 
 echo '# the command line'
 ok 'help' ends 0 'usage: shoal-bench' --help
