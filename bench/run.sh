@@ -9,7 +9,7 @@ set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 results=$top/bench/results
-time=(--seconds 0.2 --repeats 5) quick='' readme='' only=()
+time=(--seconds 0.15 --repeats 5) quick='' readme='' only=()
 large=1M many=100k keys=1k,10k,100k,1M,4M,16M values=16,64,256,1k,4096,16384,65536,262144,1048576 herd=2,16,64,256 crowd=1,2,4,8,16,32,64
 
 while [ $# -gt 0 ]; do
