@@ -9,6 +9,7 @@
 #include "measure.h"
 #include "ticks.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,7 +127,7 @@ static void look(const struct herd *h, unsigned round, struct outcome *to, unsig
 	for (i = 0; i < h->bystands; i++)
 		if (h->bystood[i].began < loaded && h->bystood[i].ns > worst)
 			worst = h->bystood[i].ns;
-	to->bystander[round] = (double)worst / 1000;
+	to->bystander[round] = worst ? (double)worst / 1000 : NAN; /* it came too late to see any of it */
 	to->loads[round] = atomic_load(&h->loads);
 	qsort(late, n, sizeof(*late), compare_u64);
 	to->median[round] = n ? (double)late[n / 2] / 1000 : 0;

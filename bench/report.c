@@ -3,6 +3,7 @@
 #include "machine.h"
 
 #include <shoal.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,10 +43,14 @@ static int compare_doubles(const void *a, const void *b)
 void report_figure(json_t *row, const char *name, const double *values, unsigned count)
 {
 	double *sorted = malloc((count + 1) * sizeof(*sorted)), median;
+	unsigned n = 0;
 
+	for (unsigned i = 0; i < count; i++)
+		if (!isnan(values[i]))
+			sorted[n++] = values[i];
+	count = n;
 	if (!count)
 		return free(sorted);
-	memcpy(sorted, values, count * sizeof(*sorted));
 	qsort(sorted, count, sizeof(*sorted), compare_doubles);
 	median = (sorted[count / 2] + sorted[(count - 1) / 2]) / 2;
 	json_object_set_new(row, name, json_pack("{s:f, s:f, s:f}", "median", median, "min", sorted[0], "max",

@@ -49,7 +49,7 @@ static int open_with(const struct peer_setup *setup, const char *name, void **re
 
 	if (config.size / 64 < w->value_to + HEADER)
 		config.size = (w->value_to + HEADER) * 64ull;
-	if (config.size / 256 < w->value_to + HEADER)
+	if (config.size / 256 < w->value_to + HEADER || w->value_to + HEADER > 1u << 20)
 		config.max_entry = w->value_to + HEADER;
 	return open_named(name, &config, result);
 }
