@@ -90,13 +90,21 @@ static void step(struct field *f, const char *what)
 	progress(f->o, what, f->step < f->steps ? f->step++ : f->steps, f->steps);
 }
 
+/* Copies of large values take long: a block is for some hundreds of microseconds at most. */
+static uint32_t block_of(const struct workload *w)
+{
+	uint64_t mean = w->value_bytes / w->keys;
+
+	return mean <= 4096 ? BLOCK : (uint32_t)(BLOCK * 4096ull / mean) + 1;
+}
+
 static int play(struct field *f, struct team *t, enum access access, int each, double seconds, struct tally *tally)
 {
 	struct round round = {
 		.access = access,
 		.each = each,
 		.ns = (uint64_t)(seconds * 1e9),
-		.block = t->peer->flags & PEER_SLOW ? BLOCK_SLOW : BLOCK,
+		.block = t->peer->flags & PEER_SLOW ? BLOCK_SLOW : block_of(&f->workload),
 		.batch = f->o->batch,
 	};
 
