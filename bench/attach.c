@@ -70,6 +70,8 @@ static void enter(void *arg)
 		e->worst_ns = took > e->worst_ns ? took : e->worst_ns;
 	}
 	atomic_store(&e->ended, 1);
+	if (!e->failed && e->peer->leave)
+		e->peer->leave(&e->worker);
 }
 
 static int attach_rounds(const struct options *o, const struct peer *peer, const struct peer_setup *setup, int threads,
