@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 
 #define HITS 1000
@@ -97,7 +96,7 @@ static int attach_rounds(const struct options *o, const struct peer *peer, const
 		figures[1][r] = (double)e->first_ns / 1000;
 		figures[2][r] = (double)e->next_ns / 1000 / HITS;
 		figures[3][r] = (double)e->worst_ns / 1000;
-		munmap(e, sizeof(*e));
+		shared_memory_free(e, sizeof(*e));
 	}
 	row = report_row(report, peer->name, threads ? "attach-threads" : "attach");
 	size_text(&o->sizes[0], value);

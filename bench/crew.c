@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -354,6 +353,6 @@ void crew_end(struct crew *crew)
 		while (waitpid(crew->host, NULL, 0) < 0 && errno == EINTR)
 			;
 	}
-	munmap(crew->board, crew->board_size);
+	shared_memory_free(crew->board, crew->board_size);
 	free(crew);
 }

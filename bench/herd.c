@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define MS 1000000
 #define KEYS_BELOW 100000000u /* what is cold has numbers from here on */
@@ -155,7 +154,7 @@ static struct herd *herd_new(const struct options *o, const struct workload *w, 
 
 static void herd_free(struct herd *h)
 {
-	munmap(h, sizeof(*h) + h->processes * sizeof(struct arrival));
+	shared_memory_free(h, sizeof(*h) + h->processes * sizeof(struct arrival));
 }
 
 static int one_stampede(struct entrant *e, struct herd *h, unsigned round)

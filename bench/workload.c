@@ -14,15 +14,38 @@
 #define MADV_COLLAPSE 25
 #endif
 
+#define HUGE ((size_t)2 << 20)
+
+/* Begins where a huge page may. */
 void *shared_memory(size_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	size_t all = (size + HUGE - 1) & ~(HUGE - 1);
+	char *at = mmap(NULL, all + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *p = at;
 
+	if (at != MAP_FAILED) {
+		p += (HUGE - (uintptr_t)at % HUGE) % HUGE;
+		if (p > at)
+			munmap(at, (size_t)(p - at));
+		munmap(p + all, HUGE - (size_t)(p - at));
+		p = mmap(p, all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	}
 	if (p == MAP_FAILED) {
 		perror("bench: memory");
 		exit(1);
 	}
 	return p;
+}
+
+void shared_memory_free(void *memory, size_t size)
+{
+	munmap(memory, (size + HUGE - 1) & ~(HUGE - 1));
+}
+
+void shared_memory_huge(void *memory, size_t size)
+{
+	size = (size + HUGE - 1) & ~(HUGE - 1);
+	madvise(memory, size, MADV_HUGEPAGE);
+	madvise(memory, size, MADV_COLLAPSE);
 }
 
 static uint64_t next_random(uint64_t *state)
@@ -168,12 +191,12 @@ int workload_make(struct workload *w)
 		workload_free(w);
 		return -1;
 	}
-	madvise(w->requests, w->count * sizeof(*w->requests), MADV_COLLAPSE);
+	shared_memory_huge(w->requests, w->count * sizeof(*w->requests));
 	return 0;
 }
 
 void workload_free(struct workload *w)
 {
-	munmap(w->sizes, w->keys * sizeof(*w->sizes));
-	munmap(w->requests, w->count * sizeof(*w->requests));
+	shared_memory_free(w->sizes, w->keys * sizeof(*w->sizes));
+	shared_memory_free(w->requests, w->count * sizeof(*w->requests));
 }

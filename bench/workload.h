@@ -54,6 +54,8 @@ void workload_key(uint32_t number, char key[KEY_SIZE]);
 void workload_value(const struct workload *w, uint32_t number, void *value); /* of sizes[number] bytes */
 int workload_value_is_right(const struct workload *w, uint32_t number, const void *value, size_t size);
 
-void *shared_memory(size_t size); /* zeroed, shared with children, in huge pages where there are; exits without */
+void *shared_memory(size_t size); /* zeroed, shared with children; exits without */
+void shared_memory_free(void *memory, size_t size);
+void shared_memory_huge(void *memory, size_t size); /* in huge pages from now on, where the system gives them */
 
 #endif

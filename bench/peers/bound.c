@@ -7,16 +7,11 @@
 #include "../loops.h"
 
 #include <stdio.h>
-#include <sys/mman.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #define HEAD 32 /* key and size, as in any cache, though nobody reads the key */
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 struct bound {
 	uint64_t *slots, mask;
@@ -24,27 +19,24 @@ struct bound {
 	uint64_t used, size;
 	uint32_t *hints; /* of each key */
 	const struct workload *workload;
+	int huge;
 };
-
-static void *memory(size_t size)
-{
-	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-}
 
 static int bound_open(const struct peer_setup *setup, void **state)
 {
 	struct bound *b = calloc(1, sizeof(*b));
 
 	b->workload = setup->workload;
+	b->huge = setup->huge;
 	b->mask = 63;
 	while (b->mask + 1 < setup->workload->keys * 3ull / 2)
 		b->mask = b->mask * 2 + 1;
 	b->size = (uint64_t)setup->workload->keys * (HEAD + 64) + setup->workload->value_bytes;
-	b->slots = memory((b->mask + 1) * 8);
-	b->memory = memory(b->size);
+	b->slots = shared_memory((b->mask + 1) * 8);
+	b->memory = shared_memory(b->size);
 	b->hints = calloc(setup->workload->keys, sizeof(*b->hints));
 	*state = b;
-	return b->slots == MAP_FAILED || b->memory == MAP_FAILED || !b->hints ? -1 : 0;
+	return b->hints ? 0 : -1;
 }
 
 static int bound_fill(void *state, const char *key, uint32_t number, const void *value, size_t size)
@@ -67,6 +59,11 @@ static int bound_fill(void *state, const char *key, uint32_t number, const void 
 static int bound_filled(void *state)
 {
 	struct bound *b = state;
+
+	if (b->huge) {
+		shared_memory_huge(b->slots, (b->mask + 1) * 8);
+		shared_memory_huge(b->memory, b->size);
+	}
 
 	for (uint32_t i = 0; i < b->workload->count; i++)
 		b->workload->requests[i].hint = b->hints[b->workload->requests[i].number];
@@ -107,13 +104,12 @@ static int set(struct worker *worker, const struct request *r, const void *value
 PEER_MANY(many, get)
 PEER_RUN(run, get, set, many)
 
-static int huge_filled(void *state)
+static int huge_open(const struct peer_setup *setup, void **state)
 {
-	struct bound *b = state;
+	int rc = bound_open(setup, state);
 
-	madvise(b->slots, (b->mask + 1) * 8, MADV_COLLAPSE);
-	madvise(b->memory, b->size, MADV_COLLAPSE);
-	return bound_filled(state);
+	((struct bound *)*state)->huge = 1;
+	return rc;
 }
 
 const struct peer peer_bound = {
@@ -129,9 +125,9 @@ const struct peer peer_bound = {
 const struct peer peer_bound_huge = {
 	.name = "bound-huge",
 	.what = "bound in huge pages",
-	.open = bound_open,
+	.open = huge_open,
 	.set = bound_fill,
-	.filled = huge_filled,
+	.filled = bound_filled,
 	.get = get,
 	.run = run,
 };
