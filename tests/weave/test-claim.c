@@ -183,7 +183,7 @@ static const struct weave_scenario scenarios[] = {
 		.thread = {load_1, load_2, load_3},
 		.check = one_load,
 		.killable = 1,
-		.deep = 1,
+		.deep = 2,
 		.least = 5000,
 	},
 	{

@@ -20,9 +20,11 @@
 #define DEPTH 4096u
 #define STEPS_MOST 60000u /* of one execution: more is no progress */
 #define BUFFER 32u
-#define VISITED_BITS 22
+#define VISITED_BITS_LEAST 12
+#define VISITED_BITS_MOST 24 /* 128 MiB; beyond that states are forgotten, and met again */
 #define BEGIN_NS (UINT64_C(1000) * 1000000000)
 #define DEEPEST 12u
+#define NIGHTLY 10 /* seconds for a scenario from which on preemptions are not bounded by its `deep` */
 
 enum life { READY, SLEEPING, ENDED, DEAD };
 
@@ -52,6 +54,23 @@ struct cell {
 
 enum ending { RUNNING, WHOLE, CUT, FAILED };
 
+/* An execution as far as it has come, but for memory and stacks. */
+struct now {
+	struct thread threads[WEAVE_PARTIES];
+	struct thread *self; /* NULL: outside */
+	unsigned party;      /* who acts, outside, too */
+	unsigned preemptions_left, kills_left, stales_left, steps, slept;
+	uint64_t memory; /* digest */
+	uint64_t now_ns;
+};
+
+/* Where a choice was made: the execution goes on from there as another, without the way to it. */
+struct mark {
+	struct now now; /* self: who chose, NULL at the begin */
+	char *bytes;    /* memory, then the stacks of those who go on */
+	size_t capacity, memory;
+};
+
 static struct {
 	const struct weave_scenario *scenario;
 	struct weave_area area;
@@ -68,21 +87,19 @@ static struct {
 		uint8_t n, at;
 	} decided[DEPTH];
 	unsigned depth, decisions, replayed;
-	uint64_t *visited;
-	uint32_t n_visited, pass;
+	uint64_t *visited, mask, n_visited;
+	struct mark marks[DEPTH];
 	/* the execution */
-	struct thread threads[WEAVE_PARTIES];
-	struct thread *self; /* NULL: outside */
-	unsigned party;      /* who acts, outside, too */
+	struct now n;
 	void *main_sp;
+	bool marking; /* back to whoever chose, after a mark */
 	enum ending ending;
-	unsigned preemptions_left, kills_left, stales_left, steps, slept;
-	uint64_t memory; /* digest */
-	uint64_t now_ns;
+	bool replaying; /* by what was decided, from the begin */
 	bool trace;
 	char message[512];
 	/* the count */
 	uint64_t executions, cut, states;
+	uint64_t in_pass; /* executions of the pass */
 } w;
 
 /* ---- coroutines -------------------------------------------------------------------------------------------- */
@@ -114,24 +131,27 @@ __asm__(".text\n"
 
 static unsigned number(const struct thread *t)
 {
-	return (unsigned)(t - w.threads);
+	return (unsigned)(t - w.n.threads);
 }
 
 static void act_as(unsigned party)
 {
-	if (party != w.party)
-		w.area.switched(w.party, party);
-	w.party = party;
+	if (party != w.n.party)
+		w.area.switched(w.n.party, party);
+	w.n.party = party;
 }
+
+static void arrive(void);
 
 static void go_to(struct thread *to)
 {
-	struct thread *from = w.self;
+	struct thread *from = w.n.self;
 
 	if (to == from)
 		return;
 	act_as(number(to));
-	w.self = to;
+	w.n.self = to;
+	arrive();
 	weave_swap(from ? &from->sp : &w.main_sp, to->sp);
 }
 
@@ -141,7 +161,7 @@ static void leave(enum ending ending)
 	void *sp;
 
 	w.ending = ending;
-	w.self = NULL;
+	w.n.self = NULL;
 	weave_swap(&sp, w.main_sp);
 }
 
@@ -157,42 +177,134 @@ static inline uint64_t mix(uint64_t a, uint64_t b)
 
 static uint64_t state(unsigned salt)
 {
-	uint64_t h = mix(w.memory + w.pass, w.now_ns);
+	uint64_t h = mix(w.n.memory, w.n.now_ns);
 	unsigned i, j;
 
 	for (i = 0; i < WEAVE_THREADS; i++) {
-		const struct thread *t = &w.threads[i];
+		const struct thread *t = &w.n.threads[i];
 
 		h = mix(h, t->seen + (uint64_t)t->life * 3 + t->woken);
 		for (j = 0; j < t->stored; j++)
 			h = mix(mix(h, (uintptr_t)t->buffer[j].p), t->buffer[j].value);
 	}
-	h = mix(h, w.slept << 16 | w.kills_left << 8 | w.stales_left);
-	return mix(h, (uint64_t)(w.self ? number(w.self) : 7) << 8 | salt);
+	h = mix(h, w.n.slept << 16 | w.n.kills_left << 8 | w.n.stales_left);
+	return mix(h, (uint64_t)(w.n.self ? number(w.n.self) : 7) << 8 | salt);
 }
 
-/* Was it met with as many preemptions left, or more? */
-static bool met(uint64_t h)
+static uint64_t *visited_slot(uint64_t h)
 {
-	uint64_t mask = ((uint64_t)1 << VISITED_BITS) - 1, at, word = (h & ~(uint64_t)15) | (w.preemptions_left + 1);
+	uint64_t at = h >> 20;
 
-	for (at = h >> 20;; at++) {
-		uint64_t *slot = &w.visited[at & mask];
+	while (w.visited[at & w.mask] && (w.visited[at & w.mask] ^ h) >> 4)
+		at++;
+	return &w.visited[at & w.mask];
+}
 
-		if (!*slot) {
-			if (w.n_visited < mask / 4 * 3) {
-				w.n_visited++;
-				*slot = word;
-			}
-			return false;
-		}
-		if ((*slot ^ word) >> 4)
-			continue;
-		if ((*slot & 15) >= (word & 15))
-			return true;
-		*slot = word;
+static void resize_visited(unsigned bits)
+{
+	uint64_t *before = w.visited, i, n = before ? w.mask + 1 : 0;
+
+	w.visited = calloc((size_t)1 << bits, sizeof(*w.visited));
+	w.mask = ((uint64_t)1 << bits) - 1;
+	for (i = 0; i < n; i++)
+		if (before[i])
+			*visited_slot(before[i]) = before[i];
+	free(before);
+}
+
+static void forget_visited(void)
+{
+	free(w.visited);
+	w.visited = NULL;
+	w.n_visited = 0;
+	resize_visited(VISITED_BITS_LEAST);
+}
+
+/* Was it met with as many preemptions left, or more? `note`: it is now. */
+static bool met(uint64_t h, bool note)
+{
+	uint64_t word = (h & ~(uint64_t)15) | (w.n.preemptions_left + 1), *slot = visited_slot(word);
+
+	if (*slot && (*slot & 15) >= (word & 15))
+		return true;
+	if (!note || (!*slot && w.n_visited == (uint64_t)3 << (VISITED_BITS_MOST - 2)))
 		return false;
+	w.n_visited += !*slot;
+	*slot = word;
+	if (w.n_visited > w.mask / 2 && (w.mask + 1) >> VISITED_BITS_MOST == 0)
+		resize_visited((unsigned)__builtin_popcountll(w.mask) + 1);
+	return false;
+}
+
+/* Somebody goes on: what it does is the same from here on as it was, if it was here. */
+static void arrive(void)
+{
+	if (!w.replaying && met(state(5), true))
+		leave(CUT);
+}
+
+/* It goes on without a choice, as somebody who arrived here did. What it read since it arrived itself tells the two apart. */
+static void pass_by(void)
+{
+	if (!w.replaying && met(state(5), false))
+		leave(CUT);
+}
+
+/* ---- marks ------------------------------------------------------------------------------------------------- */
+
+/* Who has ended chooses who goes on, on its own stack. */
+static size_t stack_of(const struct thread *t)
+{
+	return t->life == READY || t->life == SLEEPING || t == w.n.self ? (size_t)(t->stack + STACK - (char *)t->sp) : 0;
+}
+
+/* Of the choice that is being made, by the one who makes it. */
+static void save_mark(struct mark *m)
+{
+	unsigned i, party = w.n.party;
+	size_t n = w.area.in_use();
+	char *at;
+
+	act_as(WEAVE_OBSERVER); /* so that what is kept for it outside of memory is there */
+	m->memory = n;
+	for (i = 0; i < WEAVE_THREADS; i++)
+		n += stack_of(&w.n.threads[i]);
+	if (n > m->capacity) {
+		free(m->bytes);
+		m->capacity = n * 2;
+		m->bytes = malloc(m->capacity);
 	}
+	memcpy(m->bytes, w.area.base, m->memory);
+	at = m->bytes + m->memory;
+	for (i = 0; i < WEAVE_THREADS; at += stack_of(&w.n.threads[i]), i++)
+		memcpy(at, w.n.threads[i].sp, stack_of(&w.n.threads[i]));
+	act_as(party);
+	m->now = w.n;
+}
+
+static void restore_mark(const struct mark *m)
+{
+	const char *at = m->bytes + m->memory;
+	unsigned i, party = m->now.party;
+
+	memcpy(w.area.base, m->bytes, m->memory);
+	w.n = m->now;
+	for (i = 0; i < WEAVE_THREADS; at += stack_of(&w.n.threads[i]), i++)
+		memcpy(w.n.threads[i].sp, at, stack_of(&w.n.threads[i]));
+	w.n.party = WEAVE_OBSERVER;
+	w.area.switched(WEAVE_OBSERVER, WEAVE_OBSERVER);
+	act_as(party);
+}
+
+/* Until the execution ends. */
+static void go_on(void)
+{
+	do {
+		w.marking = false;
+		weave_swap(&w.main_sp, w.n.self->sp);
+		if (w.marking)
+			save_mark(&w.marks[w.depth - 1]);
+	} while (w.marking);
 }
 
 /* ---- choices ----------------------------------------------------------------------------------------------- */
@@ -210,13 +322,18 @@ static unsigned choose(unsigned n, unsigned salt)
 		}
 		return w.decided[w.depth++].at;
 	}
-	if (!w.trace && met(state(salt)))
+	if (!w.replaying && met(state(salt), true))
 		leave(CUT);
 	w.states++;
 	w.decided[w.depth].n = (uint8_t)n;
 	w.decided[w.depth].at = 0;
 	w.decisions = ++w.depth;
-	return 0;
+	w.marks[w.depth - 1].now.self = NULL;
+	if (w.n.self) {
+		w.marking = true;
+		weave_swap(&w.n.self->sp, w.main_sp);
+	}
+	return w.decided[w.depth - 1].at; /* of what was chosen since, if it went on from the mark */
 }
 
 static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -227,9 +344,9 @@ static void say(const char *format, ...)
 	if (!w.trace)
 		return;
 	va_start(list, format);
-	fprintf(stderr, "# %5u ", w.steps);
-	if (w.self)
-		fprintf(stderr, "%*sT%u ", (int)number(w.self) * 6, "", number(w.self));
+	fprintf(stderr, "# %5u ", w.n.steps);
+	if (w.n.self)
+		fprintf(stderr, "%*sT%u ", (int)number(w.n.self) * 6, "", number(w.n.self));
 	vfprintf(stderr, format, list);
 	fputc('\n', stderr);
 	va_end(list);
@@ -250,20 +367,20 @@ static void dispatch(bool yielding)
 
 	for (;;) {
 		for (i = 0; i < WEAVE_THREADS; i++)
-			if (is_awake(&w.threads[i]) && !(yielding && &w.threads[i] == w.self))
-				able[n++] = &w.threads[i];
+			if (is_awake(&w.n.threads[i]) && !(yielding && &w.n.threads[i] == w.n.self))
+				able[n++] = &w.n.threads[i];
 		if (n)
 			break;
 		if (yielding)
 			return;
 		for (i = 0; i < WEAVE_THREADS; i++)
-			if (w.threads[i].life == SLEEPING && (!first || w.threads[i].deadline < first->deadline))
-				first = &w.threads[i];
+			if (w.n.threads[i].life == SLEEPING && (!first || w.n.threads[i].deadline < first->deadline))
+				first = &w.n.threads[i];
 		if (!first)
 			leave(WHOLE);
 		/* Time passes, as everybody sleeps. */
-		w.now_ns = first->deadline > w.now_ns ? first->deadline : w.now_ns;
-		w.slept++;
+		w.n.now_ns = first->deadline > w.n.now_ns ? first->deadline : w.n.now_ns;
+		w.n.slept++;
 		first->woken = true;
 		say("sleeps till its deadline: T%u", number(first));
 	}
@@ -280,7 +397,7 @@ static void kill_thread(struct thread *t)
 
 static bool may_die(const struct thread *t)
 {
-	return w.kills_left && w.scenario->killable >> number(t) & 1 && t->begun && t->life != ENDED && t->life != DEAD;
+	return w.n.kills_left && w.scenario->killable >> number(t) & 1 && t->begun && t->life != ENDED && t->life != DEAD;
 }
 
 enum act { ON, TO, KILL };
@@ -295,42 +412,46 @@ static void decide(bool switches, bool dying, bool life)
 	unsigned n = 1, i, at;
 
 	for (i = 0; i < WEAVE_THREADS && switches; i++) {
-		if (&w.threads[i] == w.self || !is_awake(&w.threads[i]))
+		if (&w.n.threads[i] == w.n.self || !is_awake(&w.n.threads[i]))
 			continue;
-		if (!w.preemptions_left) {
+		if (!w.n.preemptions_left) {
 			w.refused = true;
 			break;
 		}
 		options[n].act = TO;
-		options[n++].t = &w.threads[i];
+		options[n++].t = &w.n.threads[i];
 	}
-	if (dying && may_die(w.self)) {
+	if (dying && may_die(w.n.self)) {
 		options[n].act = KILL;
-		options[n++].t = w.self;
+		options[n++].t = w.n.self;
 	}
 	for (i = 0; i < WEAVE_THREADS && life; i++) {
-		if (&w.threads[i] == w.self || !may_die(&w.threads[i]))
+		if (&w.n.threads[i] == w.n.self || !may_die(&w.n.threads[i]))
 			continue;
 		options[n].act = KILL;
-		options[n++].t = &w.threads[i];
+		options[n++].t = &w.n.threads[i];
+	}
+	if (n == 1) {
+		pass_by();
+		return;
 	}
 	at = choose(n, 3);
 	if (!at)
 		return;
 	if (options[at].act == TO) {
-		w.preemptions_left--;
+		w.n.preemptions_left--;
 		go_to(options[at].t);
 		return;
 	}
-	w.kills_left--;
+	w.n.kills_left--;
 	kill_thread(options[at].t);
-	if (options[at].t == w.self)
+	if (options[at].t == w.n.self)
 		dispatch(false);
 }
 
 static void learn(struct cell *k, bool write)
 {
-	uint8_t bit = (uint8_t)(1u << number(w.self));
+	uint8_t bit = (uint8_t)(1u << number(w.n.self));
 
 	if ((k->touched & bit) && (!write || (k->written & bit)))
 		return;
@@ -340,31 +461,39 @@ static void learn(struct cell *k, bool write)
 		w.grew = true;
 }
 
+/* Each step is a bijection of what was before and of what is new; state() stirs the result. */
+static inline void observe(uint64_t value)
+{
+	uint64_t h = (w.n.self->seen ^ value) * UINT64_C(0x9e3779b97f4a7c15);
+
+	w.n.self->seen = h ^ h >> 32;
+}
+
 void weave_observe(uint64_t value)
 {
-	if (w.self)
-		w.self->seen = mix(w.self->seen, value);
+	if (w.n.self)
+		observe(value);
 }
 
 static void point(uint32_t key, bool write, bool life)
 {
 	struct cell *k = &w.keys[key];
 
-	if (++w.steps > STEPS_MOST)
-		weave_fail("no progress: %u steps", w.steps);
+	if (++w.n.steps > STEPS_MOST)
+		weave_fail("no progress: %u steps", w.n.steps);
 	if (k->quiet)
 		return;
 	learn(k, write);
-	if (k->shared || (w.kills_left && (write || life)))
+	if (k->shared || (w.n.kills_left && (write || life)))
 		decide(k->shared, write, life);
-	weave_observe(key); /* it is one step on, also where it learns nothing: two states, not one */
+	observe(key); /* it is one step on, also where it learns nothing: two states, not one */
 }
 
 void weave_life(uint64_t seen)
 {
-	if (!w.self)
+	if (!w.n.self)
 		return;
-	if (w.kills_left)
+	if (w.n.kills_left)
 		decide(true, false, true);
 	weave_observe(seen);
 }
@@ -402,7 +531,7 @@ static void write_through(volatile void *p, unsigned size, uint64_t value)
 	uint64_t before = get(p, size);
 
 	if (!w.keys[key].quiet)
-		w.memory += mix(key, value) - mix(key, before);
+		w.n.memory += mix(key, value) - mix(key, before);
 	put(p, size, value);
 	w.area.written((const void *)p, value);
 }
@@ -412,17 +541,23 @@ static void spell(const volatile void *p, char *text, size_t n)
 	w.area.spell((const void *)p, text, n);
 }
 
-static void tell(const char *what, const volatile void *p, uint64_t a, uint64_t b, bool two)
+static void tell_all(const char *what, const volatile void *p, uint64_t a, uint64_t b, bool two)
 {
 	char text[96];
 
-	if (!w.trace || (is_shared(p) && w.keys[key_of(p)].quiet))
+	if (is_shared(p) && w.keys[key_of(p)].quiet)
 		return;
 	spell(p, text, sizeof(text));
 	if (two)
 		say("%-6s %s %" PRIx64 " -> %" PRIx64, what, text, a, b);
 	else
 		say("%-6s %s %" PRIx64, what, text, a);
+}
+
+static inline void tell(const char *what, const volatile void *p, uint64_t a, uint64_t b, bool two)
+{
+	if (w.trace)
+		tell_all(what, p, a, b, two);
 }
 
 /* The n oldest stores of a buffer become visible. */
@@ -451,15 +586,15 @@ static void meet_stores(const volatile void *p, unsigned size)
 	unsigned i, j;
 
 	for (i = 0; i < WEAVE_THREADS; i++) {
-		struct thread *t = &w.threads[i];
+		struct thread *t = &w.n.threads[i];
 
-		for (j = 0; t != w.self && j < t->stored; j++) {
+		for (j = 0; t != w.n.self && j < t->stored; j++) {
 			if (!overlaps(&t->buffer[j], p, size))
 				continue;
-			if (!w.stales_left)
+			if (!w.n.stales_left)
 				w.refused = true;
-			if (choose(w.stales_left ? 2 : 1, 4)) {
-				w.stales_left--;
+			if (choose(w.n.stales_left ? 2 : 1, 4)) {
+				w.n.stales_left--;
 				break;
 			}
 			flush(t, j + 1);
@@ -470,7 +605,7 @@ static void meet_stores(const volatile void *p, unsigned size)
 
 static uint64_t see(const volatile void *p, unsigned size)
 {
-	struct thread *t = w.self;
+	struct thread *t = w.n.self;
 	unsigned i;
 
 	if (!w.tso)
@@ -491,19 +626,19 @@ uint64_t weave_load(const volatile void *p, unsigned size)
 {
 	uint64_t value;
 
-	if (!w.self || !is_shared(p))
+	if (!w.n.self || !is_shared(p))
 		return get(p, size);
-	point(key_of(p), false, w.kills_left && w.area.is_life((const void *)p));
+	point(key_of(p), false, w.n.kills_left && w.area.is_life((const void *)p));
 	value = see(p, size);
 	if (!w.keys[key_of(p)].quiet)
-		weave_observe(value);
+		observe(value);
 	tell("load", p, value, 0, false);
 	return value;
 }
 
 void weave_store(volatile void *p, unsigned size, uint64_t value)
 {
-	struct thread *t = w.self;
+	struct thread *t = w.n.self;
 
 	if (!is_shared(p)) {
 		put(p, size, value);
@@ -528,16 +663,16 @@ void weave_store(volatile void *p, unsigned size, uint64_t value)
 /* In front of a locked instruction. */
 static void lock_bus(volatile void *p, unsigned size)
 {
-	point(key_of(p), true, w.kills_left && w.area.is_life((const void *)p));
+	point(key_of(p), true, w.n.kills_left && w.area.is_life((const void *)p));
 	if (!w.tso)
 		return;
-	flush(w.self, w.self->stored);
+	flush(w.n.self, w.n.self->stored);
 	meet_stores(p, size);
 }
 
 bool weave_cas(volatile void *p, unsigned size, void *expected, uint64_t value)
 {
-	bool scheduled = w.self && is_shared(p), done;
+	bool scheduled = w.n.self && is_shared(p), done;
 	uint64_t now;
 
 	if (scheduled)
@@ -562,7 +697,7 @@ enum change { ADD, OR, EXCHANGE };
 static uint64_t change(volatile void *p, unsigned size, uint64_t n, enum change how)
 {
 	static const char *const names[] = {"add", "or", "swap"};
-	bool scheduled = w.self && is_shared(p);
+	bool scheduled = w.n.self && is_shared(p);
 	uint64_t now;
 
 	if (scheduled)
@@ -598,8 +733,8 @@ uint64_t weave_exchange(volatile void *p, unsigned size, uint64_t value)
 
 void weave_fence(void)
 {
-	if (w.self)
-		flush(w.self, w.self->stored);
+	if (w.n.self)
+		flush(w.n.self, w.n.self->stored);
 }
 
 void weave_barrier(void)
@@ -607,7 +742,7 @@ void weave_barrier(void)
 	unsigned i;
 
 	for (i = 0; i < WEAVE_THREADS; i++)
-		flush(&w.threads[i], w.threads[i].stored);
+		flush(&w.n.threads[i], w.n.threads[i].stored);
 }
 
 void weave_set(volatile void *p, unsigned size, uint64_t value)
@@ -618,10 +753,10 @@ void weave_set(volatile void *p, unsigned size, uint64_t value)
 
 void weave_touch(unsigned pseudo, uint64_t digest)
 {
-	if (!w.self)
+	if (!w.n.self)
 		return;
 	learn(&w.keys[w.words + pseudo], true);
-	w.memory += mix(pseudo + 1, digest);
+	w.n.memory += mix(pseudo + 1, digest);
 }
 
 static uint64_t digest_of(const void *p, size_t n)
@@ -638,7 +773,7 @@ static uint64_t digest_of(const void *p, size_t n)
 
 static void touch_content(const void *p, size_t n, bool write)
 {
-	int pseudo = w.self && is_shared(p) ? w.area.content(p) : -1;
+	int pseudo = w.n.self && is_shared(p) ? w.area.content(p) : -1;
 	char text[96];
 
 	if (pseudo < 0)
@@ -655,7 +790,7 @@ void *weave_copy(void *to, const void *from, size_t n)
 {
 	int pseudo;
 
-	if (!w.self || (!is_shared(from) && !is_shared(to)))
+	if (!w.n.self || (!is_shared(from) && !is_shared(to)))
 		return memmove(to, from, n);
 	touch_content(from, n, false);
 	touch_content(to, n, true);
@@ -680,29 +815,30 @@ uint64_t weave_read(const void *p)
 
 void weave_yield(void)
 {
-	if (!w.self)
+	if (!w.n.self)
 		return;
-	if (++w.steps > STEPS_MOST)
-		weave_fail("no progress: %u steps", w.steps);
+	if (++w.n.steps > STEPS_MOST)
+		weave_fail("no progress: %u steps", w.n.steps);
 	weave_observe(2);
 	dispatch(true);
+	weave_observe(2);
 }
 
 void weave_sleep(const void *a, uint32_t a_seen, const void *b, uint32_t b_seen, uint64_t deadline)
 {
-	struct thread *t = w.self;
+	struct thread *t = w.n.self;
 
 	if (!t) {
-		w.now_ns = deadline > w.now_ns ? deadline : w.now_ns;
+		w.n.now_ns = deadline > w.n.now_ns ? deadline : w.n.now_ns;
 		return;
 	}
 	weave_fence();
 	if (b)
-		point(key_of(b), false, w.kills_left);
-	point(key_of(a), false, w.kills_left);
+		point(key_of(b), false, w.n.kills_left);
+	point(key_of(a), false, w.n.kills_left);
 	weave_observe(get(a, 4));
 	weave_observe(b ? get(b, 4) : 0);
-	if (get(a, 4) != a_seen || (b && get(b, 4) != b_seen) || deadline <= w.now_ns)
+	if (get(a, 4) != a_seen || (b && get(b, 4) != b_seen) || deadline <= w.n.now_ns)
 		return;
 	say("sleeps");
 	t->a = a;
@@ -712,19 +848,19 @@ void weave_sleep(const void *a, uint32_t a_seen, const void *b, uint32_t b_seen,
 	t->life = SLEEPING;
 	dispatch(false);
 	t->life = READY;
-	weave_observe(w.now_ns);
+	weave_observe(w.n.now_ns);
 }
 
 int weave_wake(const void *p, int n)
 {
 	int i, woken = 0;
 
-	if (w.self) {
+	if (w.n.self) {
 		weave_fence();
 		point(key_of(p), false, false);
 	}
 	for (i = 0; i < WEAVE_THREADS && woken < n; i++) {
-		struct thread *t = &w.threads[i];
+		struct thread *t = &w.n.threads[i];
 
 		if (t->life != SLEEPING || t->woken || (t->a != p && t->b != p))
 			continue;
@@ -737,34 +873,34 @@ int weave_wake(const void *p, int n)
 
 uint64_t weave_clock(void)
 {
-	if (w.self) {
+	if (w.n.self) {
 		point(w.n_keys - 1, false, false);
-		weave_observe(w.now_ns);
+		weave_observe(w.n.now_ns);
 	}
-	return w.now_ns;
+	return w.n.now_ns;
 }
 
 void weave_pass_ms(uint64_t ms)
 {
-	if (w.self)
+	if (w.n.self)
 		point(w.n_keys - 1, true, false);
-	w.now_ns += ms * 1000000;
+	w.n.now_ns += ms * 1000000;
 	say("%" PRIu64 " ms pass", ms);
 }
 
 uint64_t weave_now_ns(void)
 {
-	return w.now_ns;
+	return w.n.now_ns;
 }
 
 unsigned weave_me(void)
 {
-	return w.party;
+	return w.n.party;
 }
 
 bool weave_is_dead(unsigned thread)
 {
-	return w.threads[thread].life == DEAD;
+	return w.n.threads[thread].life == DEAD;
 }
 
 void weave_act_as(unsigned party)
@@ -780,7 +916,7 @@ void weave_fail(const char *format, ...)
 	if (!w.message[0])
 		vsnprintf(w.message, sizeof(w.message), format, list);
 	va_end(list);
-	if (w.self)
+	if (w.n.self)
 		leave(FAILED);
 	w.ending = FAILED;
 }
@@ -789,9 +925,10 @@ void weave_fail(const char *format, ...)
 
 static void body(void)
 {
-	struct thread *t = w.self;
+	struct thread *t = w.n.self;
 
 	t->begun = true;
+	weave_observe(3);
 	w.scenario->thread[number(t)]();
 	say("ends");
 	t->life = ENDED;
@@ -813,37 +950,77 @@ static void prepare(struct thread *t)
 	t->sp = &top[-8];
 }
 
-static enum ending run(void)
+static enum ending finish(void)
 {
-	unsigned i, used;
-
-	memcpy(w.area.base, w.image, w.area.size);
-	w.self = NULL;
-	w.party = WEAVE_OBSERVER;
-	w.ending = RUNNING;
-	w.preemptions_left = w.preemptions;
-	w.kills_left = w.kills;
-	w.stales_left = w.stales;
-	w.steps = w.slept = w.depth = 0;
-	w.memory = 0;
-	w.now_ns = w.begin_ns;
-	w.message[0] = 0;
-	w.area.switched(WEAVE_OBSERVER, WEAVE_OBSERVER);
-	for (i = 0; i < WEAVE_THREADS; i++)
-		prepare(&w.threads[i]);
-	for (used = 0; used < WEAVE_THREADS && w.scenario->thread[used]; used++)
-		;
-	go_to(&w.threads[choose(used, 0)]);
 	if (w.ending == WHOLE) {
 		weave_barrier();
 		act_as(WEAVE_OBSERVER);
-		if (w.slept && !w.scenario->sleeps)
+		if (w.n.slept && !w.scenario->sleeps)
 			weave_fail("F.5: everybody slept, and time had to pass: a wake was lost");
 		weave_audit();
 		if (w.scenario->check)
 			w.scenario->check();
 	}
 	return w.ending;
+}
+
+/* From the begin, and by what is decided already. */
+static enum ending run(void)
+{
+	unsigned i, used;
+
+	memcpy(w.area.base, w.image, w.area.size);
+	w.n.self = NULL;
+	w.n.party = WEAVE_OBSERVER;
+	w.ending = RUNNING;
+	w.n.preemptions_left = w.preemptions;
+	w.n.kills_left = w.kills;
+	w.n.stales_left = w.stales;
+	w.n.steps = w.n.slept = w.depth = 0;
+	w.n.memory = 0;
+	w.n.now_ns = w.begin_ns;
+	w.message[0] = 0;
+	w.area.switched(WEAVE_OBSERVER, WEAVE_OBSERVER);
+	for (i = 0; i < WEAVE_THREADS; i++)
+		prepare(&w.n.threads[i]);
+	for (used = 0; used < WEAVE_THREADS && w.scenario->thread[used]; used++)
+		;
+	w.n.self = &w.n.threads[choose(used, 0)];
+	act_as(number(w.n.self));
+	go_on();
+	return finish();
+}
+
+/* From the last choice, which is another now. */
+static enum ending run_from_mark(void)
+{
+	const struct mark *m = &w.marks[w.decisions - 1];
+
+	if (!m->now.self) {
+		w.replayed = w.decisions;
+		return run();
+	}
+	restore_mark(m);
+	w.replayed = 0;
+	w.depth = w.decisions;
+	w.ending = RUNNING;
+	go_on();
+	return finish();
+}
+
+/* What went on from marks has to be what comes from the begin. */
+static void replay_alike(void)
+{
+	uint64_t h = state(0);
+	unsigned depth = w.depth;
+
+	w.replaying = true;
+	w.replayed = w.depth;
+	if (run() != WHOLE || w.depth != depth || state(0) != h) {
+		fprintf(stderr, "weave: an execution is not the same from its begin\n");
+		abort();
+	}
+	w.replaying = false;
 }
 
 /* ---- the search -------------------------------------------------------------------------------------------- */
@@ -866,12 +1043,9 @@ static void begin_pass(void)
 
 		k->shared = !k->quiet && k->written && k->touched & (k->touched - 1);
 	}
-	w.pass++; /* what earlier ones met is of another digest */
-	if (w.n_visited > 1u << (VISITED_BITS - 1)) {
-		memset(w.visited, 0, sizeof(*w.visited) << VISITED_BITS);
-		w.n_visited = 0;
-	}
+	forget_visited();
 	w.decisions = 0;
+	w.in_pass = 0;
 	w.grew = w.refused = false;
 }
 
@@ -890,10 +1064,10 @@ static void show_failure(void)
 	char message[sizeof(w.message)];
 
 	strcpy(message, w.message);
-	w.trace = true;
-	w.replayed = w.decisions = w.depth;
+	w.trace = w.replaying = true;
+	w.replayed = w.depth;
 	run();
-	w.trace = false;
+	w.trace = w.replaying = false;
 	fprintf(stderr, "# %s (%s), %u preemptions%s%s: %s\n", w.scenario->name, w.scenario->holds, w.preemptions,
 	        w.kills ? ", one kill" : "", w.tso ? ", TSO" : "", message);
 }
@@ -903,24 +1077,32 @@ enum pass { PASS_COMPLETE, PASS_LATE, PASS_FAILED };
 static enum pass explore(double until, uint64_t least)
 {
 	unsigned turn = 0;
+	bool afresh = true;
 
-	begin_pass();
-	for (;;) {
-		w.replayed = w.decisions;
-		if (run() == FAILED) {
+	for (begin_pass();; afresh = w.grew) {
+		if (w.grew)
+			begin_pass();
+		if (afresh) {
+			w.replayed = 0;
+			run();
+		} else {
+			run_from_mark();
+		}
+		if (w.ending == FAILED) {
 			show_failure();
 			return PASS_FAILED;
 		}
 		w.executions++;
+		w.in_pass++;
 		w.cut += w.ending == CUT;
-		if (w.ending == CUT && !w.replayed) {
+		if (w.ending == CUT && afresh) {
 			fprintf(stderr, "weave: two states of one execution have one digest\n");
 			abort();
 		}
-		if (w.grew) {
-			begin_pass();
+		if (w.grew)
 			continue;
-		}
+		if (w.ending == WHOLE && !(w.executions & 1023))
+			replay_alike();
 		if (!advance())
 			return PASS_COMPLETE;
 		if (!(++turn & 255) && seconds() > until && w.executions >= least)
@@ -932,27 +1114,30 @@ struct mode {
 	const char *name;
 	unsigned kills;
 	bool tso;
-	unsigned bound; /* the next one */
-	int complete;   /* the last one that was explored whole; -1: none */
+	int complete;   /* the last bound that was explored whole; -1: none */
 	bool exhausted; /* without any bound */
+	uint64_t explored; /* executions of that one */
 };
 
 static void describe(const struct mode *m)
 {
-	char text[32];
+	char text[64] = "";
 
-	if (m->exhausted)
-		snprintf(text, sizeof(text), "all");
+	if (m->complete < 0)
+		snprintf(text, sizeof(text), "not even those without a preemption");
+	else if (m->exhausted)
+		snprintf(text, sizeof(text), "all %" PRIu64 " interleavings", m->explored);
 	else
-		snprintf(text, sizeof(text), "%d", m->complete);
-	printf("#   %-5s preemptions explored whole: %s\n", m->name, text);
+		snprintf(text, sizeof(text), "all %" PRIu64 " interleavings up to %d preemption%s", m->explored, m->complete,
+		         m->complete == 1 ? "" : "s");
+	printf("#   %-5s %s\n", m->name, text);
 }
 
 static bool search(const struct weave_scenario *s, double budget)
 {
-	struct mode modes[] = {{"plain", 0, false, 0, -1, false}, {"kill", 1, false, 0, -1, false}, {"TSO", 0, true, 0, -1, false}};
+	struct mode modes[] = {{"plain", 0, false, -1, false, 0}, {"kill", 1, false, -1, false, 0}, {"TSO", 0, true, -1, false, 0}};
 	double begun = seconds(), until = begun + budget, left;
-	unsigned deep = budget > 60 ? DEEPEST : s->deep ? s->deep : 3, i, bound;
+	unsigned deep = budget > NIGHTLY ? DEEPEST : s->deep ? s->deep : 3, i, bound;
 	enum pass r = PASS_COMPLETE;
 	bool more = true, weak;
 	unsigned live;
@@ -981,6 +1166,7 @@ static bool search(const struct weave_scenario *s, double budget)
 				continue;
 			m->complete = (int)bound;
 			m->exhausted = !w.refused;
+			m->explored = w.in_pass;
 			more |= !m->exhausted;
 		}
 	}
@@ -1000,15 +1186,15 @@ static void open_scenario(const struct weave_scenario *s)
 	uint32_t i;
 
 	w.scenario = s;
-	w.self = NULL;
+	w.n.self = NULL;
 	w.executions = w.cut = w.states = 0;
-	w.party = WEAVE_OBSERVER;
-	w.now_ns = BEGIN_NS;
+	w.n.party = WEAVE_OBSERVER;
+	w.n.now_ns = BEGIN_NS;
 	w.words = w.n_keys = 0;
 	w.message[0] = 0;
 	w.ending = RUNNING;
 	for (i = 0; i < WEAVE_THREADS; i++)
-		w.threads[i].stored = 0; /* of a run of the scenario before that was cut off */
+		w.n.threads[i].stored = 0; /* of a run of the scenario before that was cut off */
 	weave_world(s, &w.area);
 	w.words = (uint32_t)(w.area.shared / 4);
 	w.n_keys = w.words + w.area.keys + 1;
@@ -1027,7 +1213,7 @@ static void open_scenario(const struct weave_scenario *s)
 		fprintf(stderr, "# %s: setup: %s\n", s->name, w.message);
 		exit(1);
 	}
-	w.begin_ns = w.now_ns;
+	w.begin_ns = w.n.now_ns;
 	w.image = malloc(w.area.size);
 	memcpy(w.image, w.area.base, w.area.size);
 }
@@ -1041,20 +1227,18 @@ static void close_scenario(void)
 int weave_main(int argc, char **argv, const struct weave_scenario *scenarios, unsigned n)
 {
 	const char *given = getenv("SHOAL_TEST_SECONDS");
-	double budget = (given ? atof(given) : 60) / 10 / n; /* all of these programs take as long as one torture test */
-	unsigned i, failed = 0, done = 0;
+	double until = seconds() + (given ? atof(given) : 60) / 10; /* all of these programs take as long as one torture test */
+	unsigned i, failed = 0, done = 0, only = argc > 1;
 	bool good;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	w.visited = mmap(NULL, sizeof(*w.visited) << VISITED_BITS, PROT_READ | PROT_WRITE,
-	                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	for (i = 0; i < WEAVE_THREADS; i++)
-		w.threads[i].stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		w.n.threads[i].stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	for (i = 0; i < n; i++) {
 		if (argc > 1 && strcmp(argv[1], scenarios[i].name))
 			continue;
 		open_scenario(&scenarios[i]);
-		good = search(&scenarios[i], budget);
+		good = search(&scenarios[i], (until - seconds()) / (only ? n : n - i)); /* what others did not need, too */
 		failed += !good;
 		printf("%s %u - %s\n", good ? "ok" : "not ok", ++done, scenarios[i].name);
 		close_scenario();

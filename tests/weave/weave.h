@@ -17,7 +17,13 @@
  * Two reductions. Nothing is preempted before an access to a word that no two threads touch, one of them writing; which
  * these are is learnt, and what was explored before a new one was found is explored again. And what leads to a state that
  * was met before, with no fewer preemptions left, is cut off: a state is all that shared memory holds, all that waits in
- * buffers, and for each thread all that it ever read, which determines where it stands and what it knows.
+ * buffers, and for each thread all that it ever read, which determines where it stands and what it knows, also what it
+ * added to counters that nobody decides on. States are noted at each choice, and where somebody goes on after a switch;
+ * looked up there, and at each point where there is nothing to choose: to be switched back to at one access or at a later
+ * one is the same when nothing in between has to do with the other. So of the interleavings that are counted most end soon.
+ *
+ * Nothing is run twice, either: at each choice memory and stacks are copied, and the next execution goes on from the last
+ * copy. A part of the executions is run again from the begin, and has to end in the same state.
  *
  * Not modelled: orders weaker than TSO (ARM), and of two buffered stores of two threads to one word the later flush wins.
  * Plain bytes of entries are copied by memcpy() in the engine: each copy is a point.
@@ -84,6 +90,7 @@ struct weave_area {
 	void (*died)(unsigned thread);
 	void (*spell)(const void *p, char *text, size_t capacity);
 	int (*content)(const void *p);    /* which pseudo-word, or -1 */
+	size_t (*in_use)(void);           /* bytes from the base on: what lies behind them is nobody's */
 };
 void weave_world(const struct weave_scenario *scenario, struct weave_area *area);
 void weave_join(const struct weave_scenario *scenario); /* those who are there from the begin */

@@ -253,6 +253,11 @@ static int content(const void *p)
 		       : -1;
 }
 
+static size_t in_use(void)
+{
+	return (size_t)(world.arena - area) + *world.used;
+}
+
 static uint64_t word_now(uint32_t x)
 {
 	uint64_t word;
@@ -428,6 +433,7 @@ void weave_world(const struct weave_scenario *scenario, struct weave_area *a)
 		.died = thread_died,
 		.spell = spell,
 		.content = content,
+		.in_use = in_use,
 	};
 	registry_here_cache = (struct registry_here){0, NULL};
 	for (i = 0; i < WEAVE_PARTIES; i++)
