@@ -133,8 +133,8 @@ static int replace_head(struct seat *seat, unsigned announce, enum log_kind kind
 	word = extents_word(s, (uint32_t)x);
 	*opened = true;
 	made = w64_cas(p->head, p->word, HEAD(EXTENT_SEQUENCE(word), (uint32_t)x));
-	if (!made)
-		extents_move(seat, (uint32_t)x, word, EXTENT_RETIRED); /* another was first */
+	if (!made && EXTENT_STATE(word) == EXTENT_OPEN) /* another was first; swept meanwhile, it may be an evictor's (E.3) */
+		extents_move(seat, (uint32_t)x, word, EXTENT_RETIRED);
 	rcu_clear(seat, announce);
 	if (made && old < s->geometry.extents && !w64_load(&s->extents[old].lock))
 		seal_if_no_head(seat, old);

@@ -223,6 +223,63 @@ static void anything(void)
 	weave_must(!seen || seen == 3);
 }
 
+/* ---- heads that are opened while an evictor sweeps ------------------------------------------------------------ */
+
+static void set_c(void)
+{
+	weave_must(!weave_put("c", 4));
+	weave_must(weave_get("c", NULL) == 4);
+}
+
+static void set_d(void)
+{
+	weave_must(!weave_put("d", 5));
+	weave_must(weave_get("d", NULL) == 5);
+}
+
+/* Takes what was opened and is no head yet for lost. Only what nobody writes into is had. */
+static void sweep_and_evict(void)
+{
+	struct seat *seat = weave_seat();
+	uint32_t x;
+
+	log_sweep(seat);
+	for (x = 0; x < 2; x++) {
+		if (!extents_claim(seat, x))
+			continue;
+		if (w32_peek(&weave_segment()->extents[x].entries))
+			extents_move(seat, x, extents_word(weave_segment(), x), EXTENT_SEALED);
+		else
+			extents_retire(seat, x);
+		rcu_clear(seat, WALKING);
+	}
+	extents_collect(seat);
+}
+
+static void both_are_there(void)
+{
+	weave_must(weave_get("c", NULL) == 4);
+	weave_must(weave_get("d", NULL) == 5);
+}
+
+/* Either may find no room to move to, and drop. */
+static void whole_and_recovered(void)
+{
+	whole();
+	if (any_dead())
+		weave_recover();
+	whole();
+}
+
+/* Each walks what it claimed: nobody else does. */
+static void evict_all(void)
+{
+	struct seat *seat = weave_seat();
+
+	room_make(seat);
+	extents_collect(seat);
+}
+
 static const struct weave_scenario scenarios[] = {
 	{
 		.name = "evict against read",
@@ -307,6 +364,26 @@ static const struct weave_scenario scenarios[] = {
 		.check = anything,
 		.killable = 1,
 		.stale = 2,
+		.least = 5000,
+	},
+	{
+		.name = "racing heads against evict",
+		.holds = "E.3, E.4, E.5, L.2",
+		.config = {.extents = 4},
+		.thread = {set_c, sweep_and_evict, set_d}, /* the outer two begin at one head */
+		.check = both_are_there,
+		.deep = 2,
+		.least = 5000,
+	},
+	{
+		.name = "evict against evict",
+		.holds = "E.3, E.5, I.4",
+		.config = CONFIG,
+		.setup = room_to_move,
+		.thread = {evict_all, evict_all},
+		.check = whole_and_recovered,
+		.killable = 3,
+		.stale = 1,
 		.least = 5000,
 	},
 };

@@ -38,6 +38,7 @@ enum { WEAVE_THREADS = 3, WEAVE_OBSERVER = WEAVE_THREADS, WEAVE_PARTIES };
 
 struct weave_config {
 	uint32_t extents, extent_size, flights, readers, processes; /* 0: enough */
+	uint32_t max_loads; /* 0: no bound */
 	bool fence; /* a segment of a machine that refuses membarrier */
 	uint32_t fresh_ms, stale_ms, lease_ms;
 };
@@ -56,6 +57,7 @@ struct weave_scenario {
 	unsigned corpses;   /* mask of threads that have died in the setup */
 	unsigned joins;     /* mask of threads that take their place in the segment by themselves */
 	bool sleeps;        /* somebody may sleep till a deadline: no lost wake */
+	bool slices;        /* likewise, but only where another has died: nothing wakes who waits for a permit of the dead */
 };
 
 int weave_main(int argc, char **argv, const struct weave_scenario *scenarios, unsigned n);
@@ -84,7 +86,7 @@ struct weave_area {
 	uint32_t keys;         /* pseudo-words behind the shared ones: contents of extents */
 	bool (*is_quiet)(const void *p);  /* nobody decides on it: counters */
 	bool (*is_life)(const void *p);   /* tells of a thread's death */
-	void (*written)(const void *p, uint64_t value);
+	void (*written)(const void *p, uint64_t before, uint64_t value);
 	void (*copied)(const void *p, size_t n, bool write);
 	void (*switched)(unsigned from, unsigned to);
 	void (*died)(unsigned thread);

@@ -266,16 +266,37 @@ static uint64_t word_now(uint32_t x)
 	return word;
 }
 
+/* E.3: whoever evicts it and announces it, alive, has it. */
+static void keep_off(uint32_t x, uint64_t before)
+{
+	const struct seat *seat;
+	uint64_t word;
+	unsigned i;
+
+	for (i = 0; i < WEAVE_THREADS; i++) {
+		seat = world.parties[i].specific;
+		if (i == weave_me() || weave_is_dead(i) || !seat || !seat->reader || seat->index != EXTENT_OWNER(before))
+			continue;
+		memcpy(&word, &seat->reader->words[WALKING], sizeof(word));
+		if ((uint32_t)word == x + 1)
+			weave_fail("E.3: extent %u is taken from thread %u, which evicts it", x, i);
+	}
+}
+
 /* E.2: what is freed is overwritten at once. */
-static void written(const void *p, uint64_t value)
+static void written(const void *p, uint64_t before, uint64_t value)
 {
 	const struct segment *s = &world.s;
 	uint32_t x;
 
 	if (!within(p, s->extents, s->geometry.extents * sizeof(struct extent)) ||
-	    ((const char *)p - (const char *)s->extents) % sizeof(struct extent) || EXTENT_STATE(value) != EXTENT_FREE)
+	    ((const char *)p - (const char *)s->extents) % sizeof(struct extent))
 		return;
 	x = (uint32_t)(((const char *)p - (const char *)s->extents) / sizeof(struct extent));
+	if (EXTENT_STATE(before) == EXTENT_EVICTING)
+		keep_off(x, before);
+	if (EXTENT_STATE(value) != EXTENT_FREE)
+		return;
 	memset(extent_bytes(s, x), POISON, s->geometry.extent_size);
 	weave_touch(x, value);
 }
@@ -355,6 +376,7 @@ static void lay_out(const struct weave_config *c, size_t *at)
 		.extent_size = c->extent_size ? c->extent_size : 1024,
 		.buckets = 64,
 		.ghosts = 1,
+		.max_loads = c->max_loads,
 		.seed = 5,
 	};
 	g->max_entry = g->extent_size - 128;
