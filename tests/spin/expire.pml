@@ -85,7 +85,7 @@ byte removals;
 #define SHOWS (cell[TOP] > deleted)
 #define IS_FRESH (SHOWS && !stale[TOP] && cell[TOP] > expired)
 
-inline check() {
+inline check() { /* model */
   assert(!SHOWS || val[cell[TOP]] >= gone);        /* X2 */
   assert(!IS_FRESH || val[cell[TOP]] >= old);      /* X1 */
 #if SETTERS == 0
@@ -93,8 +93,8 @@ inline check() {
   newest = (SHOWS -> cell[TOP] : newest)
 #endif
 }
-inline put(k, g2, s2) { cell[k] = g2; stale[k] = s2; cseen[k] = 0; check() }
-inline forget_cells() {
+inline put(k, g2, s2) { /* index_commit(), index_drop(), index_kill() */ cell[k] = g2; stale[k] = s2; cseen[k] = 0; check() }
+inline forget_cells() { /* model */
   cseen[0] = cseen[0] & ~bit(me);
 #if NC == 2
   cseen[1] = cseen[1] & ~bit(me)
@@ -102,7 +102,7 @@ inline forget_cells() {
 }
 #define KNOWS(k) (cseen[k] & bit(me))
 
-/* index_find: a, where it is in c (NONE: no entry); its word is known in cseen. `want`: 1 the newest, 0 the oldest. */
+/* index_find(): a, where it is in c (NONE: no entry); its word is known in cseen. `want`: 1 the newest, 0 the oldest. */
 inline find(want) {
   atomic { forget_cells(); a = cell[0]; c = (a -> 0 : NONE); cseen[0] = cseen[0] | bit(me) }
 #if NC == 2
@@ -117,7 +117,7 @@ inline find(want) {
 #endif
 }
 
-/* index_remove: what is older than `lim`, the oldest first. */
+/* index_remove(): what is older than `lim`, the oldest first. */
 inline remove(lim) {
   do
   :: find(0);
@@ -130,7 +130,7 @@ inline remove(lim) {
   od
 }
 
-/* index_settle: all but the newest go. */
+/* index_settle(): all but the newest go. */
 inline settle() {
 #if NC == 2
   do
@@ -147,7 +147,7 @@ inline settle() {
 #endif
 }
 
-/* copy_expired: an entry that is older than `lim` is replaced by its stale copy, it and nothing else. */
+/* copy_expired(), put_expired(): an entry that is older than `lim` is replaced by its stale copy, it and nothing else. */
 inline copy(lim) {
   do
   :: find(1);
@@ -183,7 +183,7 @@ inline copy(lim) {
   fi
 }
 
-/* store_supersede: the flight of a generation below `lim` is ended; `change` is what its publication expects in the index.
+/* store_supersede(), index_kill(), flight_detach(): the flight of a generation below `lim` is ended; `change` is what its publication expects in the index.
  * A label for each use. */
 #define OLDER(lim) (gen[leader] == 0 || gen[leader] < (lim))
 #define LOOK(lim, change, kill, detach, again, done) \
@@ -218,14 +218,14 @@ detach: atomic { \
     fi \
   }
 
-inline leave() {
+inline leave() { /* model */
   forget_cells();
   seen = seen & ~bit(me);
   ended = ended | bit(me)
 }
 #define MORTAL unless { dead & bit(me) }
 
-proctype Expirer(byte me) {
+proctype Expirer(byte me) { /* expire() */
   byte a, b, c, g, before, t, e;
   {
     atomic { truth++; before = truth; counter++; g = counter }
@@ -248,7 +248,7 @@ over:
 }
 
 #if DELETERS
-proctype Deleter(byte me) {
+proctype Deleter(byte me) { /* remove_key() */
   byte a, b, c, g, before, t, e;
   {
     atomic { truth++; before = truth; counter++; g = counter }
@@ -266,7 +266,7 @@ over:
 }
 #endif
 
-/* index_place for generation g: c and its word known, a what is there; c NONE: a newer one. */
+/* index_place() for generation g: c and its word known, a what is there; c NONE: a newer one. */
 inline place(g2) {
   find(1);
   atomic {
@@ -286,7 +286,7 @@ inline place(g2) {
 }
 
 #if SETTERS
-proctype Setter(byte me) {
+proctype Setter(byte me) { /* set(), put() */
   byte a, b, c, g, before, t, e;
   {
     atomic { truth++; before = truth; counter++; g = counter; val[g] = EVERY }
@@ -313,7 +313,7 @@ insert:
 #endif
 
 #if LOADERS
-proctype Loader(byte me) {
+proctype Loader(byte me) { /* become_leader(), publish_entry() */
   byte a, b, c, g;
   {
     atomic { flight == FREE -> flight = COMPUTING; leader = me; seen = 0; gen[me] = 0 }
@@ -327,7 +327,7 @@ proctype Loader(byte me) {
     gen[me] = g;
 #endif
 publish:
-    atomic { /* is_behind_barrier */
+    atomic { /* is_behind_barrier() */
       if
       :: g <= deleted || g <= expired -> goto release
       :: else
@@ -371,7 +371,7 @@ out: skip
 #endif
 
 #if BARRIERS
-proctype Barrier(byte me) { /* shoal_keyspace_expire, shoal_keyspace_delete */
+proctype Barrier(byte me) { /* shoal_keyspace_expire(), shoal_keyspace_delete() */
   byte g, before;
   {
     atomic { truth++; before = truth; counter++; g = counter }
@@ -386,7 +386,7 @@ proctype Barrier(byte me) { /* shoal_keyspace_expire, shoal_keyspace_delete */
 
 #if MOVES + DROPS
 /* It finds an entry in an extent that is to go. It appends it again, CAS of the same cell, unless there is a newer one; or
- * drops it, the older ones first. */
+ * drops it, the older ones first: walk_entry(), move_entry(), drop_entry(). */
 active proctype Evictor() {
   byte a, b, c, moves, drops, me = EVICTOR;
   bit s;
@@ -430,7 +430,7 @@ moved: atomic { forget_cells(); a = 0; c = 0; s = 0 }
 }
 #endif
 
-active proctype World() {
+active proctype World() { /* model */
   byte n;
 end:
   do

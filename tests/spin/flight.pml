@@ -137,18 +137,18 @@ byte stored_by[NP + 1];
 #define FRESH(g) (g)
 #endif
 
-inline put(s, w2) { word[s] = w2; seen[s] = 0 }
-inline put_free(s) {
+inline put(s, w2) { /* model: a word of a new sequence: step() */ word[s] = w2; seen[s] = 0 }
+inline put_free(s) { /* end_here(), flight_detach(): to FREE */
   if :: word[s] >= CLAIMING(0) -> loading = loading & ~bit(who(word[s])) :: else fi;
   put(s, FREE); late[s] = 0
 }
-inline put_computing(s) { /* I1: one leader, whoever was passed by */
+inline put_computing(s) { /* claim_once(), take_over(). I1: one leader, whoever was passed by */
   put(s, COMPUTING(me)); late[s] = 0;
   assert((loading & ~dead & ~bit(me)) == 0);
   loading = loading | bit(me);
   assert(RUNNING <= 1)
 }
-inline put_cell(k, g2) {
+inline put_cell(k, g2) { /* index_commit(), index_drop(), index_kill() */
   cell[k] = g2; cseen[k] = 0;
   if :: g2 && val[g2] < lowest -> assert(false) /* I3 */ :: else fi;
 #if SETTERS == 0
@@ -156,9 +156,9 @@ inline put_cell(k, g2) {
   newest = (VISIBLE > newest -> VISIBLE : newest)
 #endif
 }
-inline count_late(s) { if :: stopped & bit(who(word[s])) :: else -> lates++ fi }
+inline count_late(s) { /* model */ if :: stopped & bit(who(word[s])) :: else -> lates++ fi }
 
-/* newest generation among the cells (index lookup) */
+/* index_find(): the newest generation among the cells */
 inline lookup(r) {
 #if NC == 2
   r = cell[0];
@@ -168,7 +168,7 @@ inline lookup(r) {
 #endif
 }
 
-/* remove every entry of the key older than `lim`, the oldest first */
+/* index_remove(): every entry of the key older than `lim`, the oldest first */
 inline sweep(lim) {
 #if NC == 2
   do
@@ -195,17 +195,17 @@ inline sweep(lim) {
 #define OLDER(p, lim) (gen[p] == 0 || gen[p] < (lim))
 #endif
 
-/* flight_supersede: detach every flight of the key older than `lim` (or whose generation is not stored yet), but not
+/* store_supersede(), flight_next(), flight_detach(), index_kill(): detach every flight of the key older than `lim` (or whose generation is not stored yet), but not
  * `own`. When it returns none of them can change the index any more; so the index step comes after it. */
 #ifdef COARSE
-inline detach_one(s, lim, own) {
+inline detach_one(s, lim, own) { /* flight_detach() */
   if
   :: s != own && (word[s] == ORPHAN || word[s] == FAILED) -> put_free(s)
   :: s != own && kind(word[s]) >= K_COMP && OLDER(who(word[s]), lim) -> cseen[0] = cseen[0] & ~bit(who(word[s])); put_free(s)
   :: else
   fi
 }
-inline supersede(lim, own) {
+inline supersede(lim, own) { /* store_supersede() */
   atomic {
     detach_one(0, lim, own);
 #if NS > 1
@@ -217,7 +217,7 @@ inline supersede(lim, own) {
   }
 }
 #else
-inline supersede(lim, own) {
+inline supersede(lim, own) { /* store_supersede() */
   j = 0;
 again_supersede:
   do
@@ -270,7 +270,7 @@ superseded_all: skip
 
 #define MINE(s) (word[s] == COMPUTING(me) || word[s] == OVERDUE(me))
 
-/* Choose the cell for generation g: the newest older entry, else any EMPTY one. Leaves c, or NONE if a newer one is
+/* index_place(), name_target(): the cell for generation g: the newest older entry, else any EMPTY one. Leaves c, or NONE if a newer one is
  * there, and what it expects in cseen. */
 inline choose(g) {
   atomic { a = cell[0]; cseen[0] = cseen[0] | bit(me) }
@@ -291,19 +291,19 @@ inline choose(g) {
 
 
 /* Steps on a flight led by another; each stands inside an atomic, for one CAS. */
-inline forget_free() { if :: f != NONE -> seen[f] = seen[f] & ~bit(me); f = NONE :: else fi }
-inline take(s) { /* flight_takeover */
+inline forget_free() { /* model */ if :: f != NONE -> seen[f] = seen[f] & ~bit(me); f = NONE :: else fi }
+inline take(s) { /* take_over() */
   f = s; j = 0; had = FRESH(VISIBLE); put_computing(f)
 }
-inline overdue(s) { /* flight_overdue: the lease is over; nobody passes it by without this */
+inline overdue(s) { /* judge_running(): the lease is over; nobody passes it by without this */
   if :: !late[s] -> count_late(s) :: else fi;
   if
   :: is_dead(who(word[s])) -> put_free(s)
   :: else -> loading = loading & ~bit(who(word[s])); put(s, OVERDUE(who(word[s]))); late[s] = 0
   fi
 }
-inline pass_late(s) { if :: !late[s] -> count_late(s); late[s] = 1 :: else fi }
-inline join(s) { /* flight_join */
+inline pass_late(s) { /* judge_running(): LOOK_ON */ if :: !late[s] -> count_late(s); late[s] = 1 :: else fi }
+inline join(s) { /* judge_running(): OUTCOME_JOIN; flight_join() */
   a = who(word[s]); seen[s] = seen[s] | bit(me)
 }
 
@@ -316,7 +316,7 @@ inline join(s) { /* flight_join */
 #define MAY_ABORT(p) (STUCK(p) || (!PATIENT && me != NP))
 #define MAY_GIVE_WAY(p) (!STUCK(p) || (!PATIENT && me != NP))
 
-inline leave() {
+inline leave() { /* model */
   seen[0] = seen[0] & ~bit(me);
 #if NS > 1
   seen[1] = seen[1] & ~bit(me);
@@ -331,16 +331,16 @@ inline leave() {
   ended = ended | bit(me)
 }
 
-proctype Caller(byte me) {
+proctype Caller(byte me) { /* begin_key(), begin_wait(), shoal_load_publish() */
   byte f = NONE, j, g, a, b, c, tries;
   bit e, had;
   {
     me != NP || (ended | dead | stopped) == ALL;                     /* I5: the last one comes late */
-begin: /* begin, in src/cache.c */
+begin: /* begin_key(), begin_again() */
     atomic { f = NONE; j = 0; a = 0; if :: me == NP -> tries++; assert(tries < 6) :: else fi }
     lookup(a);
     if :: a -> goto out :: else fi;
-    do /* flight_join: look for a flight of the key */
+    do /* claim_once(), judge_slot(): look for a flight of the key */
     :: atomic {
          j < NS ->
          if
@@ -381,7 +381,7 @@ begin: /* begin, in src/cache.c */
        }
     :: atomic { j >= NS -> j = 0; break }
     od;
-    atomic { /* flight_claim */
+    atomic { /* claim_once(): CLAIMING */
       if
       :: f == NONE ->
          assert(me != NP);                                           /* I5: no slot may leak */
@@ -391,7 +391,7 @@ begin: /* begin, in src/cache.c */
       fi
     }
 #ifndef MUTANT_no_rescan
-    do
+    do /* look_for_rivals() */
     :: atomic {
          j < NS ->
          if
@@ -432,7 +432,7 @@ begin: /* begin, in src/cache.c */
     :: atomic { j >= NS -> j = 0; break }
     od;
 #endif
-    atomic {
+    atomic { /* claim_once(): COMPUTING */
       j = 0;
       if :: word[f] == CLAIMING(me) -> had = FRESH(VISIBLE); put_computing(f); goto lead :: else -> goto begin fi
     }
@@ -440,7 +440,7 @@ give_up: atomic { if :: word[f] == CLAIMING(me) -> put_free(f) :: else fi; goto 
 give_up_out: atomic { if :: word[f] == CLAIMING(me) -> put_free(f) :: else fi; goto out }
 give_up_wait: atomic { if :: word[f] == CLAIMING(me) -> put_free(f) :: else fi; f = NONE; goto wait }
 
-wait: /* a: the leader of the flight in slot j */
+wait: /* flight_sleep(), look(). a: the leader of the flight in slot j */
     atomic {
       if
 #ifdef MUTANT_death_unseen
@@ -465,7 +465,7 @@ wait: /* a: the leader of the flight in slot j */
       fi
     }
 
-lead:
+lead: /* become_leader(), flight_drew() */
     atomic { gen[me] = 0; counter++; g = counter }
     gen[me] = g;
 #ifndef MUTANT_no_second_lookup
@@ -485,8 +485,8 @@ lead:
 #if ENDINGS
     if
     :: skip
-    :: atomic { if :: MINE(f) -> put_free(f); word[f] = FAILED :: else fi; goto out }                 /* flight_fail */
-    :: atomic {                                                                                       /* flight_cancel */
+    :: atomic { if :: MINE(f) -> put_free(f); word[f] = FAILED :: else fi; goto out }                 /* flight_fail() */
+    :: atomic {                                                                                       /* flight_end() */
          if
          :: word[f] == COMPUTING(me) -> put_free(f); word[f] = ORPHAN
 #ifdef MUTANT_orphan_overdue
@@ -500,9 +500,9 @@ lead:
     fi;
 #endif
 #ifndef MUTANT_supersede_last
-    supersede(g, f);                                                 /* load_publish, in src/load.c */
+    supersede(g, f);                                                 /* end_older() */
 #endif
-publish:
+publish: /* publish_entry() */
 #ifdef MUTANT_record_in_slot
     if :: MINE(f) :: else -> goto out fi;
 #endif
@@ -514,7 +514,7 @@ publish:
       ; stored_by[f] = me
 #endif
     }
-    atomic { /* flight_publishing */
+    atomic { /* flight_publishing() */
       if
       :: MINE(f) -> late[f] = (late[f] || word[f] == OVERDUE(me)); loading = loading & ~bit(me); put(f, PUBLISHING(me))
 #ifdef MUTANT_publish_without_cas
@@ -537,15 +537,16 @@ publish:
 #ifdef MUTANT_supersede_last
     supersede(g, f);
 #endif
-    atomic { if :: word[f] == PUBLISHING(me) -> put_free(f) :: else fi; goto out }    /* flight_finish */
-once_more:
+    atomic { if :: word[f] == PUBLISHING(me) -> put_free(f) :: else fi; goto out }    /* flight_end() */
+once_more: /* flight_unpublish() */
     atomic {
       if
       :: word[f] == PUBLISHING(me) -> put(f, COMPUTING(me)); assert(RUNNING <= 1); goto publish
       :: else -> goto out
       fi
     }
-release: atomic { if :: MINE(f) -> put_free(f) :: else fi }
+release: /* flight_end() */
+    atomic { if :: MINE(f) -> put_free(f) :: else fi }
 out: skip
   } unless { (dead | stopped) & bit(me) };
   atomic {
@@ -555,7 +556,7 @@ out: skip
 }
 
 #if DELETERS
-proctype Deleter(byte me) { /* shoal_delete, in src/cache.c */
+proctype Deleter(byte me) { /* remove_key(), end_loads() */
   byte j, a, b, c, before;
   bit e;
   {
@@ -603,7 +604,7 @@ again_later:
 #endif
 
 #if SETTERS
-proctype Setter(byte me) { /* shoal_set, in src/cache.c */
+proctype Setter(byte me) { /* set(), end_loads(), put() */
   byte j, a, b, c, g, before;
   bit e;
   {
@@ -634,7 +635,7 @@ insert:
 #endif
 
 #if EVICT
-active proctype Evictor() { /* older duplicates first */
+active proctype Evictor() { /* drop_entry(): older duplicates first */
   byte a, b, c;
 end:
   do
@@ -651,7 +652,7 @@ end:
 }
 #endif
 
-active proctype Killer() {
+active proctype Killer() { /* model */
 end:
   do
   :: atomic { kills < MAXK && !((dead | stopped | ended) & 1) -> kills++; dead = dead | 1 }

@@ -120,7 +120,7 @@ byte kills, stops, lates, passes;
 #endif
 #define IS_TURN (room(M, h0 + h1 + min(q0, room(B, h0)) + min(q1, room(B, h1))) && room(B, H_OWN + Q_OWN))
 
-inline consider(i) { /* find_next */
+inline consider(i) { /* find_next() */
   if
   :: state(word[i]) == QUEUED && mark[i] == 0 && room(B, (ks(i) -> h1 : h0)) &&
      (next == NONE || order(word[i], i) < q0) -> next = i; q0 = order(word[i], i)
@@ -130,7 +130,7 @@ inline consider(i) { /* find_next */
 
 /* me: node and process. The last one is numbered NP. A jump from one atomic into another would make them one step: what is
  * jumped to begins outside where that matters. */
-proctype Caller(byte me) {
+proctype Caller(byte me) { /* permit_try(), permit_poll() */
   byte j, w, u, lease, mine, phase, h0, h1, q0, q1, next, rounds, tries;
   bit taken, freed, found, again;
   {
@@ -138,7 +138,7 @@ proctype Caller(byte me) {
     do
     :: atomic { rounds >= ROUNDS -> break }
     :: rounds < ROUNDS ->
-       atomic { /* draw_turn */
+       atomic { /* draw_turn(), claim_node() */
          rounds++;
          w = last[ks(me)] + 1;
          w = (turn > w -> turn : w);
@@ -146,7 +146,8 @@ proctype Caller(byte me) {
        }
        word[me] = mine;
 
-poll:  kicked[me] = 0;
+poll:  /* begin_look() */
+       kicked[me] = 0;
        atomic { /* only the clearing of the mark is seen by others */
 #ifndef MUTANT_mark_cleared_late
          mark[me] = 0;
@@ -165,7 +166,7 @@ poll:  kicked[me] = 0;
          fi;
          phase = SURVEY
        }
-walk:  atomic {
+walk:  atomic { /* survey(), clear_the_way(), fits(), count_occupied(): by phase */
          clear(); found = 0;
 #ifdef COARSE
          if
@@ -264,7 +265,7 @@ walk:  atomic {
           }
        :: atomic { state(word[j]) == HELD && j != me && phase != BURY -> w = word[j] }
           u = until[j];
-          atomic { /* mark_if_over */
+          atomic { /* mark_if_over() */
             if
             :: u == OVER
             :: u != OVER && ((past & bit(u)) || lates < MAXL) ->
@@ -275,7 +276,7 @@ walk:  atomic {
             :: u != OVER && !(past & bit(u)) -> goto not_over
             fi
           }
-          atomic { /* fails: it is looked at again */
+          atomic { /* look_at(). Fails: it is looked at again */
             if
 #ifdef MUTANT_freed_by_state
             :: state(word[j]) == HELD ->
@@ -313,7 +314,7 @@ walked:
          :: phase == OCCUPIED && !room(M, h0 + h1) -> goto kicked_all
          fi
        }
-find_next: /* with the counts as they are */
+find_next: /* kick_next(), find_next(), with the counts as they are; free_if_dead() */
        atomic { j = 0; q0 = 0; next = NONE }
        do
        :: atomic { consider(j); j++; if :: j >= NN -> j = 0; break :: else fi }
@@ -323,7 +324,7 @@ find_next: /* with the counts as they are */
          if :: next == NONE -> goto kicked_all :: else fi;
          if :: (dead & bit(next)) && word[next] != FREE -> word[next] = FREE; goto find_next :: else fi
        }
-       atomic { /* kick */
+       atomic { /* kick() */
          add(ks(next));
          if :: mark[next] == 0 -> mark[next] = 1 :: else -> goto next_kicked fi
        }
@@ -342,25 +343,25 @@ kicked_all:
          :: else
          fi
        }
-       kicked[me] || SLICES || me == NP; /* permit_sleep */
+       kicked[me] || SLICES || me == NP; /* permit_sleep() */
        goto poll;
 
-take:
+take:  /* take() */
 #ifdef MUTANT_no_announcement
        goto hold;
 #endif
        assert(word[me] == mine);
        atomic { word[me] = (mine & ~3) | TAKING; phase = FITS; goto walk }
-give_way:
+give_way: /* lose() */
        word[me] = (state(word[me]) == TAKING -> mine : word[me]);
-refused:
+refused: /* lose() */
 #ifdef MUTANT_refused_silently
        goto kicked_all;
 #else
        phase = OCCUPIED;
        goto walk;
 #endif
-hold:
+hold:  /* take(), advance_turn() */
 #ifdef MUTANT_until_after_held
        skip;
 #else
@@ -389,7 +390,7 @@ hold:
 holding:
 #if RENEW
        if
-       :: atomic { /* permit_renew */
+       :: atomic { /* permit_renew() */
             if
             :: until[me] == me * 8 + lease -> lease++; assert(lease < 7); until[me] = me * 8 + lease; rely[me] = me * 8 + lease
             :: else
@@ -402,7 +403,7 @@ holding:
        atomic { if :: !again -> again = 1; phase = OCCUPIED; goto walk :: else -> again = 0 fi }
        atomic { if :: word[me] == mine -> word[me] = FREE :: else fi; mine = 0; goto done }
 #else
-       atomic { /* permit_return; late: it fails */
+       atomic { /* permit_return(); late: it fails */
          rely[me] = 0;
          if
          :: word[me] == mine -> word[me] = FREE; mine = 0; phase = OCCUPIED; goto walk
@@ -421,7 +422,7 @@ done:  atomic { tries = 0; freed = 0 }
 }
 
 #if MAXK + MAXS + MAXP
-active proctype World() {
+active proctype World() { /* model */
 end:
   do
   :: atomic { kills < MAXK && !((dead | stopped | ended) & 1) -> kills++; dead = dead | 1 }

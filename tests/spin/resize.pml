@@ -53,7 +53,7 @@ bool over = false;          /* the resizer gave up */
 
 #define now_in() (moved == MOVED -> 1 : 0)
 
-/* Ends when it isn't frozen; or a waiter ends it. */
+/* move_wait(), move_mend(): ends when it isn't frozen; or a waiter ends it. */
 inline await_thaw()
 {
 	if
@@ -62,7 +62,7 @@ inline await_thaw()
 	fi
 }
 
-/* r: where it may change. */
+/* handle_change(), move_follow(). r: where it may change. */
 inline begin_change(me)
 {
 	do
@@ -79,7 +79,7 @@ inline begin_change(me)
 	od
 }
 
-/* again: it was given up, and the region has moved. */
+/* handle_changed(), rcu_changed_late(). again: it was given up, and the region has moved. */
 inline end_change(me)
 {
 	again = false;
@@ -105,12 +105,12 @@ inline end_change(me)
 	fi
 }
 
-inline put(g, whose)
+inline put(g, whose) /* index_commit() */
 {
 	atomic { if :: cell[r] < g -> cell[r] = g; value[r] = whose :: else fi }
 }
 
-proctype Changer(byte me)
+proctype Changer(byte me) /* shoal_set(), shoal_delete() */
 {
 	byte r, g = 0, before;
 	bool again = true, set, m;
@@ -132,7 +132,7 @@ proctype Changer(byte me)
 	atomic { dead = dead | before; old = old | (2 << me) }
 }
 
-proctype Load(byte me)
+proctype Load(byte me) /* become_leader(), publish() */
 {
 	byte r, g;
 	bool again, m;
@@ -156,7 +156,7 @@ none:
 	skip
 }
 
-proctype Reader()
+proctype Reader() /* shoal_get() */
 {
 	byte i, r, v, not, last = 0, gone = 0;
 
@@ -172,17 +172,17 @@ proctype Reader()
 	}
 }
 
-proctype Resizer()
+proctype Resizer() /* run(), attempt() */
 {
 	byte tries, i, v, w;
 	bool standing[CHANGERS + 1], awake;
 
 	for (tries : 1 .. ATTEMPTS) {
 		atomic { v = cell[0]; w = value[0] }
-		atomic { cell[1] = v; value[1] = w } /* an early round */
-		if :: atomic { moved == SERVING -> moved = FROZEN } fi;
+		atomic { cell[1] = v; value[1] = w } /* next_round() */
+		if :: atomic { moved == SERVING -> moved = FROZEN } fi; /* freeze() */
 #ifndef MUTANT_no_wait
-		for (i : 0 .. CHANGERS - 1) {
+		for (i : 0 .. CHANGERS - 1) { /* await_changes() */
 			standing[i] = false;
 			if
 			:: !changing[i]
@@ -195,7 +195,7 @@ proctype Resizer()
 		atomic { v = cell[0]; w = value[0] }
 		atomic { cell[1] = v; value[1] = w }
 #endif
-		awake = false;
+		awake = false; /* still_stand() */
 		for (i : 0 .. CHANGERS - 1) {
 			if :: standing[i] && !changing[i] -> awake = true :: else fi
 		}

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Checks flight.pml, expire.pml, permit.pml and resize.pml exhaustively, and that each mutant of them is caught.
+# Checks flight.pml, expire.pml, permit.pml, resize.pml, extent.pml and read.pml exhaustively, and that each mutant of them
+# is caught; and by names.py, that what they name is in src/, and that each mutant has its counterpart of the code.
 #   run.sh           the configurations of a few minutes
 #   run.sh --night   larger ones too: a quarter of an hour of one processor, up to 2.6 GB
 # The searches are complete (no bitstate, no hashing of states), without partial order reduction, each below 4 GB.
@@ -13,7 +14,7 @@ case ${1-} in
   --night) night=1 ;;
   *) echo "usage: ${0##*/} [--night]" >&2; exit 2 ;;
 esac
-for tool in spin "${CC:-gcc}"; do
+for tool in spin python3 "${CC:-gcc}"; do
   command -v "$tool" >/dev/null || { echo "${0##*/}: $tool not found" >&2; exit 2; }
 done
 dir=$(mktemp -d) || exit 2
@@ -223,6 +224,66 @@ resize_mutants() {
   caught move_without_cas safety -DCHANGES=2 -DMAXT=1
 }
 
+read_configurations() {
+  holds read/membarrier safety -DLOOKS=2 -DUPDATES=3
+  holds read/fence safety -DLOOKS=2 -DUPDATES=3 -DFENCE=1
+  holds read/readers safety -DREADERS=2 -DUPDATES=2 -DNX=3
+  holds read/collectors safety -DWRITERS=2
+  holds read/writers safety -DREADERS=0 -DWRITERS=2 -DUPDATES=2 -DNX=3
+}
+
+night_read_configurations() {
+  holds night/read-readers safety -DREADERS=2 -DUPDATES=3
+  holds night/read-reuse safety -DWRITERS=2 -DUPDATES=3 -DFEW=1
+  holds night/read-reuse-fence safety -DWRITERS=2 -DUPDATES=3 -DFEW=1 -DFENCE=1
+  holds night/read-collectors safety -DWRITERS=2 -DNX=3
+}
+
+read_mutants() {
+  caught no_membarrier safety -DUPDATES=3
+  caught no_fence safety -DUPDATES=3 -DFENCE=1
+  caught no_second_look safety -DUPDATES=3
+  caught announcement_moves safety -DUPDATES=3
+  caught cleared_early safety -DUPDATES=3
+  caught retired_first safety -DWRITERS=2
+  caught writer_unannounced safety -DREADERS=0 -DWRITERS=2 -DUPDATES=2 -DNX=3
+  level=-O2
+  caught no_sequence safety -DWRITERS=2 -DUPDATES=3 -DFEW=1
+}
+
+two='-DCOARSE=2 -DWRITERS=2 -DTRIES=2'
+
+# shellcheck disable=SC2086
+extent_configurations() {
+  holds extent/life safety -DTHERE=1
+  holds extent/reuse safety -DCOARSE=1 -DSETS=2 -DTURNS=2
+  holds extent/writers safety -DWRITERS=2 -DEVICTORS=0 -DCAP=2
+  holds extent/killed safety -DCOARSE=1 -DMAXK=1
+  holds extent/evictors safety -DCOARSE=1 -DWRITERS=0 -DEVICTORS=2 -DTHERE=1 -DMAXK=1 -DRECOVERERS=1
+}
+
+# shellcheck disable=SC2086
+night_extent_configurations() {
+  holds night/extent-life-killed safety -DMAXK=1
+  holds night/extent-reuse safety -DSETS=2 -DTURNS=2
+  holds night/extent-writers safety $two
+}
+
+# shellcheck disable=SC2086
+extent_mutants() {
+  caught writer_unannounced safety -DCOARSE=1 -DSETS=2 -DTURNS=2
+  caught claim_unscanned safety -DCOARSE=1 -DSETS=2 -DTURNS=2
+  caught walk_unannounced safety -DCOARSE=1 -DWRITERS=0 -DEVICTORS=2 -DTHERE=1
+  caught lock_stolen safety -DWRITERS=2 -DEVICTORS=0 -DCAP=2
+  caught counted_after safety -DWRITERS=2 -DEVICTORS=0
+  caught dead_stay safety -DCOARSE=1 -DMAXK=1
+  level=-O2 # these are deep
+  caught no_grace safety $two -DTHERE=1
+  caught old_unannounced safety $two -DTHERE=1
+  caught open_unannounced safety $two
+  caught loser_retires_anyway safety $two
+}
+
 configurations
 [ -z "$night" ] || night_configurations
 mutants
@@ -241,5 +302,21 @@ resize_configurations
 [ -z "$night" ] || night_resize_configurations
 level=-O0
 resize_mutants
+model=read level=-O2
+read_configurations
+[ -z "$night" ] || night_read_configurations
+level=-O0
+read_mutants
+model=extent level=-O2
+extent_configurations
+[ -z "$night" ] || night_extent_configurations
+level=-O0
+extent_mutants
+while read -r how text; do
+  case $how in
+    ok) result 0 "$text" ;;
+    *) result 1 "${text#ok }" ;;
+  esac
+done < <(python3 "$here/names.py")
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
