@@ -168,6 +168,16 @@ static const struct weave_scenario scenarios[] = {
 		.least = 5000,
 	},
 	{
+		.name = "two claimants, threads of one process",
+		.holds = "F.1, F.5, trap 12",
+		.config = {.threads = 3},
+		.thread = {load_1, load_2},
+		.check = one_load,
+		.killable = 3,
+		.stale = 1,
+		.least = 5000,
+	},
+	{
 		.name = "three claimants",
 		.holds = "F.1, F.5",
 		.config = {.flights = 3},

@@ -240,6 +240,16 @@ static const struct weave_scenario scenarios[] = {
 		.least = 5000,
 	},
 	{
+		.name = "threads of one process join",
+		.holds = "R.1, R.2, R.4",
+		.config = {.threads = 3},
+		.thread = {set_a, set_b},
+		.check = log_is_whole,
+		.joins = 3,
+		.stale = 1,
+		.least = 5000,
+	},
+	{
 		.name = "racing heads",
 		.holds = "L.2, L.4, E.4",
 		.thread = {set_a, set_b},

@@ -1205,6 +1205,7 @@ static void open_scenario(const struct weave_scenario *s)
 	w.ending = RUNNING;
 	for (i = 0; i < WEAVE_THREADS; i++)
 		w.n.threads[i].stored = 0; /* of a run of the scenario before that was cut off */
+	w.area.shared = 0; /* nothing is, until it is laid out */
 	weave_world(s, &w.area);
 	w.words = (uint32_t)(w.area.shared / 4);
 	w.n_keys = w.words + w.area.keys + 1;

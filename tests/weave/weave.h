@@ -3,8 +3,8 @@
  * Every interleaving: the engine's own code, a few threads with small scripts, and a scheduler that runs them in every
  * order, up to a number of preemptions.
  *
- * A thread here is a coroutine that acts as a process of its own: its own handle, identity and seat, one shared segment of
- * some 20 KiB. All run on one kernel thread. Each access of a shared word is a point where another may go on instead.
+ * A thread here is a coroutine that acts as a process of its own, or some of them as one: its own handle, identity and
+ * seat, one shared segment of some 20 KiB. All run on one kernel thread. Each access of a shared word is a point where another may go on instead.
  *
  *   bounds    preemptions, counted as CHESS does (Musuvathi, Qadeer, PLDI 2007): a switch at a point costs one; one
  *             where a thread ends, sleeps or says spin_hint() is free. 0 first, then 1, 2 ...
@@ -39,6 +39,7 @@ enum { WEAVE_THREADS = 3, WEAVE_OBSERVER = WEAVE_THREADS, WEAVE_PARTIES };
 struct weave_config {
 	uint32_t extents, extent_size, flights, readers, processes; /* 0: enough */
 	uint32_t max_loads; /* 0: no bound */
+	unsigned threads;   /* mask: they are one process, and what is private to it is shared between them */
 	bool fence; /* a segment of a machine that refuses membarrier */
 	uint32_t fresh_ms, stale_ms, lease_ms;
 };

@@ -46,7 +46,9 @@ static _Alignas(PAGE) char area[AREA];
 
 static struct {
 	struct segment s;
-	size_t shared;
+	size_t shared;    /* of the area: the segment, and with threads of one process all of it */
+	size_t segment;
+	unsigned threads;
 	word64 *facts;
 	struct party *parties; /* behind the shared part, like all that is private */
 	size_t *used;          /* of the arena */
@@ -57,6 +59,17 @@ static struct {
 static struct party *party(void)
 {
 	return &world.parties[weave_me()];
+}
+
+/* The first of the threads that are one. */
+static unsigned process_of(unsigned who)
+{
+	return world.threads >> who & 1 ? (unsigned)__builtin_ctz(world.threads) : who;
+}
+
+static struct party *process(void)
+{
+	return &world.parties[process_of(weave_me())];
 }
 
 /* ---- libc -------------------------------------------------------------------------------------------------- */
@@ -74,12 +87,16 @@ int weave_setspecific(pthread_key_t key, const void *value)
 
 static bool in_segment(const volatile void *p)
 {
-	return (size_t)((const volatile char *)p - area) < world.shared;
+	return (size_t)((const volatile char *)p - area) < world.segment;
 }
 
-/* A process has one thread here: its own locks are free. */
+/* A lock of the process: a thread that dies with one has its process hang, which is so in life. */
 int weave_mutex_lock(pthread_mutex_t *m)
 {
+	word32 *word = (word32 *)(void *)m;
+
+	while (world.threads && !w32_cas(word, 0, TID_OF(weave_me())))
+		spin_hint();
 	return 0;
 }
 
@@ -99,8 +116,12 @@ int weave_mutex_unlock(pthread_mutex_t *m)
 {
 	word32 *word = (word32 *)(void *)m;
 
-	if (!in_segment(m))
+	if (!in_segment(m) && !world.threads)
 		return 0;
+	if (!in_segment(m)) {
+		w32_store(word, 0);
+		return 0;
+	}
 	while (!w32_cas(word, w32_peek(word), 0))
 		;
 	futex_wake(word, 1);
@@ -168,16 +189,17 @@ int futex_wake(const word32 *w, int n)
 
 uint64_t proc_self(void)
 {
-	return (uint64_t)1 << 22 | PID_OF(weave_me());
+	return (uint64_t)1 << 22 | PID_OF(process_of(weave_me()));
 }
 
 int proc_is_dead(uint64_t identity, uint64_t self)
 {
-	unsigned who = PROC_PID(identity) - PID_OF(0);
-	bool dead;
+	unsigned who = PROC_PID(identity) - PID_OF(0), i;
+	bool dead = who < WEAVE_THREADS;
 
 	weave_life(0);
-	dead = who < WEAVE_THREADS && weave_is_dead(who);
+	for (i = 0; i < WEAVE_THREADS; i++)
+		dead = dead && (process_of(i) != who || weave_is_dead(i));
 	weave_observe(dead);
 	return dead ? PROC_DEAD : PROC_ALIVE;
 }
@@ -438,10 +460,15 @@ void weave_world(const struct weave_scenario *scenario, struct weave_area *a)
 
 	memset(area, 0, sizeof(area));
 	lay_out(&scenario->config, &at);
-	world.shared = at;
+	world.shared = world.segment = at;
+	world.threads = scenario->config.threads;
 	world.parties = take(&at, WEAVE_PARTIES * sizeof(struct party));
 	world.used = take(&at, sizeof(size_t));
 	world.arena = take(&at, ARENA);
+	for (i = 0; i < WEAVE_PARTIES; i++)
+		furnish(&world.parties[i], &scenario->config);
+	if (world.threads)
+		world.shared = at;
 	*a = (struct weave_area){
 		.base = area,
 		.shared = world.shared,
@@ -458,8 +485,6 @@ void weave_world(const struct weave_scenario *scenario, struct weave_area *a)
 		.in_use = in_use,
 	};
 	registry_here_cache = (struct registry_here){0, NULL};
-	for (i = 0; i < WEAVE_PARTIES; i++)
-		furnish(&world.parties[i], &scenario->config);
 }
 
 void weave_join(const struct weave_scenario *scenario)
@@ -475,12 +500,12 @@ void weave_join(const struct weave_scenario *scenario)
 
 struct shoal *weave_cache(void)
 {
-	return &party()->cache;
+	return &process()->cache;
 }
 
 struct shoal_keyspace *weave_keyspace(void)
 {
-	return &party()->k;
+	return &process()->k;
 }
 
 struct seat *weave_seat(void)
@@ -739,6 +764,20 @@ void weave_audit(void)
 	audit_readers();
 }
 
+/* Values in hand belong to the process: they keep the slot of a thread that has died in one that lives (recover.c). */
+static bool keeps_pins(unsigned who, const struct seat *dead)
+{
+	bool lives = false;
+	unsigned i, word;
+
+	for (i = 0; i < WEAVE_THREADS; i++)
+		lives |= process_of(i) == process_of(who) && !weave_is_dead(i);
+	for (word = PINS; lives && word < READER_WORDS; word++)
+		if (w64_load(&dead->reader->words[word]))
+			return true;
+	return false;
+}
+
 void weave_recover(void)
 {
 	const struct segment *s = &world.s;
@@ -752,7 +791,7 @@ void weave_recover(void)
 	for (i = 0; i < WEAVE_THREADS; i++) {
 		const struct seat *dead = world.parties[i].specific;
 
-		if (!weave_is_dead(i))
+		if (!weave_is_dead(i) || (dead && dead->reader && keeps_pins(i, dead)))
 			continue;
 		if (dead && dead->reader && registry_ref(seat->member, dead->index) == (dead->tag | (dead->index + 1)))
 			weave_fail("R.2: the reader slot of the dead thread %u is not freed", i);
