@@ -315,7 +315,7 @@ int main(int argc, char **argv)
 		int ok = count > 0 && count <= budget;
 
 		if (count == -7) {
-			printf("1..0 # SKIP ptrace is refused here\n");
+			printf("1..0 # SKIP ptrace is refused\n");
 			return 0;
 		}
 		printf("%s %u - %s: %ld instructions of %ld\n", ok ? "ok" : "not ok", i + 1, operations[i].name, count,
