@@ -16,8 +16,8 @@
  *   resumed     a fresh child, stopped till others have written the segment over, goes on to its end.
  *
  * The states are counted first; there is a least number of them for each operation, so that none is trivial. Where they are
- * few all are judged, dead, stopped and killed, however long it takes; of the rest as many as SHOAL_TEST_SECONDS allow, at
- * random. Where the machine forbids ptrace, the cases say so and pass.
+ * few all are judged, dead, stopped and killed, however long it takes, and by night recoverers at all of them; of the rest as
+ * many as SHOAL_TEST_SECONDS allow, at random. Where the machine forbids ptrace, the cases say so and pass.
  *
  * An operation may have a companion: another process that leads, or holds what the child waits for. It acts once, when the
  * child sleeps in the kernel; the child is not looked at until it has.
@@ -47,6 +47,7 @@
 #define FEW 64u              /* states of one operation: all of them are judged */
 #define FAR 100000u          /* instructions: in earnest only some states are, unless there is a minute */
 #define MANY 600u            /* likewise, if there is a minute or more */
+#define NIGHT_S 600u         /* and their recoverers, too, if there is so much */
 
 /* What a key may show. */
 enum { MISS = 1, OLD = 2, NEW = 4, ANY = MISS | OLD | NEW };
@@ -819,7 +820,7 @@ static bool judge_states(struct run *run, uint64_t ns)
 {
 	struct pace pace = {.left = ns / 4, .all = run->states + run->copying / 8},
 		    deep = {.left = ns - ns / 4, .all = 2 * run->states};
-	bool well = true, shows = false, all = run->states <= few();
+	bool well = true, shows = false, all = run->states <= few(), deep_all = all && seconds() >= NIGHT_S;
 	enum verdict v;
 
 	if (!start(run)) {
@@ -839,7 +840,7 @@ static bool judge_states(struct run *run, uint64_t ns)
 				was_its_turn(&pace);
 		}
 		for (v = 0; well && run->t.tables && v <= THREAD_DEAD; v += THREAD_DEAD) {
-			if (!is_its_turn(&deep))
+			if (!is_its_turn(&deep) && !deep_all)
 				continue;
 			well = judge_recoverer(run->o, &run->t, v);
 			was_its_turn(&deep);
@@ -1072,7 +1073,7 @@ static int step_all(const struct operation *operations, unsigned n, const char *
 		tests[i] = (struct CMUnitTest){.name = operations[i].name, .test_func = step,
 					       .initial_state = (void *)(uintptr_t)&operations[i]};
 	}
-	left = (uint64_t)seconds() * (seconds() >= 600 ? 800000000 : 400000000); /* to step takes the rest */
+	left = (uint64_t)seconds() * (seconds() >= NIGHT_S ? 800000000 : 400000000); /* to step takes the rest */
 	randomness = (uint64_t)getpid();
 	if (filter) /* the name of one case, with wildcards */
 		cmocka_set_test_filter(filter);
