@@ -314,8 +314,8 @@ level=-O0
 extent_mutants
 while read -r how text; do
   case $how in
-    ok) result 0 "$text" ;;
-    *) result 1 "${text#ok }" ;;
+    ok) result 0 names "$text" ;;
+    *) result 1 names "${text#ok }" ;;
   esac
 done < <(python3 "$here/names.py")
 echo "$passed passed, $failed failed"

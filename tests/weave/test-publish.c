@@ -91,8 +91,8 @@ static void set_and_drop(void)
 	weave_must(!weave_put(key, 2));
 	if (index_find(weave_seat(), &k, WANT_NEWEST, READING, OTHER, &hit)) {
 		shown = hit.e.entry->generation;
-		index_drop(weave_segment(), &hit);
 		rcu_clear(weave_seat(), hit.announced);
+		index_remove(weave_seat(), &k, shown + 1, READING, OTHER); /* as an eviction does: the older ones first */
 	}
 	*weave_note(1, 1) = shown;
 	if (weave_get(key, &generation) && generation < shown)
