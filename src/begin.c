@@ -204,9 +204,9 @@ static int begin(struct attempt *a, struct shoal_load **load)
 	a->age = hit_get(a->seat, a->k, &a->key, a->value);
 	if (likely(a->age == AGE_FRESH && !store_is_early(a->seat, a->k, a->value)))
 		return serve_fresh(a);
-	a->fk = store_flight_key(s, &a->key);
-	if (a->age <= AGE_STALE && flight_is_led(a->seat, &a->fk, clock_coarse_ms(&s->clock)))
+	if (a->age <= AGE_STALE && flight_is_led(a->seat, a->key.hash, clock_coarse_ms(&s->clock)))
 		return a->age == AGE_FRESH ? serve_fresh(a) : serve_stale(a->seat, a->k, a->value, 0);
+	a->fk = store_flight_key(s, &a->key);
 	outcome = flight_claim(a->seat, &a->fk, load_now_ms(s), a->k->policy.lease_ms, &a->ticket, &error);
 	if (a->age == AGE_FRESH && outcome != OUTCOME_LEAD && outcome != OUTCOME_TAKEOVER)
 		return serve_fresh(a);

@@ -411,17 +411,19 @@ enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key
 	return (enum flight_outcome)r;
 }
 
-bool flight_is_led(struct seat *seat, const struct flight_key *key, uint64_t now_ms)
+bool flight_is_led(struct seat *seat, uint64_t hash, uint64_t now_ms)
 {
 	const struct segment *s = &seat->member->segment;
+	struct flight_key key = {.hash = hash};
 	unsigned found;
 	struct flight *f;
 	uint64_t word;
 
-	for (found = flight_match(s, key->hash); found; found &= found - 1) {
-		f = flight_at(s, flight_group(s, key->hash) + (uint32_t)__builtin_ctz(found));
+	for (found = flight_match(s, hash); found; found &= found - 1) {
+		f = flight_at(s, flight_group(s, hash) + (uint32_t)__builtin_ctz(found));
 		word = w64_load(word_of(s, f));
-		if (FLIGHT_STATE(word) == FLIGHT_COMPUTING && is_of_key(f, key) && !is_over(&f->lease, now_ms + CLOCK_COARSE_LAG_MS) &&
+		if (FLIGHT_STATE(word) == FLIGHT_COMPUTING &&
+		    (w64_load(&f->identity[0]) & PAYLOAD_MASK) == identity_of(&key, 0) && !is_over(&f->lease, now_ms + CLOCK_COARSE_LAG_MS) &&
 		    !leader_is_dead(seat, word) && w64_load(word_of(s, f)) == word)
 			return true;
 	}

@@ -79,8 +79,9 @@ enum flight_outcome {
 enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key, uint64_t now_ms, uint32_t lease_ms,
                                  struct ticket *ticket, int *error);
 
-/* Does a live leader compute it, within its lease? By the coarse clock, and without a write: no may be wrong. */
-bool flight_is_led(struct seat *seat, const struct flight_key *key, uint64_t now_ms);
+/* Does a live leader compute it, within its lease? By one of the hashes, the coarse clock, and without a write: no may be
+ * wrong, and yes another key's. */
+bool flight_is_led(struct seat *seat, uint64_t hash, uint64_t now_ms);
 
 /* ---- the leader -------------------------------------------------------------------------------------------- */
 

@@ -28,6 +28,9 @@ uint64_t proc_self(void);
 /* Has that process ended? A zombie has; one that is dumping core has not. PROC_FOREIGN: of another pid namespace. */
 int proc_is_dead(uint64_t identity, uint64_t self);
 
+/* From now on membarrier() of other processes reaches this one, in its children, too. Not 0: it is refused. */
+int proc_use_membarrier(void);
+
 /* Of this boot of the machine; 0 if unknown. */
 uint64_t proc_boot_id(void);
 

@@ -186,7 +186,7 @@ static int join_process(struct member *m)
 	registry_notice_fork(m);
 	if (!segment_has_our_clock(&m->segment))
 		return SHOAL_ERR_LAYOUT;
-	if (!m->segment.fence && syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0))
+	if (!m->segment.fence && proc_use_membarrier())
 		return SHOAL_ERR_SYSTEM;
 	if (getrandom(epoch, sizeof(epoch), 0) != sizeof(epoch))
 		return SHOAL_ERR_SYSTEM;

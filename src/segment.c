@@ -323,7 +323,7 @@ void segment_unmap_alive(struct alive *alive, const struct geometry *g)
 
 static bool membarrier_refused(void)
 {
-	return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) ||
+	return proc_use_membarrier() ||
 	       syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
 }
 

@@ -209,6 +209,11 @@ uint64_t proc_boot_id(void)
 	return 1;
 }
 
+int proc_use_membarrier(void)
+{
+	return 0;
+}
+
 uint64_t proc_clock_id(void)
 {
 	return 0;
