@@ -52,9 +52,21 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* A key that a ghost of another one let into the main log at once, one in 4,000, may lie where no walk comes by. */
+static bool is_of_main_log(const char *what)
+{
+	const char *at = strstr(what, " extent ");
+	unsigned x;
+
+	return at && sscanf(at, " extent %u", &x) == 1 && x < scene.s->geometry.extents &&
+	       w32_load(&scene.s->extents[x].kind) == LOG_MAIN;
+}
+
 static int on_dangling(const char *what, int recoverable, void *arg)
 {
-	return on_fault(what, recoverable || !(strstr(what, "index slot") || strstr(what, ": state ") || strstr(what, "announcement")), NULL);
+	bool tells = (strstr(what, "index slot") && !is_of_main_log(what)) || strstr(what, ": state ") || strstr(what, "announcement");
+
+	return on_fault(what, recoverable || !tells, NULL);
 }
 
 static int script(void *arg)

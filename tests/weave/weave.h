@@ -32,7 +32,8 @@
  * preemptions; some end before, with all interleavings there are: insert against delete, delete of duplicates, expire against
  * delete, and without store buffers evict against read and evict against delete.
  *
- * Not modelled: a resize (two regions, and a mapping that is replaced under urcu-bp, which is nothing here); orders weaker than TSO (ARM), and of two buffered stores of two threads to one word the later flush wins.
+ * Not modelled: a resize (two regions, and a mapping that is replaced under urcu-bp, which is nothing here); orders weaker
+ * than TSO (ARM); and of two buffered stores of two threads to one word the later flush wins.
  * Plain bytes of entries are copied by memcpy() in the engine: each copy is a point.
  */
 #ifndef SHOAL_WEAVE_H
