@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Time: CLOCK_MONOTONIC of one machine, so there is no skew between processes. The coarse clock (6 ns against 27-43)
- * lags by a tick, which a busy host may deliver 50 ms late: who decides on a deadline that is nearer than that asks the precise one.
+ * lags by a tick, which a busy host may deliver 50 ms late: who decides on a deadline that is nearer than that asks the
+ * precise one.
  * A clock of the caller's (shoal_config.clock) takes the place of both.
  */
 #ifndef SHOAL_CLOCK_H

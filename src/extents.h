@@ -12,7 +12,8 @@
  *      sequence of the head. It keeps the announcement past its index CAS. An evictor sets EVICTING first and scans
  *      for such announcements before it walks. So nobody writes into, or publishes from, an extent being walked.
  * E.2  An extent is RETIRED only when no index slot points into it, and FREE only after a grace period (rcu.h).
- * E.3  A live owner's EVICTING is left alone, if it announces it (else it is a scribble: log_sweep). A dead one's is taken over by a CAS that changes the word.
+ * E.3  A live owner's EVICTING is left alone, if it announces it (else it is a scribble: log_sweep). A dead one's is taken
+ *      over by a CAS that changes the word.
  * E.4  An opener announces X, in a word that evictors look at, from before the CAS to OPEN until X is a head. Others may
  *      seal X meanwhile, but not evict it: so an opener that was stopped resets its own X and not a later one.
  *

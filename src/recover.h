@@ -12,8 +12,8 @@
 
 #include "move.h"
 
-/* The slow half of handle_enter: follow a segment that was resized, join it, recovering the dead where slots are short. Called inside a read-side
- * section; returns a seat inside one, or NULL outside. */
+/* The slow half of handle_enter: follow a segment that was resized, join it, recovering the dead where slots are short.
+ * Called inside a read-side section; returns a seat inside one, or NULL outside. */
 struct seat *recover_enter(member_pointer *member, int *error);
 
 /* Recover every dead process, and dead threads of living ones; how many processes there were. */

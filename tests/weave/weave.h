@@ -4,7 +4,8 @@
  * order, up to a number of preemptions.
  *
  * A thread here is a coroutine that acts as a process of its own, or some of them as one: its own handle, identity and
- * seat, one shared segment of some 20 KiB. All run on one kernel thread. Each access of a shared word is a point where another may go on instead.
+ * seat, one shared segment of some 20 KiB. All run on one kernel thread. Each access of a shared word is a point where
+ * another may go on instead.
  *
  *   bounds    preemptions, counted as CHESS does (Musuvathi, Qadeer, PLDI 2007): a switch at a point costs one; one
  *             where a thread ends, sleeps or says spin_hint() is free. 0 first, then 1, 2 ...
