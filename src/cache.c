@@ -360,6 +360,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	struct packed packed;
 	int r;
 
+	index_prefetch(s, key->hash);
 	store_pack(k, data, size, &packed);
 	index_prefetch_entry(s, key->hash); /* what it replaces is fetched while the new one is written */
 	r = room_reserve(seat, WRITING, room_kind(s, key, packed.size), key->size, packed.size, &offset);

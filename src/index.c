@@ -26,8 +26,8 @@ void index_prefetch_entry(const struct segment *s, uint64_t hash)
 		b = index_second(s, hash);
 		found = index_match(b, hash);
 	}
-	for (; found; found &= found - 1)
-		__builtin_prefetch(s->base + (SLOT_BYTES(w64_peek(&b->slots[__builtin_ctz(found)])) % s->geometry.size));
+	for (; found; found &= found - 1) /* wherever that is: a prefetch never faults */
+		__builtin_prefetch((const void *)((uintptr_t)s->base + SLOT_BYTES(w64_peek(&b->slots[__builtin_ctz(found)]))));
 }
 
 /* ---- look-up ----------------------------------------------------------------------------------------------- */
