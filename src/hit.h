@@ -26,7 +26,8 @@ static ALWAYS_INLINE enum age hit_age(const struct entry *e, uint64_t fresh_unti
 {
 	if (likely(fresh_until_ms > now_ms + CLOCK_COARSE_LAG_MS && e->fresh_for))
 		return AGE_FRESH;
-	if (fresh_until_ms <= now_ms && (fresh_until_ms + e->stale_for > now_ms + CLOCK_COARSE_LAG_MS))
+	if (fresh_until_ms <= now_ms && fresh_until_ms + e->stale_for > now_ms + CLOCK_COARSE_LAG_MS &&
+	    e->fresh_for != SHOAL_FOREVER) /* which is 49 days, as a number */
 		return AGE_STALE;
 	return AGE_DEAD;
 }

@@ -751,6 +751,26 @@ static struct hot keep_hot(struct place *p, const char *name, const struct shoal
 }
 
 /* 12 draws a millisecond: that none of them wins by the last 5 ms has a chance of exp(-12 * 5 / e) = 3e-10. */
+/* For ever is the largest number of milliseconds but one, and more than that. */
+static void for_ever_is_not_49_days(void **state)
+{
+	static const uint32_t fresh[] = {SHOAL_FOREVER, SHOAL_FOREVER - 1};
+	static const uint32_t stale[] = {1000, SHOAL_FOREVER - 1, SHOAL_FOREVER};
+	struct place p = open_place(NULL, NULL);
+	struct shoal_value v;
+	unsigned i;
+
+	for (i = 0; i < COUNT(fresh) * COUNT(stale); i++) {
+		assert_int_equal(shoal_set_ttl(p.k, STR("a"), "x", 1, fresh[i % 2], stale[i / 2]), SHOAL_OK);
+		pass_ms(p.clock, (uint64_t)SHOAL_FOREVER + 200);
+		assert_int_equal(shoal_get(p.k, STR("a"), &v), SHOAL_OK);
+		assert_int_equal(v.freshness, fresh[i % 2] == SHOAL_FOREVER ? SHOAL_FRESH : SHOAL_STALE);
+		shoal_release(&v);
+	}
+	close_place(&p);
+	(void)state;
+}
+
 static void a_hot_key_never_misses(void **state)
 {
 	static const struct shoal_policy policy = {.fresh_ms = LIFE, .jitter_permille = SHOAL_NONE};
@@ -1289,6 +1309,7 @@ int main(void)
 		CASE(short_lives_end),
 		cmocka_unit_test(ends_are_spread),
 		cmocka_unit_test(without_jitter_ends_are_exact),
+		CASE(for_ever_is_not_49_days),
 		CASE(a_hot_key_never_misses),
 		CASE(beta_sets_how_early),
 		CASE(not_early),
