@@ -116,7 +116,7 @@ inline protect(which)
 	fi
 }
 
-proctype Reader(byte me) /* index_find(), store_get(), shoal_release() */
+proctype Reader(byte me) /* index_find(), hit_get(), shoal_release() */
 {
 	byte w, g, u, v, looks = 0, which, i;
 	bool ok;
@@ -124,7 +124,7 @@ proctype Reader(byte me) /* index_find(), store_get(), shoal_release() */
 	do
 	:: looks < LOOKS ->
 		looks++;
-		if :: which = READING :: which = PIN fi; /* store_get(): in its last word at once */
+		if :: which = READING :: which = PIN fi; /* hit_get(): in its last word at once */
 		protect(which);
 		if
 		:: !ok

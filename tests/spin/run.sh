@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Checks flight.pml, expire.pml, permit.pml, resize.pml, extent.pml and read.pml exhaustively, and that each mutant of them
-# is caught; and by names.py, that what they name is in src/, and that each mutant has its counterpart of the code.
+# Checks flight.pml, expire.pml, permit.pml, resize.pml, extent.pml, read.pml and index.pml exhaustively, and that each mutant
+# of them is caught; and by names.py, that what they name is in src/, and that each mutant has its counterpart of the code.
 #   run.sh           the configurations of a few minutes
 #   run.sh --night   larger ones too: a quarter of an hour of one processor, up to 2.6 GB
 # The searches are complete (no bitstate, no hashing of states), without partial order reduction, each below 4 GB.
@@ -251,6 +251,17 @@ read_mutants() {
   caught no_sequence safety -DWRITERS=2 -DUPDATES=3 -DFEW=1
 }
 
+index_configurations() {
+  holds index/usual safety
+  holds index/direct safety -DDIRECT=1
+}
+
+index_mutants() {
+  caught born_settled safety
+  caught newest_dropped safety
+  caught unsure safety -DDIRECT=1
+}
+
 two='-DCOARSE=2 -DWRITERS=2 -DTRIES=2'
 
 # shellcheck disable=SC2086
@@ -312,6 +323,9 @@ extent_configurations
 [ -z "$night" ] || night_extent_configurations
 level=-O0
 extent_mutants
+model=index level=-O2
+index_configurations
+index_mutants
 while read -r how text; do
   case $how in
     ok) result 0 names "$text" ;;
