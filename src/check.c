@@ -302,10 +302,11 @@ static bool look_at_lengths(struct check *c, uint32_t x, uint64_t word)
 static bool look_at_extent(struct check *c, uint64_t i)
 {
 	const struct extent *e = &c->s->extents[i];
-	uint64_t word = extents_word(c->s, (uint32_t)i), lock = w64_load(&e->lock);
+	uint64_t word = extents_word(c->s, (uint32_t)i), lock = w64_load(&e->lock), ref;
 	enum extent_state state = EXTENT_STATE(word);
 	uint32_t tail = w32_load(&e->tail), entries = w32_load(&e->entries), x = (uint32_t)i, owner = EXTENT_OWNER(word);
 
+	ref = registry_ref(c->m, owner); /* 0 as well where there is no such slot */
 	if (state > EXTENT_RETIRED)
 		return wrong(c, "extent %u: state %u in %#" PRIx64, x, (unsigned)state, word);
 	if (tail > c->s->geometry.extent_size || tail % 8)
@@ -314,7 +315,7 @@ static bool look_at_extent(struct check *c, uint64_t i)
 		return wrong(c, "extent %u: of log %u", x, w32_load(&e->kind));
 	if (lock && registry_ref(c->m, REF_READER(lock)) != lock)
 		return wrong(c, "extent %u: locked by %#" PRIx64 ", which is no reader that is here", x, lock);
-	if (state == EXTENT_EVICTING && (registry_ref(c->m, owner) >> 32 & 0xffff) != EXTENT_OWNER_INCARNATION(word))
+	if (state == EXTENT_EVICTING && (!ref || (ref >> 32 & 0xffff) != EXTENT_OWNER_INCARNATION(word)))
 		return wrong(c, "extent %u: %#" PRIx64 " is being evicted by reader slot %u, which another has or none", x, word, owner);
 	if (state == EXTENT_EVICTING && (uint32_t)w64_load(&c->s->readers[owner].words[WALKING]) != x + 1)
 		return wrong(c, "extent %u: %#" PRIx64 " is being evicted by reader slot %u, which doesn't announce it", x, word, owner);
