@@ -45,7 +45,8 @@ static inline uint32_t flight_group(const struct segment *s, uint64_t hash)
 	return (uint32_t)((hash >> 20 & 0xffffffff) * (s->geometry.flights / FLIGHT_GROUP) >> 32) * FLIGHT_GROUP;
 }
 
-/* Which slots of the group may hold a flight of the key: a relaxed look, after which each is read anew. None: none does. */
+/* Which slots of the group may hold a flight of the key. Relaxed: each is read anew. And none is missed that drew its
+ * generation before the caller did: its CAS came before its draw, and the draws of one counter follow each other. */
 static inline unsigned flight_match(const struct segment *s, uint64_t hash)
 {
 	const word64 *words = &s->flight_words[flight_group(s, hash)];
