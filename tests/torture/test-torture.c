@@ -167,6 +167,7 @@ struct self {
 		uint64_t key;
 	} held[HELD];
 	bool in_thread;
+	bool has_thread; /* it has one already: a worker has THREADS of them at most */
 };
 
 struct request { /* of one key */
@@ -570,13 +571,15 @@ static void do_thread(struct self *self)
 	pthread_t thread;
 
 	copy.random = crew_random(&self->random);
-	if (self->in_thread || pthread_create(&thread, NULL, in_thread, &copy))
+	if (self->in_thread || self->has_thread || pthread_create(&thread, NULL, in_thread, &copy))
 		return;
+	self->has_thread = true;
 	if (!TAKE_TURNS)
 		one_op(self);
 	pthread_join(thread, NULL);
 	if (TAKE_TURNS)
 		one_op(self);
+	self->has_thread = false;
 }
 
 static enum op choose_op(struct self *self)
@@ -825,7 +828,7 @@ static unsigned place_of(uint32_t pid)
 static void audit_processes(const struct segment *s)
 {
 	unsigned slots[WORKERS_MOST + 1] = {0}, threads[WORKERS_MOST + 1] = {0}, i;
-	uint64_t owner;
+	uint64_t owner, reader;
 	uint32_t p, r;
 
 	for (p = 0; p < s->geometry.processes; p++) {
@@ -837,8 +840,8 @@ static void audit_processes(const struct segment *s)
 			    PROC_PID(owner));
 		crew_expect(!slots[i]++ || poor, "audit: process %u has two slots", PROC_PID(owner)); /* or two handles */
 		for (r = 0; r < s->geometry.readers; r++) {
-			owner = w64_load(&s->readers[r].owner);
-			threads[i] += (uint32_t)owner && (uint32_t)(owner >> 16 & 0xffff) == p + 1;
+			reader = w64_load(&s->readers[r].owner);
+			threads[i] += (uint32_t)reader && (uint32_t)(reader >> 16 & 0xffff) == p + 1;
 		}
 		crew_expect(threads[i] <= THREADS + poor, "audit: process %u has %u reader slots", PROC_PID(owner), threads[i]);
 	}
