@@ -25,6 +25,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #ifdef __cplusplus
@@ -61,6 +62,7 @@ enum {
 };
 
 const char *shoal_version(void);      /* "0.1.0"; static storage */
+unsigned shoal_layout(void);          /* version of the segment's layout: the N of /dev/shm/shoal.NAME.vN */
 const char *shoal_strerror(int code); /* never NULL; static storage */
 
 /* ---- the segment ------------------------------------------------------------------------------------------- */
@@ -71,8 +73,8 @@ enum {
 	SHOAL_HUGE_PAGES = 1 << 2, /* of the segment: in huge pages where the system has them, else as without; creation takes
 	                              longer (about a second per GB) and later calls fewer page faults */
 	SHOAL_CHECKSUM = 1 << 3,   /* of the segment: verify every value on read; a bad one is a counted miss */
-	SHOAL_INSPECT = 1 << 4,    /* of the handle: read-only; shoal_stats, shoal_keyspace_stats, shoal_scan and
-	                              shoal_check alone */
+	SHOAL_INSPECT = 1 << 4,    /* of the handle: read-only; shoal_scan, shoal_peek, shoal_check and the functions of
+	                              observation alone */
 	SHOAL_FIFO = 1 << 5,       /* of the segment: evict first in, first out, whatever is hit; for comparison */
 };
 
@@ -161,6 +163,7 @@ int shoal_resize(struct shoal *cache, size_t new_size);
 enum {
 	SHOAL_COMPRESS = 1 << 0,                          /* values from 512 bytes on are stored by lz4, if that is smaller */
 	SHOAL_COMPRESS_ZSTD = SHOAL_COMPRESS | 1 << 1,    /* by zstd: smaller and slower */
+	SHOAL_EXISTING = 1 << 2,                          /* of the handle: open it or fail with SHOAL_ERR_NOT_FOUND */
 };
 
 struct shoal_policy {
@@ -182,7 +185,7 @@ struct shoal_policy {
  * Open a keyspace: a named, versioned family of keys with one policy and its own counters. (name, version) is the
  * identity; versions of one keyspace live side by side. Names: 1-63 of [A-Za-z0-9._-]. Each open gives a handle of its
  * own with its own policy (NULL = defaults), which decides for what is published through it. Closed with the cache.
- * Errors: INVALID, LIMIT (config.max_keyspaces).
+ * Errors: INVALID, LIMIT (config.max_keyspaces), NOT_FOUND (SHOAL_EXISTING, or a handle by SHOAL_INSPECT, which makes none).
  */
 int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version, const struct shoal_policy *policy,
                         struct shoal_keyspace **keyspace);
@@ -247,6 +250,10 @@ void shoal_release(struct shoal_value *value);
  */
 int shoal_get(struct shoal_keyspace *keyspace, const void *key, size_t key_size, struct shoal_value *value);
 
+/* As shoal_get(), for those who look after a cache: it counts nothing and leaves no trace, and works by SHOAL_INSPECT, too,
+ * with a copy of the value. */
+int shoal_peek(struct shoal_keyspace *keyspace, const void *key, size_t key_size, struct shoal_value *value);
+
 /* The same, copied out: nothing to release. *size is the value's size; with SHOAL_ERR_TOO_BIG it did not fit `capacity`
  * and the buffer's content is undefined. */
 int shoal_read(struct shoal_keyspace *keyspace, const void *key, size_t key_size, void *buffer, size_t capacity,
@@ -294,6 +301,9 @@ struct shoal_entry {
 	int64_t fresh_left_ms;  /* negative: over; INT64_MAX: for ever */
 	int64_t stale_left_ms;
 	unsigned frequency;     /* 0-3 hits remembered */
+	int64_t error_left_ms;  /* as the other two */
+	uint64_t generation;
+	uint32_t schema;
 };
 typedef int shoal_visit(const struct shoal_entry *entry, void *arg); /* non-zero stops the scan and is returned */
 
@@ -509,11 +519,30 @@ struct shoal_keyspace_stats {
 	uint64_t load_ns_sum, wait_ns_sum;
 	double load_p50_ms, load_p95_ms, load_p99_ms, wait_p50_ms, wait_p99_ms;
 	double oldest_load_ms; /* of the loads that run now */
-	uint64_t reserved[32];
+	/* of misses: a value was there, but too old, or of another schema (schema_mismatches), or corrupt; else there was none */
+	uint64_t misses_expired, misses_corrupt;
+	uint64_t takeovers_gave_up;  /* of takeovers: the leader had given up; else it was dead */
+	uint64_t overdue;            /* loads that outlived their lease, so that another began beside them */
+	uint64_t uncacheable;        /* of uncached: the loader said so */
+	uint64_t stale_ms_sum;       /* of hits_stale: for how long their values had not been fresh any more */
+	uint64_t distinct_keys;      /* that were ever loaded or set: an estimate, off by 3% (HyperLogLog) */
+	uint64_t running;            /* loads that run now */
+	double last_store_ms;        /* since a value was last stored; negative: none was */
+	uint32_t fresh_ms, stale_ms, error_ms, lease_ms; /* the policy that it was last opened with by shoal_keyspace_open() */
+	uint64_t reserved[21];
+};
+
+/* Why an extent was evicted. */
+enum shoal_evicted {
+	SHOAL_EVICTED_EMPTY,     /* nothing of it was left */
+	SHOAL_EVICTED_EXPIRED,   /* everything in it had expired */
+	SHOAL_EVICTED_DEAD,      /* to win back the room of what was replaced or deleted */
+	SHOAL_EVICTED_PROBATION, /* for want of room: what was hit moved on */
+	SHOAL_EVICTED_MAIN,      /* likewise, of the log of what had been hit */
 };
 
 struct shoal_stats {
-	struct shoal_keyspace_stats total;
+	struct shoal_keyspace_stats total; /* without distinct_keys, last_store_ms and the policy */
 	/* bytes_live + bytes_dead + bytes_free + bytes_overhead == size; live and dead count headers and keys */
 	uint64_t size, bytes_live, bytes_dead, bytes_free, bytes_overhead, entries;
 	uint64_t evicted_entries, evicted_extents, reappended_bytes;
@@ -522,11 +551,95 @@ struct shoal_stats {
 	uint64_t grace_blocked_ms; /* time that evicted extents had to wait for readers to leave them */
 	uint64_t frequency_writes; /* hits that wrote their entry's frequency; of hits_fresh + hits_stale */
 	uint64_t bytes_reserve;    /* of bytes_free and what is on its way to be: kept free, so that writers needn't wait */
-	uint64_t reserved[30];
+	uint64_t evicted_expired;  /* of evicted_entries: they had expired */
+	uint64_t displaced_entries;      /* evicted by the index, whose two buckets of a key were full; not in evicted_entries */
+	uint64_t evicted_by[8];          /* evicted_extents by enum shoal_evicted */
+	uint64_t grace_waiting;          /* evicted extents that wait for readers now */
+	uint64_t reserved[19];
 };
 
 int shoal_stats(struct shoal *cache, struct shoal_stats *stats);                               /* whole segment */
 int shoal_keyspace_stats(struct shoal_keyspace *keyspace, struct shoal_keyspace_stats *stats); /* all processes */
+
+/*
+ * Everything that is counted, as Prometheus text (version 0.0.4), so that one scrape of one process tells of the whole
+ * machine. Counters only rise for the life of the segment, whoever dies or resizes it. shoal(7) lists what there is. The
+ * second form writes several caches as one text, each with a label `cache`. SYSTEM: the stream can't be written.
+ */
+int shoal_metrics(struct shoal *cache, FILE *to);
+int shoal_metrics_all(struct shoal *const *caches, const char *const *names, size_t n, FILE *to);
+
+/* ---- a closer look ----------------------------------------------------------------------------------------- */
+
+/* All of these work on any handle, also SHOAL_INSPECT, hold nobody up, and may show things some operations apart. What a
+ * visit gets is valid during the visit only; it may call any function of this header; non-zero ends it, and is returned. */
+
+/* How the segment was made, its defaults resolved. */
+struct shoal_info {
+	size_t size, max_size, max_entry, mean_entry, extent_size;
+	unsigned extents, max_processes, max_threads, max_flights, max_keyspaces, max_loads;
+	unsigned flags;  /* SHOAL_HUGE_PAGES, SHOAL_CHECKSUM, SHOAL_FIFO */
+	unsigned layout; /* version, as in the file's name */
+	mode_t mode;     /* of a named segment */
+	unsigned reserved32;
+	uint64_t reserved[8];
+};
+int shoal_info(struct shoal *cache, struct shoal_info *info);
+
+struct shoal_keyspace_info {
+	const char *name;
+	uint32_t version;
+	uint32_t number; /* in the segment, from 0 on; for its life */
+	struct shoal_keyspace_stats stats;
+};
+typedef int shoal_keyspace_visit(const struct shoal_keyspace_info *keyspace, void *arg);
+int shoal_keyspaces(struct shoal *cache, shoal_keyspace_visit *visit, void *arg);
+
+enum shoal_flight_state {
+	SHOAL_FLIGHT_LOADING,
+	SHOAL_FLIGHT_PUBLISHING,
+	SHOAL_FLIGHT_OVERDUE,     /* outlived its lease: another may be loading the key, too */
+	SHOAL_FLIGHT_LEADERLESS,  /* its leader died or gave up, and the next waiter has not come yet */
+	SHOAL_FLIGHT_FAILED,      /* remembered: not tried again until its time is over */
+	SHOAL_FLIGHT_UNCACHEABLE, /* remembered: not coalesced until its time is over */
+};
+
+/* A key that is being computed, or of which it is remembered that it can't be. */
+struct shoal_flight {
+	const char *keyspace;
+	uint32_t version;
+	enum shoal_flight_state state;
+	struct shoal_slice key; /* its first 48 bytes */
+	size_t key_size;        /* of the whole key */
+	pid_t leader;           /* as its own pid namespace has it; 0: none */
+	unsigned waiters;       /* that wait for it now, about */
+	uint64_t age_ms;
+	int64_t left_ms;        /* of its lease, or of its time to be remembered; negative: over */
+	int error;              /* FAILED: the loader's code */
+	uint64_t reserved[4];
+};
+typedef int shoal_flight_visit(const struct shoal_flight *flight, void *arg);
+int shoal_flights(struct shoal *cache, shoal_flight_visit *visit, void *arg);
+
+/* A process that is attached and has used the segment; a dead one as long as nobody has recovered it. */
+struct shoal_process {
+	pid_t pid;            /* as its own pid namespace has it */
+	int other_namespace;  /* which is not the caller's */
+	uint64_t age_ms;      /* since its first use of the segment */
+	unsigned threads;     /* that have used it */
+	unsigned pins;        /* extents held by values in hand */
+	unsigned flights;     /* loads that it leads */
+	unsigned blocks;      /* evicted extents that it reads, so that they can't be used again (a pinned one is not evicted) */
+	uint64_t reserved[4];
+};
+typedef int shoal_process_visit(const struct shoal_process *process, void *arg);
+int shoal_processes(struct shoal *cache, shoal_process_visit *visit, void *arg);
+
+/*
+ * What each thread has hit last in each keyspace it uses, once each. Called now and then, at times that have nothing to do
+ * with the hits, it is a sample of them: the keys that come most often are the hottest.
+ */
+int shoal_recent(struct shoal *cache, shoal_visit *visit, void *arg);
 
 #ifdef __cplusplus
 }

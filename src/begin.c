@@ -15,8 +15,9 @@ static void lead(struct shoal_load *l)
 	l->queued = false;
 	l->began_ns = clock_ns(&load_segment(l)->clock);
 	load_count(l, COUNTER_loads);
+	distinct_add(handle_record(load_segment(l), l->k)->distinct, l->key.hash);
 	if (l->takeover)
-		load_count(l, COUNTER_takeovers);
+		load_count(l, l->ticket.gave_up ? COUNTER_takeovers_gave_up : COUNTER_takeovers);
 	if (!l->coalesced) {
 		load_count(l, COUNTER_uncached);
 		return;
@@ -54,10 +55,10 @@ static bool may_load(struct shoal_load *l, struct seat *seat)
 }
 
 /* A stale value in place of what can't be had. */
-static int serve_stale(struct seat *seat, const struct shoal_keyspace *k, struct shoal_value *value, int error)
+static int serve_stale(const struct attempt *a, int error)
 {
-	value->load_error = error;
-	handle_count_hot(seat, k->id, COUNTER_hits_stale);
+	a->value->load_error = error;
+	handle_count_stale(a->seat, a->k->id, a->key.hash, store_hold(a->value)->fresh_until_ms);
 	return SHOAL_OK;
 }
 
@@ -82,7 +83,7 @@ static bool is_loading_here(const struct seat *seat, const struct ticket *t)
 
 static int serve_fresh(struct attempt *a)
 {
-	handle_count_hot(a->seat, a->k->id, COUNTER_hits_fresh);
+	handle_count_fresh(a->seat, a->k->id, a->key.hash);
 	return SHOAL_OK;
 }
 
@@ -93,7 +94,7 @@ static int serve_meanwhile(struct attempt *a, struct shoal_load *l)
 		flight_end(l->seat, &l->ticket, FLIGHT_FREE);
 	l->fetch = false;
 	load_end(l);
-	return a->age == AGE_FRESH ? serve_fresh(a) : serve_stale(a->seat, a->k, a->value, 0);
+	return a->age == AGE_FRESH ? serve_fresh(a) : serve_stale(a, 0);
 }
 
 /* The leadership is had, and the handle: the permit, and the outcome. */
@@ -104,7 +105,7 @@ static int go_on(struct attempt *a, struct shoal_load *l, struct shoal_load **lo
 			return serve_meanwhile(a, l);
 		l->state = WAITING;
 		*load = l;
-		handle_count_hot(a->seat, a->k->id, COUNTER_misses);
+		store_count_miss(a->seat, a->k, a->age);
 		return give_error(a->value, 0, SHOAL_WAIT);
 	}
 	lead(l);
@@ -115,10 +116,10 @@ static int go_on(struct attempt *a, struct shoal_load *l, struct shoal_load **lo
 		return SHOAL_REFRESH;
 	}
 	if (a->age == AGE_STALE) {
-		serve_stale(a->seat, a->k, a->value, 0);
+		serve_stale(a, 0);
 		return SHOAL_REFRESH;
 	}
-	handle_count_hot(a->seat, a->k->id, COUNTER_misses);
+	store_count_miss(a->seat, a->k, a->age);
 	return give_error(a->value, 0, SHOAL_LEAD);
 }
 
@@ -173,8 +174,8 @@ static int joined(struct attempt *a, struct shoal_load **load)
 	struct shoal_load *l;
 
 	if (a->age == AGE_STALE)
-		return serve_stale(a->seat, a->k, a->value, 0);
-	handle_count_hot(a->seat, a->k->id, COUNTER_misses);
+		return serve_stale(a, 0);
+	store_count_miss(a->seat, a->k, a->age);
 	if (is_loading_here(a->seat, &a->ticket))
 		return give_error(a->value, 0, SHOAL_ERR_DEADLOCK);
 	l = load_new(a->k, a->seat, &a->key, &a->fk, a->fetch);
@@ -190,8 +191,8 @@ static int joined(struct attempt *a, struct shoal_load **load)
 static int failed_before(struct attempt *a, int error)
 {
 	if (a->age <= AGE_ERROR)
-		return serve_stale(a->seat, a->k, a->value, error);
-	handle_count_hot(a->seat, a->k->id, COUNTER_misses);
+		return serve_stale(a, error);
+	store_count_miss(a->seat, a->k, a->age);
 	return give_error(a->value, error, SHOAL_ERR_LOAD);
 }
 
@@ -205,7 +206,7 @@ static int begin(struct attempt *a, struct shoal_load **load)
 	if (likely(a->age == AGE_FRESH && !store_is_early(a->seat, a->k, a->value)))
 		return serve_fresh(a);
 	if (a->age <= AGE_STALE && flight_is_led(a->seat, a->key.hash, clock_coarse_ms(&s->clock)))
-		return a->age == AGE_FRESH ? serve_fresh(a) : serve_stale(a->seat, a->k, a->value, 0);
+		return a->age == AGE_FRESH ? serve_fresh(a) : serve_stale(a, 0);
 	a->fk = store_flight_key(s, &a->key);
 	outcome = flight_claim(a->seat, &a->fk, load_now_ms(s), a->k->policy.lease_ms, &a->ticket, &error);
 	if (a->age == AGE_FRESH && outcome != OUTCOME_LEAD && outcome != OUTCOME_TAKEOVER)
@@ -220,7 +221,7 @@ static int begin(struct attempt *a, struct shoal_load **load)
 		return failed_before(a, error);
 	default: /* UNCACHEABLE, FULL */
 		if (outcome == OUTCOME_FULL && a->age == AGE_STALE)
-			return serve_stale(a->seat, a->k, a->value, 0);
+			return serve_stale(a, 0);
 		return become_leader(a, false, false, load);
 	}
 }

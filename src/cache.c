@@ -103,12 +103,15 @@ EXPORT int shoal_reap(struct shoal *cache)
 
 /* ---- look up ----------------------------------------------------------------------------------------------- */
 
-static inline int count_lookup(struct seat *seat, const struct shoal_keyspace *k, enum age age)
+static ALWAYS_INLINE int count_lookup(struct seat *seat, const struct shoal_keyspace *k, enum age age, uint64_t hash,
+                                      uint64_t fresh_until_ms)
 {
 	if (likely(age == AGE_FRESH))
-		handle_count_hot(seat, k->id, COUNTER_hits_fresh);
+		handle_count_fresh(seat, k->id, hash);
+	else if (age == AGE_STALE)
+		handle_count_stale(seat, k->id, hash, fresh_until_ms);
 	else
-		handle_count_hot(seat, k->id, age == AGE_STALE ? COUNTER_hits_stale : COUNTER_misses);
+		store_count_miss(seat, k, age);
 	return age <= AGE_STALE ? SHOAL_OK : SHOAL_MISS;
 }
 
@@ -120,7 +123,7 @@ static NOINLINE int get_any(struct seat *seat, const struct shoal_keyspace *k, c
 
 	if (unlikely(age == AGE_ERROR))
 		shoal_release(value);
-	return count_lookup(seat, k, age);
+	return count_lookup(seat, k, age, hash, store_hold(value)->fresh_until_ms);
 }
 
 static ALWAYS_INLINE int get(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size, uint64_t hash,
@@ -130,7 +133,7 @@ static ALWAYS_INLINE int get(struct seat *seat, const struct shoal_keyspace *k, 
 
 	if (unlikely(hit_get_usual(seat, k, data, size, hash, value, &age) == UNUSUAL))
 		return get_any(seat, k, data, size, hash, value);
-	return count_lookup(seat, k, age);
+	return count_lookup(seat, k, age, hash, store_hold(value)->fresh_until_ms);
 }
 
 EXPORT int shoal_get(struct shoal_keyspace *k, const void *data, size_t size, struct shoal_value *value)
@@ -158,26 +161,25 @@ static NOINLINE int read_any(struct seat *seat, const struct shoal_keyspace *k, 
 {
 	struct key key = {.data = data, .size = (uint32_t)key_size, .keyspace = k->id, .hash = hash};
 	struct index_hit hit;
-	size_t plain;
+	uint64_t fresh_until = 0;
+	size_t plain = 0;
 	enum age age = store_find(seat, k, &key, READING, &hit);
-	int r = count_lookup(seat, k, age);
+	int r;
 
-	if (age == AGE_DEAD)
-		return r;
-	if (likely(!r)) {
+	if (age <= AGE_STALE) {
 		store_touch(seat, k->id, hit.slot, hit.word);
 		plain = store_plain_size(&hit.e);
-		if (unlikely(plain > capacity))
-			r = SHOAL_ERR_TOO_BIG;
-		else if (unlikely(!store_copy(&hit.e, buffer, plain)))
-			r = SHOAL_MISS;
-		if (likely(r != SHOAL_MISS) && size)
-			*size = plain;
+		fresh_until = store_bounds(&seat->member->segment, k->id, hit.e.entry, &k->policy).fresh;
+		if (unlikely(plain <= capacity && !store_copy(&hit.e, buffer, plain))) {
+			store_reject(seat, k, &key, &hit);
+			age = AGE_CORRUPT;
+		}
 	}
-	if (unlikely(r == SHOAL_MISS && age <= AGE_STALE))
-		store_reject(seat, k, &key, &hit);
 	rcu_clear(seat, READING);
-	return r;
+	r = count_lookup(seat, k, age, hash, fresh_until);
+	if (!r && size)
+		*size = plain;
+	return !r && unlikely(plain > capacity) ? SHOAL_ERR_TOO_BIG : r;
 }
 
 EXPORT int shoal_read(struct shoal_keyspace *k, const void *data, size_t key_size, void *buffer, size_t capacity,
@@ -199,12 +201,12 @@ EXPORT int shoal_read(struct shoal_keyspace *k, const void *data, size_t key_siz
 	s = &seat->member->segment;
 	outcome = hit_find(seat, s, k, data, key_size, hash, READING, clock_coarse_ms(&s->clock), &hit);
 	if (unlikely(outcome)) {
-		r = outcome == ABSENT ? count_lookup(seat, k, AGE_DEAD)
+		r = outcome == ABSENT ? count_lookup(seat, k, AGE_DEAD, hash, 0)
 				      : read_any(seat, k, data, key_size, hash, buffer, capacity, size);
 		handle_leave();
 		return r;
 	}
-	count_lookup(seat, k, hit.age);
+	count_lookup(seat, k, hit.age, hash, hit.fresh_until_ms);
 	if (size)
 		*size = hit.size;
 	if (unlikely(hit.size > capacity))
@@ -379,6 +381,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	turn.seen.below = generation;
 	end_loads(seat, key, &turn);
 	put(seat, key, offset, generation, store_end(born, &lives)); /* a newer one is there: ours was just before it */
+	store_count(s, k, key->hash, born);
 	if (unlikely(turn.younger)) {
 		fk = store_flight_key(s, key);
 		store_nudge(seat, &fk, UINT32_MAX);
@@ -522,7 +525,7 @@ static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const
 	int r = SHOAL_OK;
 
 	while (!done && !r) {
-		if (store_find(seat, k, key, READING, &hit) == AGE_DEAD) {
+		if (store_find(seat, k, key, READING, &hit) >= AGE_DEAD) {
 			r = SHOAL_MISS;
 		} else if (hit.e.entry->generation >= generation && index_is_ahead(s, &hit)) {
 			index_drop(s, &hit);

@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One table of counters: the fields of struct shoal_keyspace_stats in its order. From it come the enum, the names and
- * the help texts. The first COUNTERS_HOT are counted on the read path: each thread has its own lines for them
- * (layout.h, struct line), never folded and never reset, so they are exact whoever is killed. The others are rare and
- * are added with a locked instruction to the keyspace's record.
+ * The counters of a keyspace, in the order of the fields of struct shoal_keyspace_stats, which lie in two runs. The first
+ * COUNTERS_HOT, and stale_ms_sum, are counted on the read path: each thread has its own lines for them (layout.h, struct
+ * line), never folded and never reset, so they are exact whoever is killed. The others are rare and are added with a
+ * locked instruction to the keyspace's record.
+ *
+ * Each event adds to one counter: what is counted by reason has the others' in one of its own (misses, takeovers, uncached),
+ * and the sum is made by who reads them. So neither a reason nor the sum ever falls, whoever is killed.
  */
 #ifndef SHOAL_COUNTERS_H
 #define SHOAL_COUNTERS_H
 
-#define COUNTERS(X)                                                                                                   \
+#define COUNTERS_FIRST(X)                                                                                             \
 	X(hits_fresh, "fresh values served from the segment")                                                         \
 	X(hits_stale, "stale values served from the segment")                                                         \
-	X(misses, "look-ups without a value")                                                                         \
+	X(misses, "look-ups of a key that isn't there")                                                                   \
 	X(loads, "loads begun")                                                                                       \
 	X(load_errors, "loads that failed")                                                                           \
 	X(coalesced, "callers that got the value of another's load")                                                  \
-	X(takeovers, "loads taken over from a leader that died or gave up")                                           \
+	X(takeovers, "loads taken over from a leader that died")                                                       \
 	X(superseded, "loads whose value was not stored because something newer had happened")                        \
 	X(timeouts, "waits that ended without a value")                                                               \
 	X(busy, "callers that got no permit to load")                                                                 \
@@ -28,9 +31,18 @@
 	X(load_ns_sum, "nanoseconds spent loading")                                                                   \
 	X(wait_ns_sum, "nanoseconds spent waiting for others' loads")
 
+#define COUNTERS_SECOND(X)                                                                                            \
+	X(misses_expired, "look-ups that found a value too old to be served")                                         \
+	X(misses_corrupt, "look-ups that found a value that failed a check")                                          \
+	X(takeovers_gave_up, "loads taken over from a leader that gave up")                                            \
+	X(overdue, "loads that outlived their lease")                                                                 \
+	X(uncacheable, "loads not stored since their loader said so")                                                     \
+	X(stale_ms_sum, "milliseconds that stale values served had not been fresh any more")
+
 enum counter {
 #define X(name, help) COUNTER_##name,
-	COUNTERS(X)
+	COUNTERS_FIRST(X)
+	COUNTERS_SECOND(X)
 #undef X
 	COUNTER_COUNT,
 	COUNTERS_HOT = COUNTER_loads,

@@ -32,6 +32,9 @@
 
 enum evict_reason { EVICT_EMPTY, EVICT_EXPIRED, EVICT_DEAD, EVICT_PROBATION, EVICT_MAIN, EVICT_REASONS };
 
+_Static_assert(EVICT_REASONS == EVICTED_REASONS && EVICT_EMPTY == (int)SHOAL_EVICTED_EMPTY && EVICT_MAIN == (int)SHOAL_EVICTED_MAIN,
+               "shoal.h shows them in this order");
+
 /* A look at all extents, and the first victim of each reason behind `after`. Begin with zeros but for the time. */
 struct evict_turn {
 	uint64_t now_ms;

@@ -52,6 +52,7 @@
 #define SEQUENCE(word) ((uint32_t)((word) >> 4) & SEQUENCE_MASK)
 #define TAG(value) ((uint32_t)((value) >> PAYLOAD_BITS))
 #define RELAY 4
+#define NOBODY 0xffffu /* leads an ORPHAN whose leader died; one that gave up stays named */
 #define BACKOFF_CAP_MS 60000u
 #define PATIENCE 4 /* turns in which a claimant ahead is given way to */
 
@@ -155,12 +156,11 @@ struct claim {
 
 enum { LOOK_ON = 0, LOOK_AGAIN = -1, TAKE_OVER = -2 }; /* besides enum flight_outcome */
 
-static enum flight_outcome lead(const struct claim *c, struct flight *f, uint32_t slot, uint32_t sequence,
-                                enum flight_outcome outcome)
+static enum flight_outcome lead(const struct claim *c, struct flight *f, uint32_t slot, uint32_t sequence)
 {
 	raise(&f->started, sequence, to_ticks(c->now_ms));
 	*c->ticket = (struct ticket){.slot = slot, .token = sequence};
-	return outcome;
+	return OUTCOME_LEAD;
 }
 
 /* From now on, not from when the caller asked: it may have been preempted, and another's lease have ended since. */
@@ -202,12 +202,13 @@ static int judge_running(const struct claim *c, struct flight *f, uint32_t slot,
 	if (late && dead)
 		return end_here(s, f, word);
 	if (late) {
-		w64_cas(word_of(s, f), word, step(word, FLIGHT_LEADER(word), FLIGHT_OVERDUE));
+		if (w64_cas(word_of(s, f), word, step(word, FLIGHT_LEADER(word), FLIGHT_OVERDUE)))
+			w64_add(&s->keyspaces[c->key->keyspace].counters[COUNTER_overdue], 1);
 		return LOOK_AGAIN;
 	}
 	if (dead)
 		return TAKE_OVER;
-	*c->ticket = (struct ticket){slot, TAG(w64_load(&f->lease)), word};
+	*c->ticket = (struct ticket){slot, TAG(w64_load(&f->lease)), word, false};
 	return w64_load(word_of(s, f)) == word ? OUTCOME_JOIN : LOOK_AGAIN;
 }
 
@@ -286,6 +287,13 @@ static bool forget_one(const struct claim *c)
 	return found && w64_cas(word_of(s, found), oldest_word, step(oldest_word, 0, FLIGHT_FREE));
 }
 
+static enum flight_outcome take(const struct claim *c, struct flight *f, uint32_t slot, uint64_t word)
+{
+	lead(c, f, slot, (SEQUENCE(word) + 1) & SEQUENCE_MASK);
+	c->ticket->gave_up = FLIGHT_STATE(word) == FLIGHT_ORPHAN && FLIGHT_LEADER(word) != NOBODY;
+	return FLIGHT_STATE(word) == FLIGHT_FAILED ? OUTCOME_LEAD : OUTCOME_TAKEOVER;
+}
+
 /* First look: what is there of my key, and where is room? *slot: the first FREE one, UINT32_MAX if none. */
 static int look_for_room(const struct claim *c, uint32_t *slot)
 {
@@ -302,8 +310,7 @@ static int look_for_room(const struct claim *c, uint32_t *slot)
 			struct flight *f = flight_at(s, at);
 
 			if (take_over(c, f, word))
-				return lead(c, f, at, (SEQUENCE(word) + 1) & SEQUENCE_MASK,
-					    FLIGHT_STATE(word) == FLIGHT_FAILED ? OUTCOME_LEAD : OUTCOME_TAKEOVER);
+				return take(c, f, at, word);
 			i--; /* somebody else was first */
 		} else if (r != LOOK_ON) {
 			return r;
@@ -387,7 +394,7 @@ static int claim_once(const struct claim *c, unsigned turn)
 	describe(c, f, sequence);
 	r = look_for_rivals(c, slot, turn);
 	if (r == LOOK_ON && w64_cas(word_of(s, f), word, step(word, c->seat->index, FLIGHT_COMPUTING)))
-		return lead(c, f, slot, (sequence + 1) & SEQUENCE_MASK, OUTCOME_LEAD);
+		return lead(c, f, slot, (sequence + 1) & SEQUENCE_MASK);
 	w64_cas(word_of(s, f), word, step(word, 0, FLIGHT_FREE));
 	return r == LOOK_ON || r == TAKE_OVER ? LOOK_AGAIN : r;
 }
@@ -677,9 +684,23 @@ void flight_recover(struct seat *seat, uint64_t ref)
 		    registry_ref(seat->member, REF_READER(ref)) != ref)
 			continue;
 		state = state == FLIGHT_COMPUTING && w32_load(&f->waiters) ? FLIGHT_ORPHAN : FLIGHT_FREE;
-		if (w64_cas(word_of(s, f), word, step(word, 0, state)))
+		if (w64_cas(word_of(s, f), word, step(word, NOBODY, state)))
 			wake(s, f, RELAY);
 	}
+}
+
+struct flight_times flight_times(const struct segment *s, uint32_t slot, uint64_t word, uint64_t now_ms)
+{
+	const struct flight *f = flight_at(s, slot);
+	bool remembered = FLIGHT_STATE(word) == FLIGHT_FAILED || FLIGHT_STATE(word) == FLIGHT_UNCACHEABLE;
+	uint64_t began = (w64_load(&f->started) & PAYLOAD_MASK) * 4;
+	uint64_t end = (w64_load(remembered ? &f->until : &f->lease) & PAYLOAD_MASK) * 4;
+
+	return (struct flight_times){
+		.age_ms = now_ms > began ? now_ms - began : 0,
+		.left_ms = (int64_t)(end - now_ms),
+		.error = FLIGHT_STATE(word) == FLIGHT_FAILED ? (int)(uint32_t)w64_load(&f->error) : 0,
+	};
 }
 
 uint32_t flight_running(const struct segment *s, uint32_t keyspace, uint64_t now_ms, uint64_t *oldest_ms)

@@ -66,6 +66,7 @@ struct ticket {
 	uint32_t slot;
 	uint32_t token; /* the sequence at which the leadership began */
 	uint64_t word;  /* waiting: what it held */
+	bool gave_up;   /* taken over: from one that had given up, not died */
 };
 
 enum flight_outcome {
@@ -132,6 +133,14 @@ void flight_nudge(const struct segment *s, const struct flight_seen *seen);
 
 /* A dead reader's flights become ORPHANs or FREE. */
 void flight_recover(struct seat *seat, uint64_t ref);
+
+/* Of a slot that holds that word: since when, and what is left of its lease or of the time it is remembered for. */
+struct flight_times {
+	uint64_t age_ms;
+	int64_t left_ms;
+	int error; /* FAILED */
+};
+struct flight_times flight_times(const struct segment *s, uint32_t slot, uint64_t word, uint64_t now_ms);
 
 /* Flights that are being computed now; *oldest_ms: age of the oldest, of a keyspace or all (UINT32_MAX). */
 uint32_t flight_running(const struct segment *s, uint32_t keyspace, uint64_t now_ms, uint64_t *oldest_ms);

@@ -6,6 +6,8 @@
 #ifndef SHOAL_HANDLE_H
 #define SHOAL_HANDLE_H
 
+#include <string.h>
+
 #include "hash.h"
 #include "index.h"
 #include "flight.h"
@@ -91,6 +93,30 @@ static inline void handle_leave(void)
 	urcu_bp_read_unlock();
 }
 
+/* The end of a look without a seat, which keeps no region from being given back: false: look again. */
+static inline bool handle_looked(const struct member *m)
+{
+	bool valid;
+
+	barrier_full(); /* partner: who gave it back did so after it had moved */
+	valid = !segment_has_moved(&m->segment);
+	handle_leave();
+	return valid;
+}
+
+/* A keyspace's name, which may be half written: then it is another one. */
+static inline void handle_name(const struct keyspace *record, char name[NAME_SIZE])
+{
+	uint64_t part;
+	unsigned i;
+
+	for (i = 0; i < NAME_SIZE / 8; i++) {
+		part = w64_load(&record->name[i]);
+		memcpy(name + i * 8, &part, 8);
+	}
+	name[NAME_SIZE - 1] = 0;
+}
+
 /*
  * To change something: as handle_enter(), and announced, so that a resize waits for the change, or the change for the
  * resize. What was drawn for a change that handle_changed() calls undone is to be used again when it is done anew.
@@ -143,6 +169,35 @@ static inline void handle_count_now(struct shoal *cache, uint32_t keyspace, enum
 }
 
 /* A look-up's outcome: no locked instruction (counters.h). */
+static inline void handle_count_fresh(struct seat *seat, uint32_t keyspace, uint64_t hash)
+{
+	struct line *line = seat->lines[keyspace];
+
+	if (unlikely(!line) && !(line = registry_line(seat, keyspace))) {
+		handle_count(&seat->member->segment, keyspace, COUNTER_hits_fresh, 1);
+		return;
+	}
+	w64_bump(&line->counters[COUNTER_hits_fresh], 1);
+	w64_poke(&line->recent, hash);
+}
+
+/* Likewise, of a value that has been stale since then. */
+static inline void handle_count_stale(struct seat *seat, uint32_t keyspace, uint64_t hash, uint64_t since_ms)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t now = clock_coarse_ms(&s->clock), for_ms = now > since_ms ? now - since_ms : 0;
+	struct line *line = seat->lines[keyspace];
+
+	if (unlikely(!line) && !(line = registry_line(seat, keyspace))) {
+		handle_count(s, keyspace, COUNTER_hits_stale, 1);
+		handle_count(s, keyspace, COUNTER_stale_ms_sum, for_ms);
+		return;
+	}
+	w64_bump(&line->counters[COUNTER_hits_stale], 1);
+	w64_bump(&line->stale_ms, for_ms);
+	w64_poke(&line->recent, hash);
+}
+
 static inline void handle_count_hot(struct seat *seat, uint32_t keyspace, enum counter c)
 {
 	struct line *line = seat->lines[keyspace];

@@ -27,7 +27,7 @@ enum age hit_get_any(struct seat *seat, const struct shoal_keyspace *k, const st
 	enum age age = store_find(seat, k, key, pin ? pin : READING, &hit);
 	struct hold *hold = store_hold(value);
 
-	if (age == AGE_DEAD)
+	if (age >= AGE_DEAD)
 		return age;
 	store_touch(seat, k->id, hit.slot, hit.word);
 	value->size = store_plain_size(&hit.e);
@@ -47,7 +47,7 @@ enum age hit_get_any(struct seat *seat, const struct shoal_keyspace *k, const st
 	if (!hold_copy(value, &hit.e)) {
 		memset(value, 0, sizeof(*value));
 		store_reject(seat, k, key, &hit);
-		age = AGE_DEAD;
+		age = AGE_CORRUPT;
 	}
 	rcu_clear(seat, hit.announced);
 	return age;

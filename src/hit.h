@@ -107,7 +107,7 @@ static ALWAYS_INLINE enum hit_outcome hit_get_usual(struct seat *seat, const str
 	return HIT;
 }
 
-/* Likewise, whatever is the matter: also a heap copy when the pins have run out. AGE_DEAD: nothing is held. */
+/* Likewise, whatever is the matter: also a heap copy when the pins have run out. AGE_DEAD or above: nothing is held. */
 enum age hit_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value);
 /* The same, known to be not usual. */
 enum age hit_get_any(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value);

@@ -264,6 +264,8 @@ bool index_commit(const struct segment *s, const struct index_target *t, uint64_
 	}
 	if (t->old_length)
 		extents_drop(s, extent_of(s, SLOT_BYTES(t->expected)), t->old_length);
+	if (unlikely(t->old_length && !t->own))
+		w64_add(&s->header->displaced_entries, 1);
 	return true;
 }
 

@@ -79,6 +79,15 @@ static struct shoal_policy resolve(const struct shoal_policy *given)
 	return p;
 }
 
+/* For those who look. */
+static void show_policy(const struct shoal_keyspace *k, struct keyspace *record)
+{
+	w32_store(&record->fresh_ms, k->policy.fresh_ms);
+	w32_store(&record->stale_ms, k->policy.stale_ms);
+	w32_store(&record->error_ms, k->policy.error_ms);
+	w32_store(&record->lease_ms, k->policy.lease_ms);
+}
+
 /* ---- changes ----------------------------------------------------------------------------------------------- */
 
 /* As handle_change(), for who may have no seat: what such a one changes just when the region is frozen may be seen before
@@ -146,9 +155,11 @@ EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t v
 		id = begin_change(cache, &c);
 		if (id < 0)
 			break;
-		id = find_or_make(c.s, padded, version, !c.s->read_only);
+		id = find_or_make(c.s, padded, version, !c.s->read_only && !(k->policy.flags & SHOAL_EXISTING));
 		k->id = (uint32_t)id;
 		handle_prepare(k, c.s);
+		if (id >= 0 && !c.s->read_only)
+			show_policy(k, handle_record(c.s, k));
 	} while (!end_change(&c));
 	if (id < 0) {
 		free(k);

@@ -18,7 +18,7 @@
 #include "atomic.h"
 #include "counters.h"
 
-#define LAYOUT_VERSION 4
+#define LAYOUT_VERSION 5
 #define LAYOUT_MAGIC 0x314c414f48530a1au /* not text, and a line end that a text-mode copy would change */
 
 #define SIZE_MIN ((uint64_t)1 << 20)
@@ -29,9 +29,12 @@
 #define KEYSPACES_MAX 65535u /* likewise, in an entry */
 #define HEADS_MAX 4u
 #define NAME_SIZE 64u        /* of a keyspace, with its 0 */
+#define MEAN_ENTRY 512u      /* where the creator didn't say */
 
 /* New entries go to the probation log, what has proved itself to the main log; evict.h. */
 enum log_kind { LOG_PROBATION, LOG_MAIN, LOGS };
+
+#define EVICTED_REASONS 5u /* enum shoal_evicted */
 
 /* ---- header ------------------------------------------------------------------------------------------------ */
 
@@ -90,7 +93,8 @@ struct header {
 	_Alignas(CACHE_LINE) word64 stamp;      /* drawn by add: order of sealing */
 	word32 free_hint;                       /* where the last free extent was found */
 	word32 lines_used;                      /* counter lines handed out, never given back */
-	word64 evicted_entries, evicted_extents, reappended_bytes, grace_blocked_ms;
+	word64 evicted_cold, evicted_expired, displaced_entries, reappended_bytes, grace_blocked_ms;
+	word64 evicted_by[EVICTED_REASONS];     /* extents, by enum shoal_evicted */
 	word64 ghost_bytes[LOGS];               /* of entries ever evicted from each log: the ghosts' clocks */
 	word64 probation_bytes;                 /* what the probation log should take; 0 = not learnt yet; evict.c */
 	word32 walks;                           /* by the policy's word, since a writer last opened an extent */
@@ -118,7 +122,9 @@ _Static_assert(sizeof(struct alive) == CACHE_LINE, "one line per alive word");
 struct process {
 	word64 owner;
 	word32 incarnation;
-	uint32_t reserved[5];
+	uint32_t reserved;
+	word64 joined_ms; /* a hint, for display */
+	uint64_t reserved64;
 };
 
 /*
@@ -155,6 +161,8 @@ struct line {
 	word32 next;                          /* the next line of this reader slot, index + 1 */
 	word64 counters[COUNTERS_HOT];        /* written by the slot's owner alone */
 	word64 touches;                       /* likewise: hits that wrote their entry's frequency */
+	word64 stale_ms;                      /* likewise: of stale hits, for how long their values had not been fresh */
+	word64 recent;                        /* likewise: hash of the key that was hit last; a sample */
 };
 _Static_assert(sizeof(struct line) == CACHE_LINE, "one line per line");
 
@@ -281,6 +289,7 @@ struct barrier {
 
 #define HISTOGRAM_BUCKETS 128u
 #define BARRIERS 4u
+#define DISTINCT_WORDS 128u /* of eight registers each; distinct.h */
 struct keyspace {
 	_Alignas(CACHE_LINE) word64 identity; /* hash of name and version, low bit 1; claimed by CAS, never given back */
 	word64 version;
@@ -296,6 +305,9 @@ struct keyspace {
 	word64 inherited[COUNTER_COUNT]; /* what the regions before have counted; raised only */
 	_Alignas(CACHE_LINE) word64 load_histogram[HISTOGRAM_BUCKETS];
 	word64 wait_histogram[HISTOGRAM_BUCKETS];
+	_Alignas(CACHE_LINE) word64 stored_ms; /* when a value was last stored; 0 = never */
+	word32 fresh_ms, stale_ms, error_ms, lease_ms; /* of the policy that it was last opened with; for display */
+	_Alignas(CACHE_LINE) word64 distinct[DISTINCT_WORDS];
 };
 
 #endif

@@ -254,6 +254,7 @@ static int publish_entry(struct shoal_load *l, struct seat *seat, uint64_t offse
 		index_settle(seat, &l->key, word, READING, OTHER);
 	if (younger)
 		store_nudge(seat, &l->fk, l->ticket.slot);
+	store_count(s, l->k, l->key.hash, load_now_ms(s));
 	return flight_end(seat, &l->ticket, FLIGHT_FREE) ? SHOAL_OK : SHOAL_ERR_SUPERSEDED;
 }
 
@@ -294,7 +295,7 @@ static void refuse(struct shoal_load *l, struct seat *seat, int error)
 		load_count(l, COUNTER_superseded);
 		return;
 	}
-	load_count(l, COUNTER_uncached);
+	load_count(l, l->uncacheable ? COUNTER_uncacheable : COUNTER_uncached);
 	flight_refuse(seat, &l->ticket, load_now_ms(&seat->member->segment) + for_ms);
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "distinct.h"
 #include "futex.h"
 #include "move.h"
 
@@ -125,6 +126,7 @@ void move_inherit_next(const struct segment *from, const struct segment *to)
 		registry_counts(from, k, counts);
 		for (c = 0; c < COUNTER_COUNT; c++)
 			w64_max(&to->keyspaces[k].inherited[c], counts[c]);
+		distinct_merge(to->keyspaces[k].distinct, from->keyspaces[k].distinct);
 	}
 }
 

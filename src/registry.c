@@ -116,6 +116,7 @@ static int claim_process(struct member *m, struct wiped *w)
 		if (w64_cas(&p->owner, 0, w64_peek(&w->identity))) {
 			w->process = i;
 			w->incarnation = w32_add(&p->incarnation, 1) + 1;
+			w64_store(&p->joined_ms, clock_ms(&m->segment.clock));
 			w32_store(&m->lock_fd, (uint32_t)fd + 1);
 			return SHOAL_OK;
 		}
@@ -876,9 +877,11 @@ void registry_counts(const struct segment *s, uint32_t keyspace, uint64_t counts
 	for (c = 0; c < COUNTER_COUNT; c++)
 		counts[c] += w64_peek(&record->counters[c]) + w64_peek(&record->inherited[c]);
 	for (i = 0; i < n; i++)
-		if (w32_load(&s->lines[i].keyspace) == keyspace + 1)
+		if (w32_load(&s->lines[i].keyspace) == keyspace + 1) {
 			for (c = 0; c < COUNTERS_HOT; c++)
 				counts[c] += w64_peek(&s->lines[i].counters[c]);
+			counts[COUNTER_stale_ms_sum] += w64_peek(&s->lines[i].stale_ms);
+		}
 }
 
 uint64_t registry_touches(const struct segment *s)

@@ -132,7 +132,7 @@ static bool is_wanted(const struct resize *r, const struct log_entry *e)
 	    (uint64_t)e->key_size + e->value_size > to(r)->geometry.max_entry)
 		return false;
 	bounds = store_bounds(from(r), e->keyspace, e->entry, &any);
-	return store_age(&bounds, clock_ms(&from(r)->clock)) != AGE_DEAD;
+	return store_age(&bounds, clock_ms(&from(r)->clock)) < AGE_DEAD;
 }
 
 /* The entry as it is, but for its length: what was reserved for it and not used stays behind. */
@@ -320,14 +320,21 @@ static void copy_keyspace(const struct keyspace *a, struct keyspace *b)
 	}
 	copy_words(a->load_histogram, b->load_histogram, HISTOGRAM_BUCKETS);
 	copy_words(a->wait_histogram, b->wait_histogram, HISTOGRAM_BUCKETS);
+	copy_words(&a->stored_ms, &b->stored_ms, 1);
+	w32_store(&b->fresh_ms, w32_load(&a->fresh_ms));
+	w32_store(&b->stale_ms, w32_load(&a->stale_ms));
+	w32_store(&b->error_ms, w32_load(&a->error_ms));
+	w32_store(&b->lease_ms, w32_load(&a->lease_ms));
 	copy_words(&a->identity, &b->identity, 1);
 }
 
 static void copy_header(const struct header *a, struct header *b)
 {
 	w64_max(&b->generation, w64_load(&a->generation) + GENERATION_STEP); /* Z.5 */
-	copy_words(&a->evicted_entries, &b->evicted_entries, 1);
-	copy_words(&a->evicted_extents, &b->evicted_extents, 1);
+	copy_words(&a->evicted_cold, &b->evicted_cold, 1);
+	copy_words(&a->evicted_expired, &b->evicted_expired, 1);
+	copy_words(&a->displaced_entries, &b->displaced_entries, 1);
+	copy_words(a->evicted_by, b->evicted_by, EVICTED_REASONS);
 	copy_words(&a->reappended_bytes, &b->reappended_bytes, 1);
 	copy_words(&a->grace_blocked_ms, &b->grace_blocked_ms, 1);
 	copy_words(&a->turn, &b->turn, 1);

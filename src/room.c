@@ -19,7 +19,7 @@ struct walk {
 	uint64_t now_ms;
 	uint32_t walks;  /* before it, for the same extent */
 	bool full;       /* nothing more can be moved */
-	uint64_t moved, dropped;
+	uint64_t moved, dropped, expired; /* dropped: alive */
 };
 
 struct found {
@@ -69,7 +69,7 @@ static void drop_entry(struct walk *w, const struct found *f, const struct index
 
 	if (!(alone ? index_drop(s, hit) : index_remove(w->seat, &f->key, f->e.entry->generation + 1, READING, OTHER) > 0))
 		return;
-	w->dropped++;
+	*(dead ? &w->expired : &w->dropped) += 1;
 	if (!dead)
 		evict_dropped(s, w->kind, f->key.hash, f->e.length);
 }
@@ -175,9 +175,11 @@ static bool evict_one(struct seat *seat, struct evict_turn *turn)
 	if (w.reason != EVICT_EMPTY || w32_peek(&s->extents[x].entries)) /* E.5: nobody writes into it any more */
 		walk_extent(&w, x);
 	extents_retire(seat, x);
-	w64_add(&s->header->evicted_extents, 1);
+	w64_add(&s->header->evicted_by[w.reason], 1);
 	if (w.dropped)
-		w64_add(&s->header->evicted_entries, w.dropped);
+		w64_add(&s->header->evicted_cold, w.dropped);
+	if (w.expired)
+		w64_add(&s->header->evicted_expired, w.expired);
 	if (w.moved)
 		w64_add(&s->header->reappended_bytes, w.moved);
 	return true;

@@ -181,7 +181,7 @@ static int geometry_from(const struct shoal_config *c, bool fence, struct geomet
 		.heads = HEADS_MAX,
 		.max_entry = (uint32_t)(c->max_entry ? c->max_entry : min_u64(size / 256, EXTENT_MAX)),
 	};
-	entries = size / ((c->mean_entry ? c->mean_entry : 512) + sizeof(struct entry) + 8);
+	entries = size / ((c->mean_entry ? c->mean_entry : MEAN_ENTRY) + sizeof(struct entry) + 8);
 	g->lines = g->readers * 2;
 	if (g->flights > FLIGHT_GROUP)
 		g->flights = (uint32_t)min_u64(align_up(g->flights, FLIGHT_GROUP), UINT32_MAX - FLIGHT_GROUP + 1);

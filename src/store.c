@@ -74,7 +74,7 @@ struct bounds store_bounds(const struct segment *s, uint32_t keyspace, const str
 
 enum age store_age(const struct bounds *b, uint64_t now_ms)
 {
-	return now_ms < b->fresh ? AGE_FRESH : now_ms < b->stale ? AGE_STALE : now_ms < b->error ? AGE_ERROR : AGE_DEAD;
+	return now_ms < b->fresh ? AGE_FRESH : now_ms < b->stale ? AGE_STALE : now_ms < b->error ? AGE_ERROR : AGE_EXPIRED;
 }
 
 /* The coarse clock decides where it can't be wrong: what is fresh by more than its lag is fresh. */
@@ -200,22 +200,18 @@ static enum age judge(struct seat *seat, const struct shoal_keyspace *k, const s
 	struct bounds bounds = store_bounds(s, k->id, hit->e.entry, &k->policy);
 	enum age age = age_now(&s->clock, &bounds);
 
-	if (unlikely(s->geometry.flags & SHOAL_CHECKSUM && age != AGE_DEAD)) {
+	if (unlikely(s->geometry.flags & SHOAL_CHECKSUM && age < AGE_DEAD)) {
 		if (!is_kept(s, hit)) { /* or it was removed since, and its extent retired: then the slot has changed */
 			if (index_forget(s, hit))
 				handle_count(s, k->id, COUNTER_corrupt, 1);
-			return AGE_DEAD;
+			return AGE_CORRUPT;
 		}
 		if (!is_whole(&hit->e)) {
 			store_reject(seat, k, key, hit);
-			return AGE_DEAD;
+			return AGE_CORRUPT;
 		}
 	}
-	if (unlikely(age != AGE_DEAD && ENTRY_SCHEMA(hit->e.entry->kind) != k->policy.schema)) {
-		handle_count(s, k->id, COUNTER_schema_mismatches, 1);
-		return AGE_DEAD;
-	}
-	return age;
+	return unlikely(age < AGE_DEAD && ENTRY_SCHEMA(hit->e.entry->kind) != k->policy.schema) ? AGE_SCHEMA : age;
 }
 
 /* What has ended may have been replaced between the look at the slot and the look at the clock: then look again, or a
@@ -227,13 +223,21 @@ enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const str
 
 	do {
 		if (!find_newest(seat, k, key, a, hit))
-			return AGE_DEAD;
+			return unlikely(hit->bad) ? AGE_CORRUPT : AGE_DEAD;
 		age = judge(seat, k, key, hit);
 	} while (unlikely(age != AGE_FRESH) && !SLOT_SAME(w64_load(hit->slot), hit->word) &&
 		 SLOT_IS_USED(w64_load(hit->slot)));
-	if (unlikely(age == AGE_DEAD))
+	if (unlikely(age >= AGE_DEAD))
 		rcu_clear(seat, a);
 	return age;
+}
+
+void store_count_ended(struct seat *seat, const struct shoal_keyspace *k, enum age age)
+{
+	handle_count(&seat->member->segment, k->id,
+	             age == AGE_SCHEMA    ? COUNTER_schema_mismatches
+	             : age == AGE_CORRUPT ? COUNTER_misses_corrupt
+					  : COUNTER_misses_expired, 1);
 }
 
 void store_touch(struct seat *seat, uint32_t keyspace, word64 *slot, uint64_t word)

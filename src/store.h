@@ -11,11 +11,13 @@
 #define SHOAL_STORE_H
 
 #include "codec.h"
+#include "distinct.h"
 #include "handle.h"
 
 /* ---- age --------------------------------------------------------------------------------------------------- */
 
-enum age { AGE_FRESH, AGE_STALE, AGE_ERROR, AGE_DEAD };
+/* From AGE_DEAD on there is no value, for a reason: the others say that there was one. */
+enum age { AGE_FRESH, AGE_STALE, AGE_ERROR, AGE_DEAD, AGE_EXPIRED, AGE_SCHEMA, AGE_CORRUPT };
 
 struct lives {
 	uint32_t fresh, stale, error; /* ms, each from the end of the one before; SHOAL_FOREVER */
@@ -41,10 +43,29 @@ struct lives store_lives(const struct shoal_keyspace *k, uint32_t fresh_ms, uint
 
 /* ---- look-up ----------------------------------------------------------------------------------------------- */
 
-/* The readable entry of the key: AGE_FRESH ... AGE_ERROR, announced in hit->announced, which is `a`; else AGE_DEAD,
- * nothing announced. Counts corruption and schema mismatches, not hits and misses. */
+/* The readable entry of the key: AGE_FRESH ... AGE_ERROR, announced in hit->announced, which is `a`; else AGE_DEAD
+ * or above, nothing announced. Counts corruption, not hits and misses. */
 enum age store_find(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, unsigned a,
                     struct index_hit *hit);
+
+/* A look-up that ends without a value, for that reason. */
+void store_count_ended(struct seat *seat, const struct shoal_keyspace *k, enum age age);
+static inline void store_count_miss(struct seat *seat, const struct shoal_keyspace *k, enum age age)
+{
+	if (likely(age == AGE_DEAD))
+		handle_count_hot(seat, k->id, COUNTER_misses);
+	else
+		store_count_ended(seat, k, age);
+}
+
+/* A value was stored. */
+static inline void store_count(const struct segment *s, const struct shoal_keyspace *k, uint64_t hash, uint64_t now_ms)
+{
+	struct keyspace *record = handle_record(s, k);
+
+	w64_poke(&record->stored_ms, now_ms);
+	distinct_add(record->distinct, hash);
+}
 
 void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const struct index_hit *hit);
 

@@ -115,12 +115,22 @@ static void do_set(void)
 	w32_store(&field->result, (uint32_t)set(keyspace, OWN, NEW_VERSION));
 }
 
-static void do_evicting_sets(void)
+static uint64_t evictions(void)
 {
 	const struct segment *s = crew_segment(cache);
-	uint64_t before = w64_load(&s->header->evicted_extents), k = FILL_KEY << 1;
+	uint64_t n = 0;
+	unsigned i;
 
-	for (; w64_load(&s->header->evicted_extents) == before && k < (FILL_KEY << 1) + 64; k++)
+	for (i = 0; i < EVICTED_REASONS; i++)
+		n += w64_load(&s->header->evicted_by[i]);
+	return n;
+}
+
+static void do_evicting_sets(void)
+{
+	uint64_t before = evictions(), k = FILL_KEY << 1;
+
+	for (; evictions() == before && k < (FILL_KEY << 1) + 64; k++)
 		w32_store(&field->result, (uint32_t)set(keyspace, k, 1));
 }
 

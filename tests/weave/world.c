@@ -259,7 +259,7 @@ static bool is_quiet(const void *p)
 		if (within(p, s->keyspaces[i].counters,
 			   sizeof(struct keyspace) - offsetof(struct keyspace, counters)))
 			return true;
-	return within(p, &s->header->evicted_entries, 4 * sizeof(word64)) ||
+	return within(p, &s->header->evicted_cold, offsetof(struct header, ghost_bytes) - offsetof(struct header, evicted_cold)) ||
 	       within(p, s->lines, s->geometry.lines * sizeof(struct line)) || within(p, &s->header->lines_used, 4);
 }
 
