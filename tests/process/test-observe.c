@@ -422,6 +422,10 @@ static void a_peek_finds_the_newest(void **state)
 			shoal_release(&value);
 		}
 	}
+	for (i = 100000; i < 300000; i++) { /* some have the tag of one that is there, and its length */
+		snprintf(key, sizeof(key), "ke%u", i);
+		assert_int_equal(shoal_peek(p->k, STR(key), &value), SHOAL_MISS);
+	}
 }
 
 static void an_existing_one_or_none(void **state)
