@@ -304,6 +304,7 @@ struct shoal_entry {
 	int64_t error_left_ms;  /* as the other two */
 	uint64_t generation;
 	uint32_t schema;
+	const void *private_fields[2];
 };
 typedef int shoal_visit(const struct shoal_entry *entry, void *arg); /* non-zero stops the scan and is returned */
 
@@ -313,6 +314,12 @@ typedef int shoal_visit(const struct shoal_entry *entry, void *arg); /* non-zero
  * any function of this header. Returns SHOAL_OK, what visit returned, or an error.
  */
 int shoal_scan(struct shoal *cache, const char *keyspace, shoal_visit *visit, void *arg);
+
+/*
+ * During its visit: the value of an entry, copied out; its `size` bytes. This is no hit: nothing is counted, and no
+ * schema asked for. TOO_BIG: more than `capacity`. CORRUPT: it can't be unpacked, or its checksum is wrong (SHOAL_CHECKSUM).
+ */
+int shoal_entry_read(const struct shoal_entry *entry, void *buffer, size_t capacity);
 
 /* `what` names the place and says what is wrong with it. Not a fault, and not counted, if `recoverable`: a dead process
  * left it, and who meets it recovers it (or shoal_reap). Non-zero ends the check. */

@@ -15,8 +15,8 @@ static int64_t left(uint64_t end, uint64_t now)
 	return end == UINT64_MAX ? INT64_MAX : (int64_t)(end - now);
 }
 
-/* Of an entry whose bytes stay where they are meanwhile, in a region that does. `name` is where its keyspace's goes. False:
- * not to be shown. */
+/* Of an entry whose bytes stay where they are meanwhile, in a region that does, as does *e. `name` is where its keyspace's
+ * goes. False: not to be shown. */
 static bool describe(const struct segment *s, const struct log_entry *e, uint64_t word, char name[NAME_SIZE],
                      struct shoal_entry *shown)
 {
@@ -45,6 +45,7 @@ static bool describe(const struct segment *s, const struct log_entry *e, uint64_
 		.error_left_ms = left(bounds.error, now),
 		.generation = entry->generation,
 		.schema = ENTRY_SCHEMA(entry->kind),
+		.private_fields = {e, s->geometry.flags & SHOAL_CHECKSUM ? entry : NULL},
 	};
 	return true;
 }
@@ -175,16 +176,16 @@ EXPORT int shoal_peek(struct shoal_keyspace *k, const void *key, size_t key_size
 /* ---- what was hit last ------------------------------------------------------------------------------------- */
 
 /* The line's key, if it is still there. */
-static struct entry *copy_recent(const struct segment *s, const struct line *line, char name[NAME_SIZE], struct shoal_entry *shown)
+static struct entry *copy_recent(const struct segment *s, const struct line *line, char name[NAME_SIZE], struct log_entry *e,
+                                 struct shoal_entry *shown)
 {
 	uint32_t keyspace = w32_load(&line->keyspace) - 1;
 	uint64_t hash = w64_peek(&line->recent), word;
 	struct entry *copy = NULL;
-	struct log_entry e;
 
 	if (hash && keyspace < s->geometry.keyspaces)
-		copy = copy_newest(s, keyspace, hash, NULL, &e, &word);
-	if (copy && !describe(s, &e, word, name, shown)) {
+		copy = copy_newest(s, keyspace, hash, NULL, e, &word);
+	if (copy && !describe(s, e, word, name, shown)) {
 		free(copy);
 		copy = NULL;
 	}
@@ -196,6 +197,7 @@ EXPORT int shoal_recent(struct shoal *cache, shoal_visit *visit, void *arg)
 	struct shoal_entry shown;
 	char name[NAME_SIZE];
 	struct entry *copy;
+	struct log_entry e;
 	struct member *m;
 	uint32_t i, n = 1;
 	int r = 0;
@@ -207,7 +209,7 @@ EXPORT int shoal_recent(struct shoal *cache, shoal_visit *visit, void *arg)
 		if (!m)
 			return r;
 		n = (uint32_t)min_u64(w32_load(&m->segment.header->lines_used), m->segment.geometry.lines);
-		copy = i < n ? copy_recent(&m->segment, &m->segment.lines[i], name, &shown) : NULL;
+		copy = i < n ? copy_recent(&m->segment, &m->segment.lines[i], name, &e, &shown) : NULL;
 		if (handle_looked(m) && copy)
 			r = visit(&shown, arg);
 		free(copy);
@@ -249,29 +251,29 @@ static bool is_shown(struct scan *scan, const struct segment *s, const struct lo
 
 enum { SCAN_END = 1, SCAN_NOTHING, SCAN_ENTRY, SCAN_NO_PIN };
 
-static int copy_next(struct scan *scan, const struct segment *s, struct entry **copy, struct shoal_entry *shown)
+static int copy_next(struct scan *scan, const struct segment *s, struct entry **copy, struct log_entry *e, struct shoal_entry *shown)
 {
-	struct log_entry e;
 	uint64_t word;
 
 	if (!find_place(scan, s))
 		return SCAN_END;
-	*copy = copy_of(s, &s->index[scan->number / BUCKET_SLOTS].slots[scan->number % BUCKET_SLOTS], &e, &word);
+	*copy = copy_of(s, &s->index[scan->number / BUCKET_SLOTS].slots[scan->number % BUCKET_SLOTS], e, &word);
 	scan->number++;
-	return *copy && is_shown(scan, s, &e, word, shown) ? SCAN_ENTRY : SCAN_NOTHING;
+	return *copy && is_shown(scan, s, e, word, shown) ? SCAN_ENTRY : SCAN_NOTHING;
 }
 
 static int scan_copied(struct shoal *cache, struct scan *scan, shoal_visit *visit, void *arg)
 {
 	struct entry *copy = NULL;
 	struct shoal_entry shown;
+	struct log_entry e;
 	struct member *m;
 	int found, r = 0;
 
 	m = handle_look(cache, &r);
 	if (!m)
 		return r;
-	found = copy_next(scan, &m->segment, &copy, &shown);
+	found = copy_next(scan, &m->segment, &copy, &e, &shown);
 	if (!handle_looked(m)) {
 		scan->number -= found != SCAN_END; /* again, where it has moved to */
 		found = SCAN_NOTHING;
@@ -284,19 +286,18 @@ static int scan_copied(struct shoal *cache, struct scan *scan, shoal_visit *visi
 }
 
 /* With a seat: the entry is pinned during its visit. */
-static int pin_next(struct scan *scan, struct seat *seat, unsigned *pin, struct shoal_entry *shown)
+static int pin_next(struct scan *scan, struct seat *seat, unsigned *pin, struct index_hit *hit, struct shoal_entry *shown)
 {
 	const struct segment *s = &seat->member->segment;
-	struct index_hit hit;
 
 	if (!find_place(scan, s))
 		return SCAN_END;
 	*pin = rcu_free_pin(seat);
 	if (!*pin)
 		return SCAN_NO_PIN;
-	if (!index_at(seat, scan->number++, *pin, &hit))
+	if (!index_at(seat, scan->number++, *pin, hit))
 		return SCAN_NOTHING;
-	if (is_shown(scan, s, &hit.e, hit.word, shown))
+	if (is_shown(scan, s, &hit->e, hit->word, shown))
 		return SCAN_ENTRY;
 	rcu_clear(seat, *pin);
 	return SCAN_NOTHING;
@@ -305,6 +306,7 @@ static int pin_next(struct scan *scan, struct seat *seat, unsigned *pin, struct 
 static int scan_pinned(struct shoal *cache, struct scan *scan, shoal_visit *visit, void *arg)
 {
 	struct shoal_entry shown;
+	struct index_hit hit;
 	struct seat *seat;
 	unsigned pin = 0;
 	int found, r;
@@ -312,7 +314,7 @@ static int scan_pinned(struct shoal *cache, struct scan *scan, shoal_visit *visi
 	seat = handle_enter(cache, &r);
 	if (!seat)
 		return r;
-	found = pin_next(scan, seat, &pin, &shown);
+	found = pin_next(scan, seat, &pin, &hit, &shown);
 	handle_leave(); /* the pin holds the extent, and its mapping */
 	if (found == SCAN_NO_PIN)
 		return scan_copied(cache, scan, visit, arg);
@@ -338,4 +340,17 @@ EXPORT int shoal_scan(struct shoal *cache, const char *keyspace, shoal_visit *vi
 	while (!r && !scan.over)
 		r = read_only ? scan_copied(cache, &scan, visit, arg) : scan_pinned(cache, &scan, visit, arg);
 	return r;
+}
+
+EXPORT int shoal_entry_read(const struct shoal_entry *entry, void *buffer, size_t capacity)
+{
+	const struct log_entry *e = entry ? entry->private_fields[0] : NULL;
+
+	if (!e || (!buffer && entry->size))
+		return SHOAL_ERR_INVALID;
+	if (entry->size > capacity)
+		return SHOAL_ERR_TOO_BIG;
+	if (entry->private_fields[1] && *log_checksum_at(e) != log_checksum(e))
+		return SHOAL_ERR_CORRUPT;
+	return store_copy(e, buffer, entry->size) ? SHOAL_OK : SHOAL_ERR_CORRUPT;
 }

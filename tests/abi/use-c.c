@@ -340,10 +340,14 @@ struct seen {
 static int visit(const struct shoal_entry *entry, void *arg)
 {
 	struct seen *seen = arg;
+	char value[3] = "";
 
 	seen->visits++;
 	seen->good += strcmp(entry->keyspace, "scanned") == 0 && entry->version == 1 && entry->key.size == 2 &&
-	              entry->size == 3 && entry->fresh_left_ms == 1000 && entry->age_ms == 0;
+	              entry->size == 3 && entry->fresh_left_ms == 1000 && entry->age_ms == 0 &&
+	              shoal_entry_read(entry, value, 2) == SHOAL_ERR_TOO_BIG &&
+	              shoal_entry_read(entry, value, 3) == SHOAL_OK &&
+	              (!memcmp(value, "one", 3) || !memcmp(value, "two", 3));
 	return seen->stop;
 }
 

@@ -636,6 +636,53 @@ static void checksums_hold(void **state)
 	close_place(&p);
 }
 
+struct shown {
+	int good, corrupt, packed;
+	uint32_t schema;
+};
+
+static int read_shown(const struct shoal_entry *entry, void *arg)
+{
+	char buffer[4096];
+	struct shown *shown = arg;
+	int r = shoal_entry_read(entry, buffer, sizeof(buffer));
+
+	shown->corrupt += r == SHOAL_ERR_CORRUPT;
+	shown->good += r == SHOAL_OK && entry->size == 10 && !memcmp(buffer, "0123456789", 10);
+	shown->packed += r == SHOAL_OK && entry->size == sizeof(buffer) && buffer[0] == 'x' && buffer[4095] == 'x';
+	shown->schema += entry->schema;
+	assert_true(entry->error_left_ms >= entry->stale_left_ms && entry->stale_left_ms >= entry->fresh_left_ms);
+	assert_int_equal(shoal_entry_read(entry, buffer, entry->size - 1), SHOAL_ERR_TOO_BIG);
+	return 0;
+}
+
+/* What a scan reads is no hit, of any schema, packed or not; and a bad byte is not handed out. */
+static void a_scan_reads_values(void **state)
+{
+	char path[64], value[4096];
+	struct shoal_policy packed = {.flags = SHOAL_COMPRESS, .schema = 7};
+	struct shoal_keyspace *k;
+	struct shown shown = {0};
+	struct place p;
+
+	snprintf(path, sizeof(path), "/dev/shm/shoal-test-verbs-%d", (int)getpid());
+	p = open_place(path, &(struct shoal_config){.size = 1 << 20, .flags = SHOAL_CHECKSUM});
+	k = keyspace(p.cache, "packed", &packed);
+	memset(value, 'x', sizeof(value));
+	assert_set(p.k, "good", "0123456789");
+	assert_set(p.k, "bad", "a value to be spoilt");
+	assert_int_equal(shoal_set(k, "big", 3, value, sizeof(value)), SHOAL_OK);
+	scribble(path, "a value to be spoilt");
+	assert_int_equal(shoal_scan(p.cache, NULL, read_shown, &shown), SHOAL_OK);
+	assert_int_equal(shown.good, 1);
+	assert_int_equal(shown.corrupt, 1);
+	assert_int_equal(shown.packed, 1);
+	assert_int_equal(shown.schema, 7);
+	assert_int_equal(counts_of(p.k).hits_fresh + counts_of(k).hits_fresh + counts_of(k).schema_mismatches, 0);
+	assert_int_equal(shoal_unlink(path), SHOAL_OK);
+	close_place(&p);
+}
+
 static void another_schema_is_a_counted_miss(void **state)
 {
 	struct place *p = *state;
@@ -942,6 +989,7 @@ int main(void)
 		cmocka_unit_test(no_space_when_all_is_pinned),
 		cmocka_unit_test(what_does_not_fit_goes),
 		cmocka_unit_test(a_bad_byte_is_a_counted_miss),
+		cmocka_unit_test(a_scan_reads_values),
 		cmocka_unit_test(checksums_hold),
 		CASE(another_schema_is_a_counted_miss),
 		CASE(keyspaces_are_apart),
