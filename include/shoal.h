@@ -78,6 +78,15 @@ enum {
 	SHOAL_FIFO = 1 << 5,       /* of the segment: evict first in, first out, whatever is hit; for comparison */
 };
 
+enum shoal_level { SHOAL_LOG_ERROR, SHOAL_LOG_WARNING, SHOAL_LOG_INFO };
+
+/*
+ * Told what happens seldom: a dead process was recovered, a load taken over, outlived its lease or failed; a corrupt value;
+ * a long wait for a reader; a segment made, rebuilt, resized. Called in the thread that noticed, in the midst of a call of
+ * this library: it must return soon, and not call any of its functions. `text` is one line, valid during the call.
+ */
+typedef void shoal_log(enum shoal_level level, const char *text, void *arg);
+
 struct shoal_config {
 	size_t size;            /* bytes of the whole segment; default 64 MiB, at least 1 MiB */
 	size_t max_entry;       /* largest key + value in bytes; default size / 256, at most 1 MiB; settable up to size / 64 */
@@ -96,7 +105,9 @@ struct shoal_config {
 	unsigned extents;       /* pieces that the log is cut into, the unit of eviction; default at least 64, of 1 MiB at most.
 	                           What doesn't fit one of them behaves as larger than max_entry */
 	unsigned reserved32;
-	uint64_t reserved[7];
+	shoal_log *log;         /* of the handle; NULL = silence. A child of fork inherits it */
+	void *log_arg;
+	uint64_t reserved[5];
 };
 
 struct shoal;

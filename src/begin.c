@@ -1,12 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /* Getting in: begin and wait. See begin.h. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "begin.h"
 #include "histogram.h"
+#include "probe.h"
 
 /* ---- begin ------------------------------------------------------------------------------------------------- */
+
+static void count_takeover(struct shoal_load *l)
+{
+	load_count(l, l->ticket.gave_up ? COUNTER_takeovers_gave_up : COUNTER_takeovers);
+	PROBE(takeover, l->k->id, l->key.data, l->key.size, l->ticket.gave_up);
+	if (!l->ticket.gave_up)
+		tell_of(&load_segment(l)->listener, SHOAL_LOG_WARNING, "a load in keyspace %" PRIu32 " is taken over: its leader died", l->k->id);
+}
 
 /* The right to load is had: it begins. */
 static void lead(struct shoal_load *l)
@@ -16,8 +26,9 @@ static void lead(struct shoal_load *l)
 	l->began_ns = clock_ns(&load_segment(l)->clock);
 	load_count(l, COUNTER_loads);
 	distinct_add(handle_record(load_segment(l), l->k)->distinct, l->key.hash);
+	PROBE(load__start, l->k->id, l->key.data, l->key.size, l->coalesced);
 	if (l->takeover)
-		load_count(l, l->ticket.gave_up ? COUNTER_takeovers_gave_up : COUNTER_takeovers);
+		count_takeover(l);
 	if (!l->coalesced) {
 		load_count(l, COUNTER_uncached);
 		return;
@@ -58,6 +69,7 @@ static bool may_load(struct shoal_load *l, struct seat *seat)
 static int serve_stale(const struct attempt *a, int error)
 {
 	a->value->load_error = error;
+	PROBE(hit, a->k->id, a->key.data, a->key.size, AGE_STALE);
 	handle_count_stale(a->seat, a->k->id, a->key.hash, store_hold(a->value)->fresh_until_ms);
 	return SHOAL_OK;
 }
@@ -81,8 +93,15 @@ static bool is_loading_here(const struct seat *seat, const struct ticket *t)
 	return false;
 }
 
+static void missed(const struct attempt *a)
+{
+	PROBE(miss, a->k->id, a->key.data, a->key.size, a->age);
+	store_count_miss(a->seat, a->k, a->age);
+}
+
 static int serve_fresh(struct attempt *a)
 {
+	PROBE(hit, a->k->id, a->key.data, a->key.size, AGE_FRESH);
 	handle_count_fresh(a->seat, a->k->id, a->key.hash);
 	return SHOAL_OK;
 }
@@ -105,7 +124,7 @@ static int go_on(struct attempt *a, struct shoal_load *l, struct shoal_load **lo
 			return serve_meanwhile(a, l);
 		l->state = WAITING;
 		*load = l;
-		store_count_miss(a->seat, a->k, a->age);
+		missed(a);
 		return give_error(a->value, 0, SHOAL_WAIT);
 	}
 	lead(l);
@@ -119,7 +138,7 @@ static int go_on(struct attempt *a, struct shoal_load *l, struct shoal_load **lo
 		serve_stale(a, 0);
 		return SHOAL_REFRESH;
 	}
-	store_count_miss(a->seat, a->k, a->age);
+	missed(a);
 	return give_error(a->value, 0, SHOAL_LEAD);
 }
 
@@ -175,7 +194,7 @@ static int joined(struct attempt *a, struct shoal_load **load)
 
 	if (a->age == AGE_STALE)
 		return serve_stale(a, 0);
-	store_count_miss(a->seat, a->k, a->age);
+	missed(a);
 	if (is_loading_here(a->seat, &a->ticket))
 		return give_error(a->value, 0, SHOAL_ERR_DEADLOCK);
 	l = load_new(a->k, a->seat, &a->key, &a->fk, a->fetch);
@@ -192,7 +211,7 @@ static int failed_before(struct attempt *a, int error)
 {
 	if (a->age <= AGE_ERROR)
 		return serve_stale(a, error);
-	store_count_miss(a->seat, a->k, a->age);
+	missed(a);
 	return give_error(a->value, error, SHOAL_ERR_LOAD);
 }
 
@@ -464,6 +483,7 @@ static void count_wait(const struct shoal_load *l, uint64_t ns)
 	record = &move_member(&l->k->cache->member)->segment.keyspaces[l->k->id];
 	histogram_add(record->wait_histogram, ns);
 	w64_add(&record->counters[COUNTER_wait_ns_sum], ns);
+	PROBE(wait, l->k->id, l->key.data, l->key.size, ns);
 	urcu_bp_read_unlock();
 }
 

@@ -15,6 +15,7 @@
 
 #include "fetch.h"
 #include "hit.h"
+#include "probe.h"
 #include "room.h"
 #include "store.h"
 
@@ -103,16 +104,20 @@ EXPORT int shoal_reap(struct shoal *cache)
 
 /* ---- look up ----------------------------------------------------------------------------------------------- */
 
-static ALWAYS_INLINE int count_lookup(struct seat *seat, const struct shoal_keyspace *k, enum age age, uint64_t hash,
-                                      uint64_t fresh_until_ms)
+static ALWAYS_INLINE int count_lookup(struct seat *seat, const struct shoal_keyspace *k, const void *key, size_t key_size, uint64_t hash,
+                                      enum age age, uint64_t fresh_until_ms)
 {
+	if (unlikely(age > AGE_STALE)) {
+		PROBE(miss, k->id, key, key_size, age);
+		store_count_miss(seat, k, age);
+		return SHOAL_MISS;
+	}
+	PROBE(hit, k->id, key, key_size, age);
 	if (likely(age == AGE_FRESH))
 		handle_count_fresh(seat, k->id, hash);
-	else if (age == AGE_STALE)
-		handle_count_stale(seat, k->id, hash, fresh_until_ms);
 	else
-		store_count_miss(seat, k, age);
-	return age <= AGE_STALE ? SHOAL_OK : SHOAL_MISS;
+		handle_count_stale(seat, k->id, hash, fresh_until_ms);
+	return SHOAL_OK;
 }
 
 static NOINLINE int get_any(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size, uint64_t hash,
@@ -123,7 +128,7 @@ static NOINLINE int get_any(struct seat *seat, const struct shoal_keyspace *k, c
 
 	if (unlikely(age == AGE_ERROR))
 		shoal_release(value);
-	return count_lookup(seat, k, age, hash, store_hold(value)->fresh_until_ms);
+	return count_lookup(seat, k, data, size, hash, age, store_hold(value)->fresh_until_ms);
 }
 
 static ALWAYS_INLINE int get(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size, uint64_t hash,
@@ -133,7 +138,7 @@ static ALWAYS_INLINE int get(struct seat *seat, const struct shoal_keyspace *k, 
 
 	if (unlikely(hit_get_usual(seat, k, data, size, hash, value, &age) == UNUSUAL))
 		return get_any(seat, k, data, size, hash, value);
-	return count_lookup(seat, k, age, hash, store_hold(value)->fresh_until_ms);
+	return count_lookup(seat, k, data, size, hash, age, store_hold(value)->fresh_until_ms);
 }
 
 EXPORT int shoal_get(struct shoal_keyspace *k, const void *data, size_t size, struct shoal_value *value)
@@ -176,7 +181,7 @@ static NOINLINE int read_any(struct seat *seat, const struct shoal_keyspace *k, 
 		}
 	}
 	rcu_clear(seat, READING);
-	r = count_lookup(seat, k, age, hash, fresh_until);
+	r = count_lookup(seat, k, data, key_size, hash, age, fresh_until);
 	if (!r && size)
 		*size = plain;
 	return !r && unlikely(plain > capacity) ? SHOAL_ERR_TOO_BIG : r;
@@ -201,12 +206,12 @@ EXPORT int shoal_read(struct shoal_keyspace *k, const void *data, size_t key_siz
 	s = &seat->member->segment;
 	outcome = hit_find(seat, s, k, data, key_size, hash, READING, clock_coarse_ms(&s->clock), &hit);
 	if (unlikely(outcome)) {
-		r = outcome == ABSENT ? count_lookup(seat, k, AGE_DEAD, hash, 0)
+		r = outcome == ABSENT ? count_lookup(seat, k, data, key_size, hash, AGE_DEAD, 0)
 				      : read_any(seat, k, data, key_size, hash, buffer, capacity, size);
 		handle_leave();
 		return r;
 	}
-	count_lookup(seat, k, hit.age, hash, hit.fresh_until_ms);
+	count_lookup(seat, k, data, key_size, hash, hit.age, hit.fresh_until_ms);
 	if (size)
 		*size = hit.size;
 	if (unlikely(hit.size > capacity))

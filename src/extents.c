@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The life of an extent: see extents.h. */
+#include <inttypes.h>
+
 #include "extents.h"
+#include "probe.h"
 
 #define COLLECT_AT_ONCE 32u
 
@@ -98,8 +101,12 @@ static bool collect(struct seat *seat, uint32_t x, uint64_t word, bool held)
 		w64_poke(&s->extents[x].until_ms, now);
 	if (held || !extents_move(seat, x, word, EXTENT_FREE))
 		return false;
-	if (since && since < now)
+	if (since && since < now) {
 		w64_add(&s->header->grace_blocked_ms, now - since);
+		PROBE2(grace, x, now - since);
+		if (now - since > 1000)
+			tell_of(&s->listener, SHOAL_LOG_WARNING, "extent %" PRIu32 " had to wait %" PRIu64 " ms for a reader", x, now - since);
+	}
 	return true;
 }
 

@@ -37,6 +37,7 @@
  * Progress: claims of different keys never wait for each other. Of racing claimants of one key, the one behind is aborted
  * by the one ahead, and after a few turns the one ahead by the one behind, so a stopped claimant holds nobody up.
  */
+#include <inttypes.h>
 #include <limits.h>
 #include <string.h>
 
@@ -187,6 +188,13 @@ static int end_here(const struct segment *s, struct flight *f, uint64_t word)
 	return LOOK_AGAIN;
 }
 
+static void count_overdue(const struct segment *s, const struct flight *f, uint32_t keyspace)
+{
+	w64_add(&s->keyspaces[keyspace].counters[COUNTER_overdue], 1);
+	tell_of(&s->listener, SHOAL_LOG_WARNING, "a load in keyspace %" PRIu32 " has outlived its lease: another begins beside it, flight %td",
+	     keyspace, f - s->flights);
+}
+
 /* A running load. Its lease comes first: what is late is marked OVERDUE before anybody passes it by, so that neither it
  * nor its heir can be taken for the one that leads (F.4). The clock is read after the word. */
 static int judge_running(const struct claim *c, struct flight *f, uint32_t slot, uint64_t word)
@@ -203,7 +211,7 @@ static int judge_running(const struct claim *c, struct flight *f, uint32_t slot,
 		return end_here(s, f, word);
 	if (late) {
 		if (w64_cas(word_of(s, f), word, step(word, FLIGHT_LEADER(word), FLIGHT_OVERDUE)))
-			w64_add(&s->keyspaces[c->key->keyspace].counters[COUNTER_overdue], 1);
+			count_overdue(s, f, c->key->keyspace);
 		return LOOK_AGAIN;
 	}
 	if (dead)

@@ -12,11 +12,13 @@
  * flight while it publishes.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "histogram.h"
 #include "load.h"
+#include "probe.h"
 #include "room.h"
 
 _Thread_local struct shoal_load *load_running;
@@ -137,8 +139,11 @@ static void count_time(struct shoal_load *l, bool failed)
 	histogram_add(record->load_histogram, ns);
 	w64_add(&record->counters[COUNTER_load_ns_sum], ns);
 	urcu_bp_read_unlock();
-	if (failed)
+	PROBE(load__end, l->k->id, l->key.data, l->key.size, ns);
+	if (failed) {
 		load_count(l, COUNTER_load_errors);
+		tell_of(&load_segment(l)->listener, SHOAL_LOG_WARNING, "a load in keyspace %" PRIu32 " failed: %d", l->k->id, l->code);
+	}
 }
 
 /* ---- space for the value ----------------------------------------------------------------------------------- */

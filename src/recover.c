@@ -18,6 +18,7 @@
 #include "flight.h"
 #include "log.h"
 #include "permit.h"
+#include "proc.h"
 #include "recover.h"
 
 /* EVICTING of the dead reader: no one else may claim it while its owner lives, so the word tells. */
@@ -70,6 +71,7 @@ int recover_all(struct member *m)
 
 	recover_threads(m);
 	while (registry_next_corpse(m, &cursor, &corpse)) {
+		tell_of(&m->segment.listener, SHOAL_LOG_WARNING, "process %u is dead: what it held is recovered", PROC_PID(corpse.owner));
 		reader = 0;
 		while (registry_next_reader(m, &corpse, &reader, &ref)) {
 			recover_held(m, ref);

@@ -53,6 +53,7 @@
  * A follower's death leaves its process slots, in both regions, which are recovered as ever.
  */
 #include <sched.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -612,6 +613,7 @@ EXPORT int shoal_resize(struct shoal *cache, size_t new_size)
 {
 	struct resize r = {0};
 	uint64_t size = new_size > SIZE_MAX_SEGMENT ? new_size : align_up(new_size, PAGE);
+	struct listener listener;
 	int result;
 
 	if (!cache)
@@ -619,6 +621,7 @@ EXPORT int shoal_resize(struct shoal *cache, size_t new_size)
 	result = begin(cache, size, &r);
 	if (result)
 		return result;
+	listener = from(&r)->listener;
 	result = run(&r, size);
 	if (result)
 		give_up(&r);
@@ -628,7 +631,9 @@ EXPORT int shoal_resize(struct shoal *cache, size_t new_size)
 	registry_settle(r.old, 0);
 	free(r.carried);
 	free(r.standing);
-	if (!result)
+	if (!result) {
+		tell_of(&listener, SHOAL_LOG_INFO, "resized to %" PRIu64 " bytes", size);
 		clean_up(cache);
+	}
 	return result;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ghost.h"
+#include "probe.h"
 #include "room.h"
 
 #define BATCH 16u /* entries whose lines of index and ghosts are fetched side by side */
@@ -175,6 +176,7 @@ static bool evict_one(struct seat *seat, struct evict_turn *turn)
 	if (w.reason != EVICT_EMPTY || w32_peek(&s->extents[x].entries)) /* E.5: nobody writes into it any more */
 		walk_extent(&w, x);
 	extents_retire(seat, x);
+	PROBE(evict, x, w.reason, w.moved, w.dropped + w.expired);
 	w64_add(&s->header->evicted_by[w.reason], 1);
 	if (w.dropped)
 		w64_add(&s->header->evicted_cold, w.dropped);

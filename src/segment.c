@@ -18,6 +18,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/membarrier.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -537,6 +538,7 @@ static int attach(const char *path, const struct shoal_config *c, struct segment
 int segment_open(const char *name, const struct shoal_config *config, struct segment *s)
 {
 	const struct shoal_config defaults = {0}, *c = config ? config : &defaults;
+	bool made = !name, rebuilt = false;
 	char path[4096];
 	int tries, r;
 
@@ -550,7 +552,9 @@ int segment_open(const char *name, const struct shoal_config *config, struct seg
 	/* Someone may unlink between our attach and our create, or create between: a few turns settle it. */
 	for (tries = 0; name && !r && tries < 100; tries++) {
 		r = c->flags & SHOAL_EXCLUSIVE ? SHOAL_ERR_NOT_FOUND : attach(path, c, s);
-		if (r == SHOAL_ERR_NOT_FOUND && !(c->flags & (SHOAL_ATTACH | SHOAL_INSPECT)))
+		rebuilt |= r == ATTACH_AGAIN;
+		made = r == SHOAL_ERR_NOT_FOUND && !(c->flags & (SHOAL_ATTACH | SHOAL_INSPECT));
+		if (made)
 			r = create(path, c, s);
 		if (r == SHOAL_OK)
 			break;
@@ -559,9 +563,14 @@ int segment_open(const char *name, const struct shoal_config *config, struct seg
 	}
 	if (!r && !s->base)
 		r = SHOAL_ERR_SYSTEM;
-	if (!r)
-		s->clock = (struct clock){c->clock, c->clock_arg, s->clock.read};
-	return r;
+	if (r)
+		return r;
+	s->clock = (struct clock){c->clock, c->clock_arg, s->clock.read};
+	s->listener = (struct listener){c->log, c->log_arg};
+	if (made)
+		tell_of(&s->listener, SHOAL_LOG_INFO, "made a segment of %" PRIu64 " bytes%s%s", s->geometry.size,
+		     rebuilt ? " in place of one of an earlier boot" : "", s->fence ? ", in fence mode: membarrier is refused here" : "");
+	return SHOAL_OK;
 }
 
 /* ---- regions ----------------------------------------------------------------------------------------------- */
@@ -652,6 +661,12 @@ static int lay_out(const struct geometry *old, uint64_t size, const struct segme
 	return SHOAL_OK;
 }
 
+static void inherit(const struct segment *from, struct segment *to)
+{
+	to->clock = from->clock;
+	to->listener = from->listener;
+}
+
 int segment_extend(const struct segment *from, uint64_t size, const struct segment_needs *needs, struct segment *to)
 {
 	struct geometry g;
@@ -665,7 +680,7 @@ int segment_extend(const struct segment *from, uint64_t size, const struct segme
 		return SHOAL_ERR_SYSTEM;
 	r = mapping_extend(fd, g.offset, g.size);
 	if (!r && !(r = fill(fd, &g, to)))
-		to->clock = from->clock;
+		inherit(from, to);
 	if (r) {
 		mapping_punch(fd, g.offset, g.size);
 		kept = errno;
@@ -684,7 +699,7 @@ int segment_follow(const struct segment *from, struct segment *to)
 		return SHOAL_ERR_SYSTEM;
 	r = find_serving(fd, &g);
 	if (!r && !(r = map_areas(fd, &g, from->read_only, to)))
-		to->clock = from->clock;
+		inherit(from, to);
 	if (r) {
 		kept = errno;
 		close(fd);

@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "layout.h"
 #include "mapping.h"
+#include "tell.h"
 
 struct segment {
 	char *base;
@@ -34,6 +35,7 @@ struct segment {
 	int fd;                   /* while segment_fd() says so */
 	struct file_id file;
 	struct clock clock;
+	struct listener listener;
 };
 
 /* What hits compute with, from the geometry. */

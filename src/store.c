@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* See store.h. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +172,7 @@ static bool is_whole(const struct log_entry *e)
 void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const struct index_hit *hit)
 {
 	handle_count(&seat->member->segment, k->id, COUNTER_corrupt, 1);
+	tell_of(&seat->member->segment.listener, SHOAL_LOG_ERROR, "a value in keyspace %" PRIu32 " is corrupt, and removed", k->id);
 	index_settle(seat, key, 0, OTHER, WALKING);
 	index_drop(&seat->member->segment, hit);
 }

@@ -13,7 +13,7 @@ import re
 import sys
 
 FLOORS = '''
-0 machine      base | version atomic | clock hash | proc | futex mapping codec
+0 machine      base | version probe tell atomic | clock hash | proc | futex mapping codec
 1 bytes        counters | layout | histogram distinct segment
 2 who          registry
 3 when         rcu

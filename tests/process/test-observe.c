@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What can be seen of a cache, by programs of <shoal.h>: counters by reason, that add up and never fall; keyspaces, flights,
- * processes; single values; what was hit last; and all of it as Prometheus text, which says the same.
+ * processes; single values; what was hit last; all of it as Prometheus text, which says the same; and the log.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -843,6 +843,66 @@ static void counts_outlive_the_dead(void **state)
 	}
 }
 
+/* ---- the log ----------------------------------------------------------------------------------------------- */
+
+struct log {
+	char text[1000];
+	unsigned levels[3];
+};
+
+static void note(enum shoal_level level, const char *text, void *arg)
+{
+	struct log *log = arg;
+
+	assert_null(strchr(text, '\n'));
+	log->levels[level]++;
+	snprintf(log->text + strlen(log->text), sizeof(log->text) - strlen(log->text), "%s\n", text);
+	errno = ERANGE; /* nobody's business */
+}
+
+#define assert_noted(log, part)                                                                                       \
+	do {                                                                                                          \
+		if (!strstr((log)->text, part))                                                                       \
+			fail_msg("no \"%s\" in: %s", part, (log)->text);                                              \
+	} while (0)
+
+static void what_is_rare_is_told(void **state)
+{
+	struct log log = {.text = ""};
+	struct shoal_load *leader;
+	struct shoal_value value;
+	char path[64];
+	struct place p;
+
+	snprintf(path, sizeof(path), "/dev/shm/shoal-test-observe.%d", (int)getpid());
+	p = open_place(path, &(struct shoal_config){.size = 2 << 20, .flags = SHOAL_CHECKSUM, .log = note, .log_arg = &log});
+	assert_noted(&log, "made a segment of 2097152 bytes");
+	assert_misses(p.k, "a"); /* or it would join by the dead one's alive word, and recover its load first */
+	assert_int_equal(ending_of(spawn(lead_and_die, &p)), SIGKILL);
+	leader = begins(p.k, "a", SHOAL_LEAD);
+	assert_noted(&log, "is taken over: its leader died");
+	assert_int_equal(shoal_reap(p.cache), 1);
+	assert_noted(&log, "is dead: what it held is recovered");
+	pass_ms(p.clock, 30001);
+	shoal_load_cancel(begins(p.k, "a", SHOAL_LEAD));
+	assert_noted(&log, "has outlived its lease");
+	shoal_load_cancel(leader);
+	assert_int_equal(shoal_fetch(p.k, STR("a"), failing, NULL, &value), SHOAL_ERR_LOAD);
+	assert_noted(&log, "failed: 7");
+	assert_set(p.k, "b", "a value that is nowhere else");
+	scribble(path, "a value that is nowhere else");
+	assert_misses(p.k, "b");
+	assert_noted(&log, "is corrupt");
+	assert_int_equal(shoal_resize(p.cache, 4 << 20), SHOAL_OK);
+	assert_noted(&log, "resized to 4194304 bytes");
+	*log.text = 0;
+	assert_int_equal(shoal_fetch(p.k, STR("c"), failing, NULL, &value), SHOAL_ERR_LOAD); /* in the new region, too */
+	assert_noted(&log, "failed: 7");
+	assert_int_equal(log.levels[SHOAL_LOG_ERROR], 1);
+	close_place(&p);
+	shoal_unlink(path);
+}
+
 int main(void)
 {
 #define WITH_PLACE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -869,6 +929,7 @@ int main(void)
 		WITH_PLACE(several_caches_in_one_text),
 		WITH_PLACE(a_full_disk_is_an_error),
 		WITH_PLACE(counts_outlive_the_dead),
+		cmocka_unit_test(what_is_rare_is_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
