@@ -10,7 +10,7 @@
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
 #             under ASan + UBSan and under TSan. What is skipped has to be in tests/skips.txt, with its reason
 #   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment
-#   --suite   unit, process, model, abi, torture, fuzz
+#   --suite   unit, process, model, abi, torture, fuzz, cli
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
 #                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
 done
 for s in $only; do
 	case $s in
-	unit | process | model | abi | torture | fuzz) ;;
+	unit | process | model | abi | torture | fuzz | cli) ;;
 	*) echo "no suite $s" >&2 && exit 2 ;;
 	esac
 done
@@ -88,7 +88,7 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 . tests/packages.sh
-packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev systemtap-sdt-dev patch zstd'
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion'
 [ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev"
 [ ! -e tests/spin/run.sh ] || packages="$packages spin"
 # shellcheck disable=SC2086 # words
@@ -190,7 +190,7 @@ cannot_run() {
 
 # ---- the tiers -------------------------------------------------------------------------------------------------------
 
-all='unit process model abi fuzz'
+all='unit process model abi fuzz cli'
 strict=true
 [ "$tier" != quick ] || strict=false
 
@@ -210,13 +210,13 @@ build gcc gcc -Dwerror=$strict && {
 if [ "$tier" != quick ]; then
 	say clang
 	build clang clang -Dwerror=true && {
-		suites clang "$short" 1 unit process model abi
+		suites clang "$short" 1 unit process model abi cli
 		suites clang "$fuzz" 1 fuzz
 	}
 
 	say 'asan + ubsan'
 	if sanitizer_runs address,undefined; then
-		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture
+		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture cli
 	else
 		program asan cannot_run
 	fi
