@@ -124,12 +124,15 @@ const char *cli_cache_name(const struct cache_options *cache)
 }
 
 /* What to do next. */
-static const char *advice(int outcome, int error)
+static const char *advice(int outcome, int error, bool create)
 {
 	switch (outcome) {
 	case SHOAL_ERR_NOT_FOUND:
 		return "start the program that makes it, or make it: shoal create (shoal info lists what is there)";
 	case SHOAL_ERR_INVALID:
+		if (create)
+			return "a size or a limit that does not fit (--max-entry is size / 64 at most), or the name: 1 to 63 of "
+			       "A-Z a-z 0-9 . _ -, no dot first";
 		return "a name is 1 to 63 of A-Z a-z 0-9 . _ - and begins with no dot; a path leads to a regular file";
 	case SHOAL_ERR_PERMISSION:
 		return "become the user it belongs to, or name that one with --owner if you trust them; others may not write it";
@@ -150,10 +153,10 @@ static const char *advice(int outcome, int error)
 	}
 }
 
-static int cannot_open(const struct call *call, const char *name, int outcome)
+static int cannot_open(const struct call *call, const char *name, int outcome, bool create)
 {
 	int error = errno;
-	const char *next = advice(outcome, error);
+	const char *next = advice(outcome, error, create);
 
 	errno = error;
 	cli_error(call, "cache '%s': %s", name, reason(outcome));
@@ -203,7 +206,7 @@ int cli_open(const struct call *call, const struct cache_options *cache, const s
 		return status;
 	outcome = shoal_open(name, &c, to);
 	if (outcome != SHOAL_OK)
-		return cannot_open(call, name, outcome);
+		return cannot_open(call, name, outcome, !(c.flags & SHOAL_ATTACH));
 	cli_log(call, LOG_DEBUG, "cache '%s' is open", name);
 	return EXIT_DONE;
 }

@@ -32,11 +32,19 @@
 #define VERBS(VERB) \
 	/* segments */ \
 	VERB(create) \
+	VERB(info) \
 	VERB(check) \
 	VERB(reap) \
 	VERB(resize) \
+	VERB(destroy) \
 	/* watching */ \
 	/* entries */ \
+	VERB(keys) \
+	VERB(get) \
+	VERB(set) \
+	VERB(delete) \
+	VERB(expire) \
+	VERB(flush) \
 	/* running commands */ \
 	/* moving */ \
 	/* help */ \

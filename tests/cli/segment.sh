@@ -1,11 +1,135 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# create, check, reap, resize, destroy
+# create, info, check, reap, resize, destroy
 . "$(dirname "$0")/lib.sh"
 
-file() { ls /dev/shm/shoal."$SHOAL_CACHE".v*; }
-size_is() { [ "$(stat -c %s "$(file)")" -ge "$1" ]; }
+file() {
+	ls /dev/shm/shoal."$SHOAL_CACHE".v*
+}
 
+file_has() { # FORMAT TEXT: of stat
+	echo "$(stat -c "$1" "$(file)")" for "$2"
+	[ "$(stat -c "$1" "$(file)")" = "$2" ]
+}
+
+# A process that has the cache open: a set that waits for its value. $holder
+hold() {
+	rm -f go && mkfifo go
+	"$shoal" set -k held key - <go 4>&- &
+	holder=$!
+	exec 4>go
+	until grep -q "shoal.$SHOAL_CACHE" /proc/$holder/maps; do
+		kill -0 $holder || return
+	done
+}
+
+# A process that dies after a call, with a slot in the segment that nobody has given back.
+die_attached() {
+	python3 - "$library" "$SHOAL_CACHE" <<'PYTHON'
+import ctypes, os, signal, sys
+shoal = ctypes.CDLL(sys.argv[1])
+cache, keyspace = ctypes.c_void_p(), ctypes.c_void_p()
+assert shoal.shoal_open(sys.argv[2].encode(), None, ctypes.byref(cache)) == 0
+assert shoal.shoal_keyspace_open(cache, b'held', 1, None, ctypes.byref(keyspace)) == 0
+assert shoal.shoal_set(keyspace, b'k', ctypes.c_size_t(1), b'v', ctypes.c_size_t(1)) == 0
+os.kill(os.getpid(), signal.SIGKILL)
+PYTHON
+	[ $? = 137 ] && json "row['processes'] == 1" info --json
+}
+library=$(ldd "$shoal" | sed -n 's/.*=> \(.*libshoal[^ ]*\).*/\1/p')
+python=true
+! ldd "$shoal" | grep -q libasan || python= # it would have to be loaded first
+
+head -c 100000 /dev/zero >text
+
+echo '# create'
 ok 'nothing is there at first' ends 3 'shoal create' check
-ok 'create' prints '' create --size 2m --mode 640
+ok 'it is made' prints '' create --size 2m --mode 640 --max-entry 16k --max-processes 8
+ok 'its size' file_has %s 2097152
+ok 'its mode' file_has %a 640
+ok 'once more is no error, and changes nothing' prints '' create --size 4m
+ok 'its size stays' file_has %s 2097152
+ok 'exclusive: it is there' ends 3 'the segment exists' create --exclusive
+ok 'a path' prints '' create --cache ./segment --size 1m
+ok 'by its path' prints '' check --cache ./segment
+ok 'a limit that does not fit' ends 2 'cache' create --cache "$SHOAL_CACHE-x" --size 1m --max-flights 4000000000
+ok 'no room' ends 3 'No space left on device' create --cache "$SHOAL_CACHE-x" --size 2t
+
+echo '# info'
+ok 'info' shows '2 MiB' info
+listed() {
+	shows "$SHOAL_CACHE" info --all && json "any(r['cache'] == '$SHOAL_CACHE' and r['size'] == 2097152 and r['mode'] == '640' \
+		and r['path'] == '$(file)' and r['processes'] == 0 for r in rows)" info --all --json
+}
+ok 'the list' listed
+unnamed() {
+	(unset SHOAL_CACHE && shows LAYOUT info)
+}
+ok 'without a name: the list' unnamed
+ok 'info as JSON' json "row['cache'] == '$SHOAL_CACHE' and row['size'] == 2097152" info --json
+
+echo '# check'
+ok 'check finds nothing' prints '' check
+scribble() {
+	local path i
+	path=$(file)
+	"$shoal" set -k a key 'a value that is there' || return
+	cp "$path" before
+	# Behind the header: bytes of the tables and the log, some of which check has to know.
+	for i in 100000 200000 300000 400000 500000 600000 700000 800000; do
+		head -c 64 /dev/urandom | dd of="$path" bs=1 seek=$i conv=notrunc status=none
+	done
+	ends 4 'fault' check && [ -s out ] && json "all(r['fault'] and not r['recoverable'] for r in rows) and rows" check --json
+	[ "$status" = 4 ] && python3 -c 'import json; assert all(json.loads(l)["fault"] for l in open("out"))'
+}
+ok 'check names faults: exit status 4' scribble
+cp before "$(file)"
+header() {
+	head -c 64 /dev/urandom | dd of=./segment bs=1 seek=24 conv=notrunc status=none
+	ends 4 'shoal destroy' check --cache ./segment
+}
+ok 'a header that is wrong: exit status 4' header
+ok 'not a cache at all: exit status 3' ends 3 'another release' check --cache ./text
+ok 'a folder' ends 2 'regular file' check --cache /tmp/
+
+echo '# reap, resize'
+ok 'reap finds none' prints 0 reap
+if [ $python ]; then
+	ok 'a process dies' die_attached
+	ok 'reap finds it' prints 1 reap
+	ok 'once' prints 0 reap
+else
+	skip 'reap finds the dead' 'python can not load a sanitized library'
+fi
+ok 'resize' prints '' resize 3m
+bytes_are() {
+	json "row['size'] == $1" info --json
+}
+ok 'its size now' bytes_are 3145728
+ok 'resize to too little' ends 2 'too small' resize 1k
+ok 'resize of what is not there' ends 3 'no such segment' resize --cache "$SHOAL_CACHE-none" 2m
+
+echo '# destroy'
+ok 'a process is there' hold
+ok 'refused while it is attached' ends 6 '1 process is attached' destroy
+ok 'it is still there' file_has %F 'regular file'
+{ kill -9 $holder && wait $holder; } 2>/dev/null
+exec 4>&-
+[ -z $python ] || ok 'a process dies' die_attached
+touch /dev/shm/shoal."$SHOAL_CACHE".v1
+ok 'the dead are recovered first; all layouts are removed' prints '' destroy
+gone() {
+	! ls /dev/shm/shoal."$SHOAL_CACHE".v* 2>/dev/null
+}
+ok 'it is gone' gone
+ok 'destroy of nothing: exit status 1' ends 1 'no such segment' destroy
+"$shoal" create
+ok 'a process is there' hold
+ok 'attached, but forced' ends 0 '1 process is still attached' destroy --force
+ok 'that is gone, too' gone
+exec 4>&-
+ok 'and it has its own' wait $holder
+ok 'no cache' ends 6 'no cache' destroy --cache ./text
+ok 'a corrupt one' prints '' destroy --cache ./segment
+ok 'it is gone, too' [ ! -e ./segment ]
 finish

@@ -34,7 +34,7 @@ create --max 1m                     | no option --max
 create --size                       | --size needs SIZE
 create --checksum=yes               | --checksum takes no value
 create --owner no-such-user         | --owner: no user 'no-such-user'
-create --cache .hidden              | a name is 1 to 63
+create --cache .hidden               | no dot first
 create -Z                           | no option -Z
 create shop                         | one argument too many: 'shop'
 check --jsn                         | did you mean --json?
@@ -45,6 +45,39 @@ resize                              | it needs SIZE
 resize 1m 2m                        | one argument too many: '2m'
 resize much                         | SIZE: 'much' is no number
 resize --now 1m                     | no option --now
+info --all --cache x                | one of --all and --cache
+info shop                           | one argument too many: 'shop'
+destroy --froce                     | did you mean --force?
+destroy shop                        | one argument too many: 'shop'
+keys --keyspace a@b                 | --keyspace: 'a@b' is no keyspace: its version
+keys --keyspace a/b                 | --keyspace: 'a/b' is no keyspace: NAME
+keys --keyspace a@-1                | its version is no number
+keys --keyspace @1                  | is no keyspace: NAME
+keys --limit 0                      | --limit: '0' is too small
+keys --null                         | --null needs --keyspace
+keys all                            | one argument too many: 'all'
+get key                             | which keyspace?
+get -k a                            | it needs KEY
+get -k a one two                    | one argument too many: 'two'
+get -k a --schema x key             | --schema: 'x' is no number
+set -k a                            | it needs KEY
+set -k a key one two                | one argument too many: 'two'
+set -k a --fresh 30 key x           | --fresh: '30' needs a unit
+set -k a --fresh 30x key x          | needs a unit
+set -k a --fresh -1s key x          | is negative
+set -k a --fresh 1e3s key x         | needs a unit
+set -k a --fresh nan key x          | is no number
+set -k a --fresh 50d key x          | is more than 49 days
+set -k a --fresh 0.5ms key x        | is too fine
+set -k a --stale 9999999999999999999999s key x | is too large
+set -k a --compress gzip key x      | --compress: 'gzip' is none of lz4|zstd
+set key x                           | which keyspace?
+delete -k a                         | it needs KEY...
+delete key                          | which keyspace?
+expire -k a                         | it needs KEY...
+expire -k a --stale soon key        | is no number
+flush                               | which keyspace?
+flush -k a b                        | one argument too many: 'b'
 help creat                          | did you mean 'create'?
 help create check                   | one argument too many: 'check'
 help --verbose                      | no option --verbose
