@@ -174,7 +174,8 @@ int shoal_resize(struct shoal *cache, size_t new_size);
 enum {
 	SHOAL_COMPRESS = 1 << 0,                          /* values from 512 bytes on are stored by lz4, if that is smaller */
 	SHOAL_COMPRESS_ZSTD = SHOAL_COMPRESS | 1 << 1,    /* by zstd: smaller and slower */
-	SHOAL_EXISTING = 1 << 2,                          /* of the handle: open it or fail with SHOAL_ERR_NOT_FOUND */
+	SHOAL_EXISTING = 1 << 2,                          /* of the handle: open it or fail with SHOAL_ERR_NOT_FOUND; for who
+	                                                     looks after a keyspace of others: its policy is not shown */
 };
 
 struct shoal_policy {
@@ -546,7 +547,7 @@ struct shoal_keyspace_stats {
 	uint64_t distinct_keys;      /* that were ever loaded or set: an estimate, off by 3% (HyperLogLog) */
 	uint64_t running;            /* loads that run now */
 	double last_store_ms;        /* since a value was last stored; negative: none was */
-	uint32_t fresh_ms, stale_ms, error_ms, lease_ms; /* the policy that it was last opened with by shoal_keyspace_open() */
+	uint32_t fresh_ms, stale_ms, error_ms, lease_ms; /* the policy that it was last opened with, without SHOAL_EXISTING */
 	uint64_t reserved[21];
 };
 

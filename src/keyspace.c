@@ -158,7 +158,7 @@ EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t v
 		id = find_or_make(c.s, padded, version, !c.s->read_only && !(k->policy.flags & SHOAL_EXISTING));
 		k->id = (uint32_t)id;
 		handle_prepare(k, c.s);
-		if (id >= 0 && !c.s->read_only)
+		if (id >= 0 && !c.s->read_only && !(k->policy.flags & SHOAL_EXISTING))
 			show_policy(k, handle_record(c.s, k));
 	} while (!end_change(&c));
 	if (id < 0) {
