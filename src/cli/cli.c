@@ -221,32 +221,34 @@ int cli_attach(const struct call *call, const struct cache_options *cache, struc
 	return cli_open(call, cache, &(struct shoal_config){.flags = SHOAL_ATTACH}, to);
 }
 
-/* A view that changes nothing knows whether it is there: any other would make it. */
-static int is_there(const struct call *call, const struct cache_options *options, const struct option_keyspace *name)
+static uint32_t or_recorded(uint32_t wanted, uint32_t recorded)
 {
-	struct shoal_keyspace *k;
-	struct shoal *view;
-	int status = cli_look(call, options, &view), outcome;
-
-	if (status)
-		return status;
-	outcome = shoal_keyspace_open(view, name->name, name->version, NULL, &k);
-	shoal_close(view);
-	if (outcome == SHOAL_ERR_NOT_FOUND) {
-		cli_error(call, "no keyspace '%s@%" PRIu32 "' in this cache", name->name, name->version);
-		fputs("shoal stat lists those that are there\n", stderr);
-		return EXIT_NONE;
-	}
-	return outcome == SHOAL_OK ? EXIT_DONE : cli_failed(call, name->name, outcome);
+	return wanted ? wanted : recorded ? recorded : SHOAL_NONE;
 }
 
 int cli_keyspace(const struct call *call, const struct cache_options *options, struct shoal *cache,
                  const struct option_keyspace *name, const struct shoal_policy *policy, struct shoal_keyspace **to)
 {
-	int status = is_there(call, options, name), outcome;
+	struct shoal_policy p = policy ? *policy : (struct shoal_policy){0};
+	struct shoal_keyspace_stats stats;
+	struct shoal_keyspace *k;
+	int outcome;
 
-	if (status)
-		return status;
-	outcome = shoal_keyspace_open(cache, name->name, name->version, policy, to);
+	p.flags |= SHOAL_EXISTING;
+	outcome = shoal_keyspace_open(cache, name->name, name->version, &p, &k);
+	if (outcome == SHOAL_OK)
+		outcome = shoal_keyspace_stats(k, &stats);
+	if (outcome == SHOAL_OK) {
+		p.fresh_ms = or_recorded(p.fresh_ms, stats.fresh_ms);
+		p.stale_ms = or_recorded(p.stale_ms, stats.stale_ms);
+		p.error_ms = or_recorded(p.error_ms, stats.error_ms);
+		p.lease_ms = or_recorded(p.lease_ms, stats.lease_ms);
+		outcome = shoal_keyspace_open(cache, name->name, name->version, &p, to);
+	}
+	if (outcome == SHOAL_ERR_NOT_FOUND) {
+		cli_error(call, "no keyspace '%s@%" PRIu32 "' in cache '%s'", name->name, name->version, cli_cache_name(options));
+		fputs("shoal stat lists those that are there\n", stderr);
+		return EXIT_NONE;
+	}
 	return outcome == SHOAL_OK ? EXIT_DONE : cli_failed(call, name->name, outcome);
 }

@@ -38,6 +38,7 @@
 	VERB(resize) \
 	VERB(destroy) \
 	/* watching */ \
+	VERB(stat) \
 	/* entries */ \
 	VERB(keys) \
 	VERB(get) \
@@ -139,8 +140,8 @@ int cli_attach(const struct call *call, const struct cache_options *cache, struc
 int cli_open(const struct call *call, const struct cache_options *cache, const struct shoal_config *config, struct shoal **to);
 
 /*
- * A keyspace handle for what is there already: one that isn't is not made, but EXIT_NONE and a message. `cache` is not
- * closed on failure.
+ * A handle of a keyspace that is there; if it isn't, EXIT_NONE and a message. Lives and the lease that are 0 in `policy` are
+ * those that the keyspace's own programs opened it with last, and what they see there stays theirs (SHOAL_EXISTING).
  */
 int cli_keyspace(const struct call *call, const struct cache_options *options, struct shoal *cache,
                  const struct option_keyspace *name, const struct shoal_policy *policy, struct shoal_keyspace **to);

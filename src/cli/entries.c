@@ -46,11 +46,12 @@ static int take_key(const struct call *call, bool escaped, char *text, struct sh
 	return EXIT_DONE;
 }
 
-/* Open the cache and the keyspace named; a keyspace that isn't there is made if `make`. */
-static int open_entry(const struct call *call, bool make, struct shoal **cache, struct shoal_keyspace **keyspace)
+/* How to open a keyspace that is there. */
+typedef int open_cache(const struct call *call, const struct cache_options *cache, struct shoal **to);
+
+static struct shoal_policy policy_of(const struct entry *o)
 {
-	const struct entry *o = call->options;
-	struct shoal_policy policy = {
+	return (struct shoal_policy){
 		.fresh_ms = o->fresh,
 		.stale_ms = o->stale,
 		.error_ms = o->stale_error,
@@ -58,19 +59,21 @@ static int open_entry(const struct call *call, bool make, struct shoal **cache, 
 		.jitter_permille = SHOAL_NONE, /* what was asked for, to the millisecond */
 		.flags = o->compress == 1 ? SHOAL_COMPRESS : o->compress == 2 ? SHOAL_COMPRESS_ZSTD : 0,
 	};
-	int status, outcome;
+}
+
+/* The cache and its keyspace that the options name. */
+static int open_entry(const struct call *call, open_cache *open, struct shoal **cache, struct shoal_keyspace **keyspace)
+{
+	const struct entry *o = call->options;
+	struct shoal_policy policy = policy_of(o);
+	int status;
 
 	if (!o->keyspace.given)
 		return cli_usage(call, "which keyspace? --keyspace NAME or --keyspace NAME@VERSION");
-	status = cli_attach(call, &o->cache, cache);
+	status = open(call, &o->cache, cache);
 	if (status)
 		return status;
-	if (!make) {
-		status = cli_keyspace(call, &o->cache, *cache, &o->keyspace, &policy, keyspace);
-	} else {
-		outcome = shoal_keyspace_open(*cache, o->keyspace.name, o->keyspace.version, &policy, keyspace);
-		status = outcome == SHOAL_OK ? EXIT_DONE : cli_failed(call, o->keyspace.name, outcome);
-	}
+	status = cli_keyspace(call, &o->cache, *cache, &o->keyspace, &policy, keyspace);
 	if (status)
 		shoal_close(*cache);
 	return status;
@@ -114,7 +117,10 @@ static int print_json_key(const struct shoal_entry *e)
 	json_object_set_new(o, "age_ms", json_integer((json_int_t)e->age_ms));
 	json_object_set_new(o, "fresh_left_ms", json_left(e->fresh_left_ms));
 	json_object_set_new(o, "stale_left_ms", json_left(e->stale_left_ms));
+	json_object_set_new(o, "error_left_ms", json_left(e->error_left_ms));
 	json_object_set_new(o, "frequency", json_integer(e->frequency));
+	json_object_set_new(o, "generation", json_integer((json_int_t)e->generation));
+	json_object_set_new(o, "schema", json_integer(e->schema));
 	return json_print(o);
 }
 
@@ -232,10 +238,10 @@ static int get(const struct call *call)
 	int status = take_key(call, o->escaped, call->arguments[0], &key), outcome;
 
 	if (!status)
-		status = open_entry(call, false, &cache, &k);
+		status = open_entry(call, cli_look, &cache, &k);
 	if (status)
 		return status;
-	outcome = shoal_get(k, key.data, key.size, &value);
+	outcome = shoal_peek(k, key.data, key.size, &value);
 	if (outcome == SHOAL_OK)
 		status = print_value(o, &key, &value);
 	else
@@ -250,8 +256,8 @@ const struct verb verb_get = {
 	.summary = "print the value of a key, byte by byte",
 	.arguments = "KEY", .least = 1, .most = 1,
 	.options = get_options, .size = sizeof(struct entry),
-	.notes = "Fresh or stale. Nothing is put behind it, not even a newline. Exit status 1: there is none; nor if it was stored with\n"
-		 "another schema.\n\n"
+	.notes = "Fresh or stale, as the programs that use the keyspace would see it. Nothing is put behind it, not even a newline.\n"
+		 "It is not counted as a hit, and leaves no trace. Exit status 1: there is no value, or one of another schema.\n\n"
 		 "  shoal get --cache shop --keyspace user.profile@2 user:7\n",
 	.run = get,
 };
@@ -324,6 +330,28 @@ static int store(const struct call *call, struct shoal *cache, struct shoal_keys
 	return status;
 }
 
+/* One that is not there is made, with this policy; else it keeps the one that its programs gave it. */
+static int open_to_set(const struct call *call, struct shoal **cache, struct shoal_keyspace **keyspace)
+{
+	const struct entry *o = call->options;
+	struct shoal_policy policy = policy_of(o), there = policy;
+	int status, outcome;
+
+	if (!o->keyspace.given)
+		return cli_usage(call, "which keyspace? --keyspace NAME or --keyspace NAME@VERSION");
+	status = cli_attach(call, &o->cache, cache);
+	if (status)
+		return status;
+	there.flags |= SHOAL_EXISTING;
+	outcome = shoal_keyspace_open(*cache, o->keyspace.name, o->keyspace.version, &there, keyspace);
+	if (outcome == SHOAL_ERR_NOT_FOUND)
+		outcome = shoal_keyspace_open(*cache, o->keyspace.name, o->keyspace.version, &policy, keyspace);
+	if (outcome == SHOAL_OK)
+		return EXIT_DONE;
+	shoal_close(*cache);
+	return cli_failed(call, o->keyspace.name, outcome);
+}
+
 static int set(const struct call *call)
 {
 	const struct entry *o = call->options;
@@ -333,7 +361,7 @@ static int set(const struct call *call)
 	int status = take_key(call, o->escaped, call->arguments[0], &key);
 
 	if (!status)
-		status = open_entry(call, true, &cache, &k);
+		status = open_to_set(call, &cache, &k);
 	if (status)
 		return status;
 	status = store(call, cache, k, &key);
@@ -358,7 +386,7 @@ static const struct option_spec delete_options[] = {OPTION_KEY, OPTIONS_END};
 
 static const struct option_spec expire_options[] = {
 	OPTION_KEY,
-	{"stale", 's', OPTION_DURATION(struct entry, stale), "DURATION", "how long it may still be served, at most", 0},
+	{"stale", 's', OPTION_DURATION(struct entry, stale), "DURATION", "how long they may still be served, at most (as the policy says)", 0},
 	OPTIONS_END,
 };
 
@@ -372,7 +400,7 @@ static int change_keys(const struct call *call, change_key *change)
 	struct shoal *cache;
 	int status, outcome, i, missing = 0;
 
-	status = open_entry(call, false, &cache, &k);
+	status = open_entry(call, cli_attach, &cache, &k);
 	if (status)
 		return status;
 	for (i = 0; i < call->count && !status; i++) {
@@ -416,8 +444,8 @@ const struct verb verb_expire = {
 	.summary = "make values stale, so that they are refreshed",
 	.arguments = "KEY...", .least = 1, .most = ANY_NUMBER,
 	.options = expire_options, .size = sizeof(struct entry),
-	.notes = "Meanwhile they are served as the keyspace's policy allows, for --stale at most; a value's life is never prolonged.\n"
-		 "With --stale none it is a delete. Exit status 1: one of the keys had no value.\n",
+	.notes = "Meanwhile they are served for as long as the policy of the programs that use the keyspace allows, or for --stale; a\n"
+		 "value's life is never prolonged. Where that is none it is a delete. Exit status 1: one of the keys had no value.\n",
 	.run = expire,
 };
 

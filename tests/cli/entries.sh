@@ -118,9 +118,21 @@ fresh() { # MISS|fresh|stale KEYSPACE KEY
 }
 "$shoal" set -k soft --fresh 1h --stale 1d key x
 ok 'it is fresh' fresh fresh soft key
-ok 'expire' prints '' expire -k soft --stale 10h key
-ok 'it is stale' fresh stale soft key
-ok 'for so long at most' json "row['stale_left_ms'] <= 36000000" keys -k soft@1 --json
+ok 'expire' prints '' expire -k soft key
+ok 'it is stale, for as long as the policy said that made the keyspace' json "row['fresh_left_ms'] <= 0 and \
+	80000000 < row['stale_left_ms'] <= 86400000" keys -k soft@1 --json
+ok 'get shows it as stale' fresh stale soft key
+ok 'expire for less' prints '' expire -k soft --stale 10h key
+ok 'for so long at most' json "30000000 < row['stale_left_ms'] <= 36000000" keys -k soft@1 --json
+"$shoal" set -k soft --fresh 2h --stale none key x
+"$shoal" set -k hardly --fresh 1h key x
+ok 'expire where the policy has no stale is a delete' prints '' expire -k hardly key
+ok 'it is gone' ends 1 'no value' get -k hardly key
+policy() {
+	json "(row['fresh_ms'], row['stale_ms']) == (3600000, 86400000)" stat -k soft --json
+}
+ok 'the policy that stat shows is of who made it: looking, setting, expiring changes nothing' policy
+ok 'nor are looks counted as hits' json "row['hits_fresh'] == row['hits_stale'] == row['misses'] == 0" stat -k soft --json
 ok 'expire of nothing: exit status 1' ends 1 'no value' expire -k soft none
 ok 'expire for none is a delete' prints '' expire -k soft --stale none key
 ok 'it is gone' ends 1 'no value' get -k soft key

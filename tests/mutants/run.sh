@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Break the engine on purpose, one rule at a time: each NAME.patch here is applied to a copy of the tree, built, and the
-# test that its first line names ("# red: process-fresh", "# red: fuzz-call tests/fuzz/corpus-call") must fail. A mutant that survives, or a patch that no longer
+# test that its first line names ("# red: process-fresh", "# red: fuzz-call tests/fuzz/corpus-call", "# red: cli/entries.sh") must fail. A mutant that survives, or a patch that no longer
 # applies, is a failure. Prints TAP.
 #   run.sh [NAME ...]
 set -u
@@ -23,6 +23,11 @@ meson setup "$work/build" "$work" -Dbench=disabled -Dtests=enabled >"$work/log" 
 
 # A test that hangs under a mutant has noticed it, too.
 is_red() { # TEST [ARGUMENT, a path of the tree]
+	if [[ $1 == cli/* ]]; then
+		ninja -C "$work/build" src/cli/shoal >"$work/log" 2>&1 || return 2
+		! timeout 300 "$work/tests/$1" "$work/build/src/cli/shoal" >"$work/log" 2>&1 </dev/null
+		return
+	fi
 	ninja -C "$work/build" "tests/$1" >"$work/log" 2>&1 || return 2
 	! timeout 300 "$work/build/tests/$1" ${2+"$work/$2"} >"$work/log" 2>&1 </dev/null
 }
