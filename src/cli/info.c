@@ -106,25 +106,95 @@ static int list_caches(const struct call *call, bool json)
 	return status;
 }
 
+struct known {
+	struct shoal_info info;
+	struct shoal_stats stats;
+	uint64_t keyspaces;
+};
+
+static int count_keyspace(const struct shoal_keyspace_info *keyspace, void *arg)
+{
+	(void)keyspace;
+	++*(uint64_t *)arg;
+	return 0;
+}
+
+static int describe_json(const char *name, const struct known *k)
+{
+	const struct shoal_info *i = &k->info;
+	json_t *o = json_object();
+	char mode[8];
+
+	snprintf(mode, sizeof(mode), "%03o", (unsigned)(i->mode & 0777));
+	json_set_bytes(o, "cache", name, strlen(name));
+#define SET(field) json_object_set_new(o, #field, json_integer((json_int_t)i->field))
+	SET(layout);
+	SET(size);
+	SET(max_entry);
+	SET(mean_entry);
+	SET(extents);
+	SET(extent_size);
+	SET(max_processes);
+	SET(max_threads);
+	SET(max_flights);
+	SET(max_keyspaces);
+	SET(max_loads);
+#undef SET
+	json_object_set_new(o, "mode", json_string(mode));
+	json_object_set_new(o, "huge_pages", json_boolean(i->flags & SHOAL_HUGE_PAGES));
+	json_object_set_new(o, "checksum", json_boolean(i->flags & SHOAL_CHECKSUM));
+	json_object_set_new(o, "fifo", json_boolean(i->flags & SHOAL_FIFO));
+	json_object_set_new(o, "processes", json_integer((json_int_t)k->stats.processes));
+	json_object_set_new(o, "threads", json_integer((json_int_t)k->stats.threads));
+	json_object_set_new(o, "keyspaces", json_integer((json_int_t)k->keyspaces));
+	json_object_set_new(o, "entries", json_integer((json_int_t)k->stats.entries));
+	json_object_set_new(o, "version", json_string(shoal_version()));
+	return json_print(o);
+}
+
+static void describe_text(const char *name, const struct known *k)
+{
+	const struct shoal_info *i = &k->info;
+	char text[UNIT_TEXT];
+
+	fputs("cache          ", stdout);
+	escape_print(stdout, name, strlen(name));
+	printf("\nlayout         %u\nsize           %s\n", i->layout, unit_size_text(i->size, text));
+	printf("largest entry  %s\n", unit_size_text(i->max_entry, text));
+	printf("mean entry     %s, expected\n", unit_size_text(i->mean_entry, text));
+	printf("extents        %u of %s\n", i->extents, unit_size_text(i->extent_size, text));
+	printf("entries        %" PRIu64 "\n", k->stats.entries);
+	printf("keyspaces      %" PRIu64 " of %u\n", k->keyspaces, i->max_keyspaces);
+	printf("processes      %" PRIu32 " of %u\n", k->stats.processes, i->max_processes);
+	printf("threads        %" PRIu32 " of %u\n", k->stats.threads, i->max_threads);
+	printf("flights        %" PRIu32 " of %u\n", k->stats.flights, i->max_flights);
+	if (i->max_loads)
+		printf("loads          %" PRIu32 " of %u\n", k->stats.permits_used, i->max_loads);
+	printf("mode           %03o%s%s%s\n", (unsigned)(i->mode & 0777), i->flags & SHOAL_HUGE_PAGES ? ", huge pages" : "",
+	       i->flags & SHOAL_CHECKSUM ? ", checksums" : "", i->flags & SHOAL_FIFO ? ", fifo" : "");
+}
+
 static int describe(const struct call *call)
 {
 	const struct info *o = call->options;
-	struct shoal_stats stats;
+	const char *name = cli_cache_name(&o->cache);
+	struct known known = {0};
 	struct shoal *cache;
 	int status = cli_look(call, &o->cache, &cache), outcome;
-	char text[UNIT_TEXT];
 
 	if (status)
 		return status;
-	outcome = shoal_stats(cache, &stats);
+	outcome = shoal_info(cache, &known.info);
+	if (outcome == SHOAL_OK)
+		outcome = shoal_stats(cache, &known.stats);
+	if (outcome == SHOAL_OK)
+		outcome = shoal_keyspaces(cache, count_keyspace, &known.keyspaces);
 	shoal_close(cache);
 	if (outcome != SHOAL_OK)
-		return cli_failed(call, cli_cache_name(&o->cache), outcome);
+		return cli_failed(call, name, outcome);
 	if (o->json)
-		return json_print(json_pack("{s:s, s:I, s:i}", "cache", cli_cache_name(&o->cache), "size", (json_int_t)stats.size,
-		                            "processes", (int)stats.processes));
-	printf("cache          %s\nsize           %s\nprocesses      %" PRIu32 "\n", cli_cache_name(&o->cache),
-	       unit_size_text(stats.size, text), stats.processes);
+		return describe_json(name, &known);
+	describe_text(name, &known);
 	return EXIT_DONE;
 }
 

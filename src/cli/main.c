@@ -160,13 +160,13 @@ const struct verb verb_help = {
 static int version(const struct call *call)
 {
 	(void)call;
-	printf("shoal %s\n", shoal_version());
+	printf("shoal %s, layout %u\n", shoal_version(), shoal_layout());
 	return EXIT_DONE;
 }
 
 const struct verb verb_version = {
 	.name = "version", .group = GROUP_HELP,
-	.summary = "the version of the library that is used",
+	.summary = "the version of the library that is used, and of the layout of its caches",
 	.options = no_options,
 	.run = version,
 };
