@@ -3,8 +3,10 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define TABLE_LINE(name) &verb_##name,
 static const struct verb *const verbs[] = {VERBS(TABLE_LINE)};
@@ -124,9 +126,21 @@ static int dispatch(int argc, char **argv)
 	return verb ? run(verb, argc - 1, argv + 1) : no_verb(argv[1]);
 }
 
+/* A standard stream that is closed must not become the next file that is opened: what is printed would be written there.
+ * It is opened the wrong way round, so that using it is an error still. */
+static bool hold_streams(void)
+{
+	int fd;
+
+	for (fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
-	int status = dispatch(argc, argv);
+	int status = hold_streams() ? dispatch(argc, argv) : EXIT_FAILED;
 
 	if (fflush(stdout) || ferror(stdout)) {
 		cli_error(NULL, "standard output: %s", strerror(errno));
