@@ -110,8 +110,10 @@ struct listing {
 
 static int print_json_key(const struct shoal_entry *e)
 {
-	json_t *o = json_pack("{s:s, s:I}", "keyspace", e->keyspace, "version", (json_int_t)e->version);
+	json_t *o = json_object();
 
+	json_set_bytes(o, "keyspace", e->keyspace, strlen(e->keyspace));
+	json_object_set_new(o, "version", json_integer((json_int_t)e->version));
 	json_set_bytes(o, "key", e->key.data, e->key.size);
 	json_object_set_new(o, "size", json_integer((json_int_t)e->size));
 	json_object_set_new(o, "age_ms", json_integer((json_int_t)e->age_ms));
@@ -131,8 +133,10 @@ static void print_key(const struct listing *l, const struct shoal_entry *e)
 	if (l->o->extended)
 		printf("%-9s %9s %9s %9s  %u  ", unit_size_text(e->size, size), unit_duration_text((int64_t)e->age_ms, age),
 		       unit_duration_text(e->fresh_left_ms, fresh), unit_duration_text(e->stale_left_ms, stale), e->frequency);
-	if (l->named)
-		printf("%s@%" PRIu32 "\t", e->keyspace, e->version);
+	if (l->named) {
+		escape_print(stdout, e->keyspace, strlen(e->keyspace));
+		printf("@%" PRIu32 "\t", e->version);
+	}
 	escape_print(stdout, e->key.data, e->key.size);
 	putchar('\n');
 }

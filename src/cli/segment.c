@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Verbs about segments: create, check, reap, resize. */
 #include "cli.h"
+#include "escape.h"
 #include "json.h"
 #include "units.h"
 
@@ -87,10 +88,16 @@ static const struct option_spec check_options[] = {
 static int print_fault(const char *what, int recoverable, void *arg)
 {
 	const struct only_cache *o = arg;
+	json_t *j;
 
-	if (o->json)
-		return json_print(json_pack("{s:s, s:b}", "fault", what, "recoverable", recoverable));
-	printf("%s%s\n", what, recoverable ? " (left by a dead process: shoal reap)" : "");
+	if (o->json) {
+		j = json_object();
+		json_set_bytes(j, "fault", what, strlen(what)); /* it may quote what is wrong */
+		json_object_set_new(j, "recoverable", json_boolean(recoverable));
+		return json_print(j);
+	}
+	escape_print(stdout, what, strlen(what));
+	puts(recoverable ? " (left by a dead process: shoal reap)" : "");
 	return 0;
 }
 

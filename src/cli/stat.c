@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* stat: what is counted, of a cache and of its keyspaces; once, or again and again with what was added. */
 #include "cli.h"
+#include "escape.h"
 #include "json.h"
 #include "units.h"
 
@@ -181,17 +182,19 @@ static void print_row(const struct view *v, const struct row *r)
 	struct shoal_keyspace_stats s = since(&r->now, &r->last);
 	double per = v->seconds > 0 ? v->seconds : 1;
 	char a[UNIT_TEXT], b[UNIT_TEXT], c[UNIT_TEXT], d[UNIT_TEXT], e[UNIT_TEXT], f[UNIT_TEXT], g[UNIT_TEXT], h[UNIT_TEXT],
-		i[UNIT_TEXT], j[UNIT_TEXT], k[UNIT_TEXT], name[80];
+		i[UNIT_TEXT], j[UNIT_TEXT], k[UNIT_TEXT];
 
-	if (*r->name)
-		snprintf(name, sizeof(name), "%s@%" PRIu32, r->name, r->version);
-	else
-		snprintf(name, sizeof(name), "total");
-	printf("%8s %6s %6s %8s %7s %7s %7s %7s %8s %8s %8s  %s\n", count_text((double)requests(&s) / per, a),
+	printf("%8s %6s %6s %8s %7s %7s %7s %7s %8s %8s %8s  ", count_text((double)requests(&s) / per, a),
 	       share_text(percent(s.hits_fresh + s.hits_stale, requests(&s)), b), share_text(percent(s.hits_stale, requests(&s)), c),
 	       count_text((double)s.loads / per, d), ratio_text(s.loads, requests(&s), e), count_text((double)s.coalesced / per, f),
 	       count_text((double)s.load_errors / per, g), count_text((double)s.takeovers / per, h), ms_text(s.load_p50_ms, i),
-	       ms_text(s.load_p99_ms, j), ms_text(s.oldest_load_ms, k), name);
+	       ms_text(s.load_p99_ms, j), ms_text(s.oldest_load_ms, k));
+	if (*r->name) {
+		escape_print(stdout, r->name, strlen(r->name)); /* a corrupt segment's may be anything */
+		printf("@%" PRIu32 "\n", r->version);
+	} else {
+		puts("total");
+	}
 }
 
 static void print_memory(const struct shoal_stats *s)
@@ -268,7 +271,7 @@ static json_t *keyspace_json(const struct row *r, const struct shoal_keyspace_st
 {
 	json_t *o = json_object();
 
-	json_object_set_new(o, "keyspace", json_string(r->name));
+	json_set_bytes(o, "keyspace", r->name, strlen(r->name));
 	set_count(o, "version", r->version);
 	set_counters(o, s);
 	set_count(o, "distinct_keys", s->distinct_keys);
@@ -285,7 +288,7 @@ static json_t *total_json(const struct view *v, const struct shoal_keyspace_stat
 	const struct shoal_stats *s = &v->stats;
 	json_t *o = json_object();
 
-	json_object_set_new(o, "cache", json_string(cli_cache_name(&v->o->cache)));
+	json_set_bytes(o, "cache", cli_cache_name(&v->o->cache), strlen(cli_cache_name(&v->o->cache)));
 	set_counters(o, total);
 #define SET(field) set_count(o, #field, s->field);
 	SEGMENT_STATE(SET)

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
 #
-# To be sourced by the tests of the command. Each script is run as: NAME.sh SHOAL, and prints TAP. It has a cache of its own
+# To be sourced by the tests of the command. Each script is run as: NAME.sh SHOAL SOURCE-FOLDER DRIVER, and prints TAP; $driver
+# is cli/driver.c. It has a cache of its own
 # to make, named $SHOAL_CACHE, and an empty folder as its working directory; both are removed at the end.
 #
 #   ok NAME COMMAND...              a case: the command succeeds; what it printed is shown if it doesn't
@@ -13,6 +14,8 @@
 
 set -u
 shoal=$(realpath "$1")
+# shellcheck disable=SC2034 # for who sources it
+source=$(realpath "${2:-.}") driver=$(realpath "${3:-/nonexistent}")
 scratch=$(mktemp -d) || exit 1
 cd "$scratch" || exit 1
 export SHOAL_CACHE=test-cli-$$ LC_ALL=C.UTF-8

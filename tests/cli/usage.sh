@@ -76,6 +76,14 @@ delete -k a                         | it needs KEY...
 delete key                          | which keyspace?
 expire -k a                         | it needs KEY...
 expire -k a --stale soon key        | is no number
+stat --json --prom                  | one of --json and --prom
+stat --prom --watch 1s              | --prom is of all keyspaces, once
+stat --watch none                   | --watch needs a duration above 0
+stat --watch 0                      | --watch needs a duration above 0
+stat --watch forever                | --watch needs a duration above 0
+stat --count 3                      | --count needs --watch
+stat --watch 1                      | --watch: '1' needs a unit
+stat all                            | one argument too many: 'all'
 flush                               | which keyspace?
 flush -k a b                        | one argument too many: 'b'
 help creat                          | did you mean 'create'?
