@@ -304,7 +304,8 @@ static bool look_at_extent(struct check *c, uint64_t i)
 	const struct extent *e = &c->s->extents[i];
 	uint64_t word = extents_word(c->s, (uint32_t)i), lock = w64_load(&e->lock), ref;
 	enum extent_state state = EXTENT_STATE(word);
-	uint32_t tail = w32_load(&e->tail), entries = w32_load(&e->entries), x = (uint32_t)i, owner = EXTENT_OWNER(word);
+	uint32_t tail = w32_load(&e->tail), x = (uint32_t)i, owner = EXTENT_OWNER(word);
+	uint64_t counts = w64_load(&e->counts);
 
 	ref = registry_ref(c->m, owner); /* 0 as well where there is no such slot */
 	if (state > EXTENT_RETIRED)
@@ -321,9 +322,9 @@ static bool look_at_extent(struct check *c, uint64_t i)
 		return wrong(c, "extent %u: %#" PRIx64 " is being evicted by reader slot %u, which doesn't announce it", x, word, owner);
 	if (state == EXTENT_FREE || state == EXTENT_RETIRED)
 		return false;
-	if ((uint64_t)entries * sizeof(struct entry) > tail || w64_load(&e->live) > tail)
-		return wrong(c, "extent %u (%#" PRIx64 "): counts %u entries of %" PRIi64 " bytes, %u bytes are used", x, word, entries,
-			     (int64_t)w64_load(&e->live), tail);
+	if ((uint64_t)EXTENT_ENTRIES(counts) * sizeof(struct entry) > tail || EXTENT_LIVE(counts) > tail)
+		return wrong(c, "extent %u (%#" PRIx64 "): counts %u entries of %u bytes, %u bytes are used", x, word,
+			     EXTENT_ENTRIES(counts), EXTENT_LIVE(counts), tail);
 	return look_at_lengths(c, x, word);
 }
 
@@ -439,19 +440,18 @@ static uint64_t list_slots(struct check *c, uint32_t x, struct listed *list, uin
 static bool look_at_counts(struct check *c, uint64_t i)
 {
 	const struct extent *e = &c->s->extents[i];
-	uint64_t most = c->s->geometry.extent_size / sizeof(struct entry), n, k, live, bytes = 0, word = extents_word(c->s, (uint32_t)i);
+	uint64_t most = c->s->geometry.extent_size / sizeof(struct entry), n, k, bytes = 0, counts = w64_load(&e->counts), word = extents_word(c->s, (uint32_t)i);
 	struct listed *list;
-	uint32_t entries, there = 0;
+	uint32_t there = 0;
 
-	if (c->entries[i] <= w32_load(&e->entries) && c->live[i] <= w64_load(&e->live))
+	if (c->entries[i] <= EXTENT_ENTRIES(counts) && c->live[i] <= EXTENT_LIVE(counts))
 		return false;
 	list = malloc(most * sizeof(*list));
 	if (!list)
 		return false;
 	n = list_slots(c, (uint32_t)i, list, most);
 	barrier_full();
-	entries = w32_load(&e->entries);
-	live = w64_load(&e->live);
+	counts = w64_load(&e->counts);
 	barrier_full();
 	for (k = 0; k < n; k++) {
 		if (!SLOT_SAME(w64_load(slot_at(c, list[k].number)), list[k].word))
@@ -460,9 +460,9 @@ static bool look_at_counts(struct check *c, uint64_t i)
 		bytes += list[k].length;
 	}
 	free(list);
-	return extents_word(c->s, (uint32_t)i) == word && (there > entries || bytes > live) &&
-	       wrong(c, "extent %u (%#" PRIx64 "): counts %u entries of %" PRIi64 " bytes, the index has %u of %" PRIu64, (unsigned)i, word,
-		     entries, (int64_t)live, there, bytes);
+	return extents_word(c->s, (uint32_t)i) == word && (there > EXTENT_ENTRIES(counts) || bytes > EXTENT_LIVE(counts)) &&
+	       wrong(c, "extent %u (%#" PRIx64 "): counts %u entries of %u bytes, the index has %u of %" PRIu64, (unsigned)i, word,
+		     EXTENT_ENTRIES(counts), EXTENT_LIVE(counts), there, bytes);
 }
 
 /* ---- all --------------------------------------------------------------------------------------------------- */

@@ -72,10 +72,10 @@ static void propose(struct evict_turn *t, enum evict_reason reason, uint64_t ord
 /* Bytes that were used and that no slot points to. The rest behind the tail is not worth a cleaning. */
 static uint32_t dead_bytes(const struct segment *s, const struct extent *e)
 {
-	uint64_t live = w64_peek(&e->live);
+	uint32_t live = EXTENT_LIVE(w64_peek(&e->counts));
 	uint32_t used = (uint32_t)min_u64(w32_peek(&e->tail), s->geometry.extent_size);
 
-	return live < used ? used - (uint32_t)live : 0;
+	return live < used ? used - live : 0;
 }
 
 static void look_at_sealed(const struct segment *s, uint32_t x, uint32_t dead, struct evict_turn *t)
@@ -83,7 +83,7 @@ static void look_at_sealed(const struct segment *s, uint32_t x, uint32_t dead, s
 	const struct extent *e = &s->extents[x];
 	uint64_t stamp = w64_peek(&e->stamp);
 
-	if (!w32_peek(&e->entries))
+	if (!EXTENT_ENTRIES(w64_peek(&e->counts)))
 		propose(t, EVICT_EMPTY, stamp, x);
 	if (w64_peek(&e->until_ms) <= t->now_ms)
 		propose(t, EVICT_EXPIRED, stamp, x);

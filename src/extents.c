@@ -6,6 +6,7 @@
 #include "probe.h"
 
 #define COLLECT_AT_ONCE 32u
+#define ONE_ENTRY ((uint64_t)1 << 32) /* in extent.counts */
 
 uint64_t extents_word(const struct segment *s, uint32_t x)
 {
@@ -26,8 +27,7 @@ static void reset(struct extent *e, enum log_kind kind, uint64_t stamp)
 	w32_poke(&e->kind, kind);
 	w64_poke(&e->stamp, stamp);
 	w32_poke(&e->tail, 0);
-	w32_poke(&e->entries, 0);
-	w64_poke(&e->live, 0);
+	w64_poke(&e->counts, 0);
 	w64_poke(&e->until_ms, 0);
 }
 
@@ -142,13 +142,11 @@ unsigned extents_count(const struct segment *s, enum extent_state state)
 
 void extents_add(const struct segment *s, uint32_t x, uint32_t length, uint64_t until_ms)
 {
-	w64_add(&s->extents[x].live, length);
-	w32_add(&s->extents[x].entries, 1);
+	w64_add(&s->extents[x].counts, ONE_ENTRY | length);
 	w64_max(&s->extents[x].until_ms, until_ms);
 }
 
 void extents_drop(const struct segment *s, uint32_t x, uint32_t length)
 {
-	w64_sub(&s->extents[x].live, length);
-	w32_sub(&s->extents[x].entries, 1);
+	w64_sub(&s->extents[x].counts, ONE_ENTRY | length);
 }

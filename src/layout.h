@@ -179,13 +179,14 @@ enum extent_state { EXTENT_FREE, EXTENT_OPEN, EXTENT_SEALED, EXTENT_EVICTING, EX
 struct extent {
 	_Alignas(CACHE_LINE) word64 word;
 	word64 lock;      /* head lock: READER_REF of who writes a length and moves the tail; 0 = free */
-	word32 tail;      /* bytes used; moved under the lock */
-	word32 entries;   /* index slots that point into it, or more (E.5); counted by who changes the index */
-	word64 live;      /* their bytes */
+	word64 counts;    /* {entries:32 | bytes:32} of the index slots that point into it, or more (E.5); by who changes the index */
 	word64 stamp;     /* OPEN: the last one drawn when it was opened; then its own, the order of sealing */
 	word64 until_ms;  /* latest end of life of its entries, UINT64_MAX = for ever; RETIRED: blocked since then, 0 = not */
+	word32 tail;      /* bytes used; moved under the lock */
 	word32 kind;      /* which log it is of; written by the opener */
 };
+#define EXTENT_ENTRIES(counts) ((uint32_t)((counts) >> 32))
+#define EXTENT_LIVE(counts) ((uint32_t)(counts))
 _Static_assert(sizeof(struct extent) == CACHE_LINE, "one line per extent");
 
 /*

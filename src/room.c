@@ -173,7 +173,7 @@ static bool evict_one(struct seat *seat, struct evict_turn *turn)
 	if (w.reason == EVICT_PROBATION || w.reason == EVICT_MAIN)
 		w.walks = w32_add(&s->header->walks, 1);
 	w.kind = w32_peek(&s->extents[x].kind) == LOG_MAIN ? LOG_MAIN : LOG_PROBATION;
-	if (w.reason != EVICT_EMPTY || w32_peek(&s->extents[x].entries)) /* E.5: nobody writes into it any more */
+	if (w.reason != EVICT_EMPTY || EXTENT_ENTRIES(w64_peek(&s->extents[x].counts))) /* E.5: nobody writes into it any more */
 		walk_extent(&w, x);
 	extents_retire(seat, x);
 	PROBE(evict, x, w.reason, w.moved, w.dropped + w.expired);

@@ -118,7 +118,7 @@ EXPORT int shoal_keyspace_stats(struct shoal_keyspace *k, struct shoal_keyspace_
 
 static void add_extents(const struct segment *s, struct shoal_stats *stats)
 {
-	uint64_t used, live, size = s->geometry.extent_size;
+	uint64_t used, live, counts, size = s->geometry.extent_size;
 	uint32_t x;
 
 	for (x = 0; x < s->geometry.extents; x++) {
@@ -129,15 +129,14 @@ static void add_extents(const struct segment *s, struct shoal_stats *stats)
 					      : size;
 		/* A writer that died between its index CAS and its count leaves a count that is off until the extent
 		 * is evicted. */
-		live = state == EXTENT_FREE ? 0 : min_u64(w64_peek(&s->extents[x].live), used);
-		if ((int64_t)w64_peek(&s->extents[x].live) < 0)
-			live = 0;
+		counts = w64_peek(&s->extents[x].counts);
+		live = state == EXTENT_FREE ? 0 : min_u64(EXTENT_LIVE(counts), used);
 		stats->bytes_live += live;
 		stats->bytes_dead += used - live;
 		stats->bytes_free += size - used;
 		stats->grace_waiting += state == EXTENT_RETIRED;
 		if (state != EXTENT_FREE && live)
-			stats->entries += w32_peek(&s->extents[x].entries);
+			stats->entries += EXTENT_ENTRIES(counts);
 	}
 	stats->bytes_overhead = stats->size - stats->bytes_live - stats->bytes_dead - stats->bytes_free;
 }

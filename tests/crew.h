@@ -289,9 +289,9 @@ static CREW_UNUSED void crew_check_counts(struct shoal *cache, const bool *exact
 	}
 	for (x = 0; x < s->geometry.extents; x++)
 		if (exact[x] && (EXTENT_STATE(extents_word(s, x)) == EXTENT_OPEN || EXTENT_STATE(extents_word(s, x)) == EXTENT_SEALED))
-			crew_expect(live[x] == w64_load(&s->extents[x].live) && entries[x] == w32_load(&s->extents[x].entries),
-				    "extent %u has %" PRIu64 " bytes in %u entries, and counts %" PRIi64 " in %u", x, live[x], entries[x],
-				    (int64_t)w64_load(&s->extents[x].live), w32_load(&s->extents[x].entries));
+			crew_expect(w64_load(&s->extents[x].counts) == ((uint64_t)entries[x] << 32 | live[x]),
+				    "extent %u has %" PRIu64 " bytes in %u entries, and counts %u in %u", x, live[x], entries[x],
+				    EXTENT_LIVE(w64_load(&s->extents[x].counts)), EXTENT_ENTRIES(w64_load(&s->extents[x].counts)));
 	free(live);
 	free(entries);
 }

@@ -101,7 +101,7 @@ static uint32_t fullest(word64 **slot)
 
 	for (x = 0; x < s->geometry.extents; x++)
 		if (EXTENT_STATE(extents_word(s, x)) == EXTENT_SEALED &&
-		    w32_load(&s->extents[x].entries) > w32_load(&s->extents[best].entries))
+		    EXTENT_ENTRIES(w64_load(&s->extents[x].counts)) > EXTENT_ENTRIES(w64_load(&s->extents[best].counts)))
 			best = x;
 	for (i = 0; i < index_slots(s); i++) {
 		*slot = &s->index[i / BUCKET_SLOTS].slots[i % BUCKET_SLOTS];
@@ -167,9 +167,9 @@ static void faults_are_named(void **state)
 	assert_says("doesn't announce it");
 	w32_store(&s->extents[x].tail, w32_load(&s->extents[x].tail) + 8);
 	assert_says("its tail is at");
-	w32_sub(&s->extents[x].entries, 1);
+	w64_sub(&s->extents[x].counts, (uint64_t)1 << 32);
 	assert_says("the index has");
-	w64_sub(&s->extents[x].live, 8);
+	w64_sub(&s->extents[x].counts, 8);
 	assert_says("the index has");
 	w64_store(&s->extents[x].lock, 77);
 	assert_says("no reader that is here");
@@ -295,7 +295,7 @@ static void an_extent_is_taken_for_free(void **state)
 	assert_bears(true);
 	scene_restore(&scene);
 	for (x = 0; x < scene.s->geometry.extents; x++)
-		w32_store(&scene.s->extents[x].entries, 0);
+		w64_store(&scene.s->extents[x].counts, 0);
 	assert_bears(false);
 	scene_restore(&scene);
 	for (x = 0; x < scene.s->geometry.extents; x++)

@@ -35,8 +35,7 @@ static void make_up(const struct inside *in, uint32_t x, enum log_kind kind, uin
 	w32_store(&e->kind, kind);
 	w64_store(&e->stamp, stamp);
 	w32_store(&e->tail, used);
-	w64_store(&e->live, live);
-	w32_store(&e->entries, live > 0);
+	w64_store(&e->counts, (uint64_t)(live > 0) << 32 | live);
 	w64_store(&e->until_ms, until_ms);
 }
 

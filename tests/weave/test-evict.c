@@ -247,7 +247,7 @@ static void sweep_and_evict(void)
 	for (x = 0; x < 2; x++) {
 		if (!extents_claim(seat, x))
 			continue;
-		if (w32_peek(&weave_segment()->extents[x].entries))
+		if (EXTENT_ENTRIES(w64_peek(&weave_segment()->extents[x].counts)))
 			extents_move(seat, x, extents_word(weave_segment(), x), EXTENT_SEALED);
 		else
 			extents_retire(seat, x);

@@ -736,8 +736,8 @@ static void audit_log(void)
 	for (x = 0; x < s->geometry.extents; x++) {
 		if (EXTENT_STATE(word_now(x)) == EXTENT_FREE || EXTENT_STATE(word_now(x)) == EXTENT_RETIRED)
 			continue;
-		if (w32_load(&s->extents[x].entries) < entries[x] || w64_load(&s->extents[x].live) < live[x])
-			weave_fail("E.5: extent %u counts %u entries, %u are there", x, w32_load(&s->extents[x].entries), entries[x]);
+		if (EXTENT_ENTRIES(w64_load(&s->extents[x].counts)) < entries[x] || EXTENT_LIVE(w64_load(&s->extents[x].counts)) < live[x])
+			weave_fail("E.5: extent %u counts %u entries, %u are there", x, EXTENT_ENTRIES(w64_load(&s->extents[x].counts)), entries[x]);
 	}
 }
 
