@@ -6,12 +6,6 @@
 #include "probe.h"
 
 #define COLLECT_AT_ONCE 32u
-#define ONE_ENTRY ((uint64_t)1 << 32) /* in extent.counts */
-
-uint64_t extents_word(const struct segment *s, uint32_t x)
-{
-	return w64_load(&s->extents[x].word);
-}
 
 bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_state to)
 {
@@ -138,15 +132,4 @@ unsigned extents_count(const struct segment *s, enum extent_state state)
 	for (x = 0; x < s->geometry.extents; x++)
 		n += EXTENT_STATE(extents_word(s, x)) == state;
 	return n;
-}
-
-void extents_add(const struct segment *s, uint32_t x, uint32_t length, uint64_t until_ms)
-{
-	w64_add(&s->extents[x].counts, ONE_ENTRY | length);
-	w64_max(&s->extents[x].until_ms, until_ms);
-}
-
-void extents_drop(const struct segment *s, uint32_t x, uint32_t length)
-{
-	w64_sub(&s->extents[x].counts, ONE_ENTRY | length);
 }

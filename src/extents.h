@@ -37,6 +37,7 @@
 #define EXTENT_STATE(word) ((enum extent_state)((word) >> 60))
 #define EXTENT_SEQUENCE(word) ((uint32_t)(word) & 0xfffffffu)
 #define EXTENT_OWNER(word) ((uint32_t)((word) >> 44 & 0xffff))
+#define ONE_ENTRY ((uint64_t)1 << 32) /* in extent.counts */
 #define EXTENT_OWNER_INCARNATION(word) ((uint32_t)((word) >> 28 & 0xffff))
 
 static inline char *extent_bytes(const struct segment *s, uint32_t x)
@@ -54,7 +55,10 @@ static inline uint32_t extent_of(const struct segment *s, uint64_t offset)
 
 /* One CAS to another state, owned by `seat`; false if the word was not `from` any more. */
 bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_state to);
-uint64_t extents_word(const struct segment *s, uint32_t x);
+static inline uint64_t extents_word(const struct segment *s, uint32_t x)
+{
+	return w64_load(&s->extents[x].word);
+}
 
 /* Make a free extent OPEN and empty, announced in `word` until the caller has made it a head (E.4); -1: none is free. */
 int64_t extents_open(struct seat *seat, unsigned word, enum log_kind kind);
@@ -71,7 +75,15 @@ unsigned extents_count(const struct segment *s, enum extent_state state);
 
 /* The index is about to point to an entry of `length` bytes that lives until `until_ms`; it points there no more, or
  * never did. The extent is announced (E.5). */
-void extents_add(const struct segment *s, uint32_t x, uint32_t length, uint64_t until_ms);
-void extents_drop(const struct segment *s, uint32_t x, uint32_t length);
+static inline void extents_add(const struct segment *s, uint32_t x, uint32_t length, uint64_t until_ms)
+{
+	w64_add(&s->extents[x].counts, ONE_ENTRY | length);
+	w64_max(&s->extents[x].until_ms, until_ms);
+}
+
+static inline void extents_drop(const struct segment *s, uint32_t x, uint32_t length)
+{
+	w64_sub(&s->extents[x].counts, ONE_ENTRY | length);
+}
 
 #endif

@@ -35,12 +35,13 @@ static void seal_if_no_head(struct seat *seat, uint32_t x)
 		extents_seal(seat, x, word);
 }
 
-/* L.2: the unlocker frees the lock, then looks for the head; replace_head() changes the head, then looks at the lock.
- * Both steps are CASes, so at least one of the two sees the other's and seals. */
-static void unlock(struct seat *seat, uint32_t x)
+/* L.2: the unlocker frees the lock, then looks for the head, mostly where it was; replace_head() changes the head, then
+ * looks at the lock. Both steps are CASes, so at least one of the two sees the other's and seals. */
+static void unlock(struct seat *seat, uint32_t x, const word64 *head, uint64_t word)
 {
 	w64_cas(&seat->member->segment.extents[x].lock, seat->tag | (seat->index + 1), 0);
-	seal_if_no_head(seat, x);
+	if (unlikely(w64_load(head) != word))
+		seal_if_no_head(seat, x);
 }
 
 /* A dead owner's lock is taken over by a CAS from its own word; L.1 makes that all there is to do. */
@@ -176,11 +177,11 @@ static int append_at(struct seat *seat, unsigned word, const struct place_of_hea
 	if (!take_lock(seat, x, ask))
 		return BUSY;
 	r = extents_word(s, x) == w ? move_tail(s, x, length, offset) : AGAIN;
-	unlock(seat, x);
+	unlock(seat, x, p->head, p->word);
 	return r;
 }
 
-int log_append(struct seat *seat, unsigned word, enum log_kind kind, uint32_t length, uint64_t *offset, bool *opened)
+static NOINLINE int append(struct seat *seat, unsigned word, enum log_kind kind, uint32_t length, uint64_t *offset, bool *opened)
 {
 	const struct segment *s = &seat->member->segment;
 	uint32_t start = seat->index, rounds, busy = 0;
@@ -217,6 +218,19 @@ int log_append(struct seat *seat, unsigned word, enum log_kind kind, uint32_t le
 		}
 	}
 	return LOG_FULL;
+}
+
+/* Mostly the first head that append() would choose has room, and is not busy. */
+int log_append(struct seat *seat, unsigned word, enum log_kind kind, uint32_t length, uint64_t *offset, bool *opened)
+{
+	const struct segment *s = &seat->member->segment;
+	struct place_of_head p = {.head = &s->header->heads[kind][seat->index % s->geometry.heads]};
+
+	p.word = w64_load(p.head);
+	if (likely(HEAD_EXTENT(p.word) < s->geometry.extents && !append_at(seat, word, &p, length, false, offset)))
+		return SHOAL_OK;
+	rcu_clear(seat, word);
+	return append(seat, word, kind, length, offset, opened);
 }
 
 /* ---- read -------------------------------------------------------------------------------------------------- */
