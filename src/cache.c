@@ -293,7 +293,7 @@ static int change_old(struct shoal_keyspace *k, const void *key, size_t size, ch
 	void *old;
 	int r = SHOAL_MISS;
 
-	if (!store_old_key(k, key, size, &f, &old, &size))
+	if (likely(!atomic_load(&k->fallback)) || !store_old_key(k, key, size, &f, &old, &size))
 		return r;
 	r = verb(f->old, old, size);
 	free(old);
@@ -302,8 +302,9 @@ static int change_old(struct shoal_keyspace *k, const void *key, size_t size, ch
 
 /* ---- store ------------------------------------------------------------------------------------------------- */
 
-/* Put a written entry into the index. INDEX_NEWER: the key has a newer generation. */
-static int put(struct seat *seat, const struct key *key, uint64_t offset, uint64_t generation, uint64_t until_ms)
+/* Put a written entry into the index, mostly in the slot that was guessed (or NULL). INDEX_NEWER: the key has a newer
+ * generation. */
+static int put(struct seat *seat, const struct key *key, word64 *slot, uint64_t offset, uint64_t generation, uint64_t until_ms)
 {
 	const struct segment *s = &seat->member->segment;
 	uint32_t length = w32_peek(&log_at(s, offset)->length);
@@ -313,7 +314,9 @@ static int put(struct seat *seat, const struct key *key, uint64_t offset, uint64
 	int r;
 
 	do {
-		r = index_place(seat, key, generation, READING, OTHER, &target);
+		r = slot && index_place_on(seat, key, generation, slot, READING, &target)
+			    ? SHOAL_OK
+			    : index_place(seat, key, generation, READING, OTHER, &target);
 		if (r)
 			break;
 		word = index_word(key, offset, target.own ? target.expected : 0);
@@ -360,8 +363,9 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
                uint32_t fresh_ms, uint32_t stale_ms, uint64_t *drawn)
 {
 	const struct segment *s = &seat->member->segment;
-	uint64_t offset, generation, born;
+	uint64_t offset, generation, born, there;
 	struct flight_key fk;
+	word64 *slot;
 	struct turn turn = {0};
 	struct lives lives;
 	struct packed packed;
@@ -369,8 +373,14 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 
 	index_prefetch(s, key->hash);
 	store_pack(k, data, size, &packed);
-	index_prefetch_entry(s, key->hash); /* what it replaces is fetched while the new one is written */
-	r = room_reserve(seat, WRITING, room_kind(s, key, packed.size), key->size, packed.size, &offset);
+	born = clock_ms(&s->clock); /* while the bucket is fetched, as what follows */
+	generation = draw_once(s, drawn);
+	lives = store_lives(k, fresh_ms, stale_ms, key->hash ^ generation);
+	turn.seen.below = generation;
+	end_loads(seat, key, &turn);
+	slot = index_guess(s, key->hash, &there);
+	index_prefetch_guessed(s, there); /* what it replaces is fetched while the new one is written */
+	r = room_reserve(seat, WRITING, room_kind_guessed(s, key, packed.size, there), key->size, packed.size, &offset);
 	if (r) { /* the caller has a newer value than the one here: better none than the older */
 		remove_key(seat, key, drawn);
 		free(packed.owned);
@@ -378,14 +388,10 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	}
 	if (packed.size)
 		memcpy(store_value_at(s, offset, key), packed.data, packed.size);
-	free(packed.owned);
-	lives = store_lives(k, fresh_ms, stale_ms, key->hash ^ clock_coarse_ms(&s->clock));
-	born = clock_ms(&s->clock);
-	generation = draw_once(s, drawn);
+	if (unlikely(packed.owned))
+		free(packed.owned);
 	store_fill(s, offset, key, generation, born, &lives, STORED(packed.codec, packed.size), k->policy.schema, 0);
-	turn.seen.below = generation;
-	end_loads(seat, key, &turn);
-	put(seat, key, offset, generation, store_end(born, &lives)); /* a newer one is there: ours was just before it */
+	put(seat, key, slot, offset, generation, store_end(born, &lives)); /* a newer one is there: ours was just before it */
 	store_count(s, k, key->hash, born);
 	if (unlikely(turn.younger)) {
 		fk = store_flight_key(s, key);
@@ -406,13 +412,13 @@ EXPORT int shoal_set_ttl(struct shoal_keyspace *k, const void *data, size_t key_
 	if (!k || (!value && size))
 		return SHOAL_ERR_INVALID;
 	change_old(k, data, key_size, shoal_delete);
+	if (unlikely(!store_key(k, data, key_size, &key)))
+		return SHOAL_ERR_INVALID;
 	do {
 		seat = handle_change(k->cache, &r);
 		if (!seat)
 			return r;
-		r = store_key(k, data, key_size, &key)
-			    ? set(seat, k, &key, value, size, fresh_ms, stale_ms, &drawn)
-			    : SHOAL_ERR_INVALID;
+		r = set(seat, k, &key, value, size, fresh_ms, stale_ms, &drawn);
 	} while (!handle_changed(seat));
 	return r;
 }

@@ -12,11 +12,6 @@ struct key index_key(const struct segment *s, uint32_t keyspace, const void *key
 	return (struct key){key, (uint32_t)size, keyspace, hash_bytes(key, size, index_seed(s, keyspace))};
 }
 
-void index_prefetch(const struct segment *s, uint64_t hash)
-{
-	__builtin_prefetch(index_bucket(s, hash));
-}
-
 void index_prefetch_entry(const struct segment *s, uint64_t hash)
 {
 	const struct bucket *b = index_bucket(s, hash);
@@ -136,12 +131,6 @@ again:
 
 /* ---- change ------------------------------------------------------------------------------------------------ */
 
-uint64_t index_word(const struct key *k, uint64_t offset, uint64_t old)
-{
-	return SLOT_USED | (k->hash >> 12 & 0xffff) << SLOT_TAG_SHIFT | offset / 8 |
-	       (SLOT_IS_USED(old) ? old & (SLOT_FREQUENCY | SLOT_SETTLED) : 0);
-}
-
 static unsigned count_empty(const struct bucket *b)
 {
 	unsigned i, n = 0;
@@ -219,6 +208,31 @@ static bool place_in_coldest(struct seat *seat, struct bucket *const buckets[2],
 		target->expected = hit.word;
 	}
 	target->announced = a;
+	return true;
+}
+
+/* I.7. As look() does it, in one piece, and only what matters. */
+bool index_place_on(struct seat *seat, const struct key *k, uint64_t generation, word64 *slot, unsigned a,
+                    struct index_target *target)
+{
+	const struct segment *s = &seat->member->segment;
+	uint64_t word = w64_peek(slot), at = SLOT_BYTES(word) - s->geometry.log_at, now;
+	uint32_t x = extent_of(s, SLOT_BYTES(word)), length;
+	const struct entry *e = log_at(s, SLOT_BYTES(word));
+
+	if (unlikely(!SLOT_IS_USED(word) || !(word & SLOT_SETTLED) || at >= s->quick_size))
+		return false;
+	rcu_announce(seat, a, x);
+	now = w64_load(slot); /* I.4 */
+	length = w32_peek(&e->length);
+	if (unlikely(!SLOT_SAME(now, word) || at + length > (uint64_t)(x + 1) * s->geometry.extent_size ||
+	             length < log_length(s, k->size, STORED_SIZE(e->stored)) ||
+	             (uint32_t)e->kind != (uint32_t)ENTRY_KIND(0, k->keyspace, k->size) ||
+	             !index_same_bytes(e->key, k->data, k->size) || e->generation > generation)) {
+		rcu_clear(seat, a);
+		return false;
+	}
+	*target = (struct index_target){slot, now, true, true, length, a};
 	return true;
 }
 
@@ -409,20 +423,6 @@ bool index_locate(const struct segment *s, const struct key *k, uint64_t offset,
 	}
 	*alone = count == 1;
 	return hit->slot;
-}
-
-uint64_t index_guess(const struct segment *s, uint64_t hash)
-{
-	const struct bucket *b = index_bucket(s, hash);
-	unsigned found = index_match(b, hash);
-	uint64_t word;
-
-	if (!found) {
-		b = index_second(s, hash);
-		found = index_match(b, hash);
-	}
-	word = found ? w64_peek(&b->slots[__builtin_ctz(found)]) : 0;
-	return SLOT_IS_USED(word) ? word : 0;
 }
 
 bool index_at(struct seat *seat, uint64_t number, unsigned announce, struct index_hit *hit)

@@ -20,6 +20,10 @@
  *      the other, so of two slots at most the earlier is settled, and its reader misses one that was being inserted.
  *      A reader that finds an entry in the second bucket, not settled, and none in the first, settles it before it is
  *      returned: else one that is older could be settled in the first bucket, and be found there by the next reader.
+ * I.7  A writer that finds a settled slot of the key looks no further, either: what replaces it by CAS is settled, too, as
+ *      there is at most one that is, and the slot has not been empty since the look that settled it. Another slot of the key
+ *      is that of an insert which looked before there was this one, and settles after: it will see both, and the older one
+ *      goes. If it is killed first, its slot stays, unsettled, and goes before this one when that is removed (I.2).
  *
  *   operation        may run beside    another process is killed
  *   index_find       everything        no effect
@@ -153,8 +157,38 @@ static inline bool index_touch(const struct segment *s, word64 *slot, uint64_t w
 	       w64_cas(slot, word, word + ((uint64_t)1 << SLOT_FREQUENCY_SHIFT));
 }
 
-void index_prefetch(const struct segment *s, uint64_t hash);
+static inline void index_prefetch(const struct segment *s, uint64_t hash)
+{
+	__builtin_prefetch(index_bucket(s, hash));
+}
+
 void index_prefetch_entry(const struct segment *s, uint64_t hash);
+
+/* What a slot of the key holds, or of a stranger with its tag; 0: none. The slot, or NULL: none, or there are two. */
+static inline word64 *index_guess(const struct segment *s, uint64_t hash, uint64_t *word)
+{
+	struct bucket *b = index_bucket(s, hash);
+	unsigned found = index_match(b, hash);
+
+	*word = 0;
+	if (!found) {
+		b = index_second(s, hash);
+		found = index_match(b, hash);
+	}
+	if (!found)
+		return NULL;
+	*word = w64_peek(&b->slots[__builtin_ctz(found)]);
+	if (unlikely(!SLOT_IS_USED(*word)))
+		*word = 0;
+	return likely(!(found & (found - 1))) ? &b->slots[__builtin_ctz(found)] : NULL;
+}
+
+/* What a writer reads of the entry behind that; wherever it is: a prefetch never faults. */
+static inline void index_prefetch_guessed(const struct segment *s, uint64_t word)
+{
+	__builtin_prefetch(s->base + SLOT_BYTES(word));
+	__builtin_prefetch(s->base + SLOT_BYTES(word) + CACHE_LINE);
+}
 
 /* ---- change ------------------------------------------------------------------------------------------------ */
 
@@ -171,7 +205,14 @@ struct index_target {
 enum { INDEX_NEWER = 1 };
 int index_place(struct seat *seat, const struct key *k, uint64_t generation, unsigned a, unsigned b,
                 struct index_target *target);
-uint64_t index_word(const struct key *k, uint64_t offset, uint64_t old);
+/* Likewise, in a slot of index_guess(). False: that is not the key's, not settled, or newer; nothing is announced. */
+bool index_place_on(struct seat *seat, const struct key *k, uint64_t generation, word64 *slot, unsigned a,
+                    struct index_target *target);
+static inline uint64_t index_word(const struct key *k, uint64_t offset, uint64_t old)
+{
+	return SLOT_USED | (k->hash >> 12 & 0xffff) << SLOT_TAG_SHIFT | offset / 8 |
+	       (SLOT_IS_USED(old) ? old & (SLOT_FREQUENCY | SLOT_SETTLED) : 0);
+}
 /* The word of an entry that has moved, with that frequency. */
 static inline uint64_t index_moved(uint64_t word, uint64_t offset, unsigned frequency)
 {
@@ -206,8 +247,6 @@ bool index_is(const struct index_hit *hit, const struct key *k);
 /* The slot that points to this very entry, whose extent is announced or walked by the caller: hit->slot and word.
  * *alone: no other slot can be of the key. */
 bool index_locate(const struct segment *s, const struct key *k, uint64_t offset, struct index_hit *hit, bool *alone);
-/* What a slot of the key holds, or of a stranger with its tag; 0: none. */
-uint64_t index_guess(const struct segment *s, uint64_t hash);
 /* The entry in slot `number`, protected by `announce`; false: none there. */
 bool index_at(struct seat *seat, uint64_t number, unsigned announce, struct index_hit *hit);
 uint64_t index_slots(const struct segment *s);

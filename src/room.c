@@ -208,8 +208,14 @@ void room_make(struct seat *seat)
 
 enum log_kind room_kind(const struct segment *s, const struct key *key, size_t value_size)
 {
-	uint64_t word = index_guess(s, key->hash);
+	uint64_t word;
 
+	index_guess(s, key->hash, &word);
+	return room_kind_guessed(s, key, value_size, word);
+}
+
+enum log_kind room_kind_guessed(const struct segment *s, const struct key *key, size_t value_size, uint64_t word)
+{
 	if (!word)
 		return evict_admits(s, key->hash, (uint32_t)min_u64(log_length(s, key->size, value_size), s->geometry.extent_size));
 	if (!log_holds(s, SLOT_BYTES(word)))

@@ -20,6 +20,8 @@
 
 /* Which log the key's next value belongs to. Asked once for each value: it takes the key from among the ghosts. */
 enum log_kind room_kind(const struct segment *s, const struct key *key, size_t value_size);
+/* Likewise, when index_guess() has said `word`. */
+enum log_kind room_kind_guessed(const struct segment *s, const struct key *key, size_t value_size, uint64_t word);
 
 /* Space for an entry, announced in `word`. SHOAL_ERR_TOO_BIG, NO_SPACE. Nothing else may be announced in READING, OTHER,
  * WALKING or COPYING. */

@@ -298,16 +298,14 @@ bool store_is_early(struct seat *seat, const struct shoal_keyspace *k, const str
 
 /* ---- entries ----------------------------------------------------------------------------------------------- */
 
-void store_pack(const struct shoal_keyspace *k, const void *data, size_t size, struct packed *p)
+void store_compress(const struct shoal_keyspace *k, struct packed *p)
 {
-	size_t made;
+	size_t made, size = p->size;
 
-	*p = (struct packed){.data = data, .size = size};
-	if (!(k->policy.flags & SHOAL_COMPRESS) || size < CODEC_THRESHOLD || size > CODEC_MOST ||
-	    !(p->owned = malloc(size - size / 8)))
+	if (size < CODEC_THRESHOLD || size > CODEC_MOST || !(p->owned = malloc(size - size / 8)))
 		return;
 	p->codec = k->policy.flags & SHOAL_COMPRESS_ZSTD & ~SHOAL_COMPRESS ? CODEC_ZSTD : CODEC_LZ4;
-	made = codec_pack(p->codec, data, size, p->owned);
+	made = codec_pack(p->codec, p->data, size, p->owned);
 	if (made) {
 		p->data = p->owned;
 		p->size = made;

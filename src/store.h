@@ -146,7 +146,15 @@ struct packed {
 	enum codec codec;
 	void *owned; /* to be freed */
 };
-void store_pack(const struct shoal_keyspace *k, const void *data, size_t size, struct packed *packed);
+void store_compress(const struct shoal_keyspace *k, struct packed *packed);
+
+static inline void store_pack(const struct shoal_keyspace *k, const void *data, size_t size, struct packed *packed)
+{
+	*packed = (struct packed){.data = data, .size = size};
+	if (unlikely(k->policy.flags & SHOAL_COMPRESS))
+		store_compress(k, packed);
+}
+
 /* The size of an entry's value for its reader. */
 size_t store_plain_size(const struct log_entry *e);
 /* Copy it out, plain; false: it can't be unpacked. */

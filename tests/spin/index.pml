@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One key in its two buckets: index.h, I.1 and I.6. Its possible slots are two of the first bucket and one of the second,
+ * One key in its two buckets: index.h, I.1, I.6 and I.7. Its possible slots are two of the first bucket and one of the second,
  * empty at first. Writers insert generations 1, 2 ... and place by a look that may be long past when they commit; which of
  * the empty slots they saw they take is chosen freely, as the other keys of the buckets come and go. Readers look twice.
  *
@@ -98,13 +98,35 @@ inline index_settle()
 
 #define LOCALS byte g[SLOTS]; bit s[SLOTS]; byte v[SLOTS]; byte i, n, newest, oldest, first, seen; bit over
 
-/* put(): index_place(), index_commit() and index_settle() */
+/* put(): index_place(), index_commit() and index_settle(); or index_place_on() a slot that was seen, and index_commit() */
 proctype put(byte mine)
 {
 	LOCALS;
 	byte at;
 
 again:
+	if
+	:: at = 0
+	:: at = 1
+	:: at = SECOND
+	:: goto place
+	fi;
+	atomic { g[at] = gen[at]; s[at] = settled[at] }
+	if
+#ifdef MUTANT_over_newer
+	:: !g[at] || !s[at] -> goto place
+#else
+	:: !g[at] || !s[at] || g[at] > mine -> goto place
+#endif
+	:: else
+	fi;
+	atomic {
+		if
+		:: gen[at] == g[at] -> gen[at] = mine; goto over_it
+		:: else -> goto again
+		fi
+	};
+place:
 	index_find();
 	seen = 0;
 	if
@@ -128,7 +150,9 @@ again:
 		fi
 	}
 settle:
-	index_settle()
+	index_settle();
+over_it:
+	skip
 }
 
 /* store_find(), and hit_find() before it */

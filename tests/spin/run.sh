@@ -260,6 +260,7 @@ index_mutants() {
   caught born_settled safety
   caught newest_dropped safety
   caught unsure safety -DDIRECT=1
+  caught over_newer safety
 }
 
 two='-DCOARSE=2 -DWRITERS=2 -DTRIES=2'

@@ -2,7 +2,7 @@
 /*
  * The index, slot by slot. Holds I.1 (of two slots of a key the newer wins, and the older is removed), I.2 (removal takes
  * the older first), I.3 (a CAS that expects an EMPTY fails once anything happened there), I.4 (announcements are taken
- * back, all of them) and I.5 (both buckets full: the coldest goes).
+ * back, all of them), I.5 (both buckets full: the coldest goes) and I.7 (what is put on a settled slot is settled).
  */
 #include "inside.h"
 
@@ -375,6 +375,46 @@ static void who_changes_or_reads_settles(void **state)
 	assert_true(w64_load(slot_of(in, "a")) & SLOT_SETTLED);
 }
 
+/* I.7: on a settled slot of the key, whatever is beside it; on nothing else. */
+static void a_settled_slot_is_enough(void **state)
+{
+	struct inside *in = *state;
+	struct key key = make_key(in, "a"), other = make_key(in, "b");
+	struct index_target target = {0};
+	uint64_t offset, word, generation;
+	word64 *slot, *second = &index_second(in->s, key.hash)->slots[3];
+
+	assert_null(index_guess(in->s, key.hash, &word));
+	assert_set(in->p.k, "a", "settled");
+	slot = index_guess(in->s, key.hash, &word);
+	assert_ptr_equal(slot, slot_of(in, "a"));
+	assert_int_equal(word, w64_load(slot));
+	assert_false(index_place_on(in->seat, &other, UINT64_MAX, slot, READING, &target));
+	assert_false(index_place_on(in->seat, &key, 1, slot, READING, &target)); /* it has a newer one */
+	assert_true(is_clear(in->seat));
+	w64_sub(slot, SLOT_SETTLED);
+	assert_false(index_place_on(in->seat, &key, UINT64_MAX, slot, READING, &target));
+	w64_add(slot, SLOT_SETTLED);
+	w32_add(&log_at(in->s, SLOT_BYTES(word))->length, in->s->geometry.extent_size); /* a scribble */
+	assert_false(index_place_on(in->seat, &key, UINT64_MAX, slot, READING, &target));
+	w32_sub(&log_at(in->s, SLOT_BYTES(word))->length, in->s->geometry.extent_size);
+	assert_true(is_clear(in->seat));
+	assert_true(index_place_on(in->seat, &key, UINT64_MAX, slot, READING, &target));
+	assert_true(target.own && target.alone && target.slot == slot && target.old_length);
+	rcu_clear(in->seat, READING);
+
+	/* an insert was killed before it settled: what it left shows to nobody, and is gone with the key */
+	offset = write_entry(in, &key, segment_draw(in->s), "killed");
+	target = (struct index_target){.slot = second, .expected = w64_load(second)};
+	assert_true(commit(in, &target, &key, offset));
+	assert_set(in->p.k, "a", "over the settled one");
+	assert_gives(in->p.k, "a", "over the settled one");
+	assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 2);
+	assert_int_equal(shoal_delete(in->p.k, "a", 1), SHOAL_OK);
+	assert_int_equal(find(in, "a", WANT_NEWEST, &generation), 0);
+	assert_int_equal(stats_of(in->p.cache).entries, 0);
+}
+
 /* Keys of one first bucket, more than it has slots: all are there. */
 static void a_full_bucket_has_a_second(void **state)
 {
@@ -430,6 +470,7 @@ int main(void)
 		CASE(a_stranger_with_the_same_tag),
 		CASE(a_slot_is_shown),
 		CASE(who_changes_or_reads_settles),
+		CASE(a_settled_slot_is_enough),
 		CASE(a_full_bucket_has_a_second),
 	};
 
