@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # The whole comparison, in a quarter of an hour: installs the peers (Debian; told on stderr), builds, measures, and writes
-# bench/results/: NAME.json, NAME.csv, NAME.png and NAME.svg of each measurement, bound.asm, instructions.txt, and
-# results.md, the tables of them all. Nothing else should run meanwhile.
+# bench/results/: NAME.json, NAME.csv, NAME.png and NAME.svg of each measurement, bound.asm, instructions.txt, profile.md,
+# and results.md, the tables of them all. Nothing else should run meanwhile.
 #   bench/run.sh [--quick] [--readme] [NAME...]
 # --quick: a tenth of the time, to see that it works. --readme: rewrites the table in README.md, too. NAME: those alone.
 set -euo pipefail
@@ -93,7 +93,11 @@ measure by-processes scale --keys 10k --value 100 --processes $crowd --access ov
 
 objdump -d --no-show-raw-insn "$top/build/release/bench/shoal-bench" | awk '/^[0-9a-f]+ <bound_read>:$/, /^$/' >bound.asm
 "$top/bench/instructions.sh" >instructions.txt || failed=1
+"$top/bench/instructions.sh" --profile >profile.md || failed=1
 python3 "$top/bench/tables.py" "$results" >results.md
-[ -z "$readme" ] || python3 "$top/bench/tables.py" "$results" --readme "$top/README.md"
+if [ -n "$readme" ]; then
+	python3 "$top/bench/tables.py" "$results" --readme "$top/README.md"
+	"$top/bench/instructions.sh" --readme
+fi
 echo "$((SECONDS - began)) s; see $results/results.md" >&2
 exit $failed

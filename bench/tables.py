@@ -132,6 +132,8 @@ def everything(folder, reports):
         if (folder / f'{name}.png').exists():
             yield f'![{name}]({name}.png)'
             yield ''
+    if (folder / 'profile.md').exists():
+        yield f"## Where the instructions go\n\n{(folder / 'profile.md').read_text().strip()}\n"
     for text, title in (('instructions.txt', 'Instructions'), ('bound.asm', 'The bound, as it was compiled')):
         if (folder / text).exists():
             yield f'## {title}\n\n```\n{(folder / text).read_text().strip()}\n```\n'

@@ -6,21 +6,9 @@
  */
 #include "../loops.h"
 
+#include "bound.h"
+
 #include <stdio.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-#define HEAD 32 /* key and size, as in any cache, though nobody reads the key */
-
-struct bound {
-	uint64_t *slots, mask;
-	char *memory;
-	uint64_t used, size;
-	uint32_t *hints; /* of each key */
-	const struct workload *workload;
-	int huge;
-};
 
 static int bound_open(const struct peer_setup *setup, void **state)
 {
@@ -31,7 +19,7 @@ static int bound_open(const struct peer_setup *setup, void **state)
 	b->mask = 63;
 	while (b->mask + 1 < setup->workload->keys * 3ull / 2)
 		b->mask = b->mask * 2 + 1;
-	b->size = (uint64_t)setup->workload->keys * (HEAD + 64) + setup->workload->value_bytes;
+	b->size = (uint64_t)setup->workload->keys * (BOUND_HEAD + 64) + setup->workload->value_bytes;
 	b->slots = shared_memory((b->mask + 1) * 8);
 	b->memory = shared_memory(b->size);
 	b->hints = calloc(setup->workload->keys, sizeof(*b->hints));
@@ -50,9 +38,9 @@ static int bound_fill(void *state, const char *key, uint32_t number, const void 
 	b->slots[at & b->mask] = b->used + 1;
 	b->hints[number] = (uint32_t)(at - hash);
 	memcpy(object, key, KEY_SIZE);
-	memcpy(object + HEAD - 4, &(uint32_t){(uint32_t)size}, 4);
-	memcpy(object + HEAD, value, size);
-	b->used += (HEAD + size + 63) & ~63ull;
+	memcpy(object + BOUND_HEAD - 4, &(uint32_t){(uint32_t)size}, 4);
+	memcpy(object + BOUND_HEAD, value, size);
+	b->used += (BOUND_HEAD + size + 63) & ~63ull;
 	return 0;
 }
 
@@ -67,27 +55,6 @@ static int bound_filled(void *state)
 
 	for (uint32_t i = 0; i < b->workload->count; i++)
 		b->workload->requests[i].hint = b->hints[b->workload->requests[i].number];
-	return 0;
-}
-
-/* Not inlined, so that objdump shows it by itself: a call costs what a library's does. */
-static __attribute__((noinline)) size_t bound_read(const struct bound *b, const struct request *r, void *buffer)
-{
-	uint64_t slot = b->slots[(XXH3_64bits(r->key, KEY_SIZE) + r->hint) & b->mask];
-	const char *object = b->memory + slot - 1;
-	uint32_t size;
-
-	memcpy(&size, object + HEAD - 4, 4);
-	memcpy(buffer, object + HEAD, size);
-	return size;
-}
-
-static __attribute__((noinline)) int bound_write(const struct bound *b, const struct request *r, const void *value,
-                                                 size_t size)
-{
-	uint64_t slot = b->slots[(XXH3_64bits(r->key, KEY_SIZE) + r->hint) & b->mask];
-
-	memcpy(b->memory + slot - 1 + HEAD, value, size);
 	return 0;
 }
 
