@@ -303,8 +303,11 @@ static int prepare_named(struct stage *s, int how)
 	s->size = sizeof(hundred);
 	fflush(NULL);
 	pid = fork();
-	if (!pid)
-		_exit(prepare(s, s->name, how) != 0);
+	if (!pid) {
+		status = prepare(s, s->name, how);
+		shoal_close(s->cache); /* nobody has to recover it */
+		_exit(status != 0);
+	}
 	return waitpid(pid, &status, 0) == pid ? status : -1;
 }
 
