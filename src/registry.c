@@ -185,7 +185,7 @@ static int join_process(struct member *m)
 	if (w64_peek(&w->epoch))
 		return SHOAL_OK;
 	registry_notice_fork(m);
-	if (!segment_has_our_clock(&m->segment))
+	if (!w32_peek(&w->opened) && !segment_has_our_clock(&m->segment))
 		return SHOAL_ERR_LAYOUT;
 	if (!m->segment.fence && proc_use_membarrier())
 		return SHOAL_ERR_SYSTEM;
@@ -647,6 +647,8 @@ int registry_open(struct member *m, void (*at_exit)(void *seat))
 	}
 	w32_store(&lineage->members, 1);
 	r = open_with(m, lineage);
+	if (!r)
+		w32_poke(&m->wiped->opened, 1);
 	drop_lineage(lineage);
 	return r;
 }
@@ -655,8 +657,10 @@ int registry_succeed(struct member *m, const struct member *before)
 {
 	int r = open_with(m, before->lineage);
 
-	if (!r)
+	if (!r) {
 		w64_store(&m->wiped->token, w64_load(&before->wiped->token)); /* 0 in a child: drawn when it joins */
+		w32_poke(&m->wiped->opened, w32_peek(&before->wiped->opened));
+	}
 	return r;
 }
 

@@ -22,6 +22,7 @@ struct shoal_load;
 /* Process-private state that a child of fork must not inherit: it lies on a page that the kernel wipes in the child. */
 struct wiped {
 	word32 ours;          /* 0 in a child of fork that has not noticed yet */
+	word32 opened;        /* by this very process, so its clock was asked for: 0 in a child of fork */
 	word64 epoch;         /* random, never 0 in a registered process */
 	word64 token;         /* likewise, and the same in all members of a lineage */
 	pthread_mutex_t lock; /* all zero is an unlocked mutex; guards the rest */
