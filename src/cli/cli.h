@@ -47,6 +47,7 @@
 	VERB(expire) \
 	VERB(flush) \
 	/* running commands */ \
+	VERB(run) \
 	/* moving */ \
 	/* help */ \
 	VERB(help) \
