@@ -48,6 +48,7 @@
 	VERB(flush) \
 	/* running commands */ \
 	VERB(run) \
+	VERB(warm) \
 	/* moving */ \
 	/* help */ \
 	VERB(help) \

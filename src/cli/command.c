@@ -55,7 +55,7 @@ static bool read_nothing(void)
 	return true;
 }
 
-static void become(struct command *c, char *const *argv, const char *variable, const int pipes[3], pid_t parent)
+static void become(struct command *c, const struct command_wish *wish, const int pipes[3], pid_t parent)
 {
 	int error;
 
@@ -63,10 +63,12 @@ static void become(struct command *c, char *const *argv, const char *variable, c
 	if (getppid() != parent)
 		_exit(127);
 	if (read_nothing() && dup2(pipes[0], STDOUT_FILENO) >= 0 && (pipes[1] < 0 || dup2(pipes[1], STDERR_FILENO) >= 0)) {
-		if (variable)
-			putenv((char *)variable);
+		if (wish->variable)
+			putenv((char *)wish->variable);
+		if (wish->mask)
+			c->mask = *wish->mask;
 		unblock(c);
-		execvp(argv[0], argv);
+		execvp(wish->argv[0], wish->argv);
 	}
 	error = errno;
 	if (write(pipes[2], &error, sizeof(error)) < 0)
@@ -114,7 +116,7 @@ static int read_error(int fd)
 	return n == sizeof(error) ? error : 0;
 }
 
-static int launch(struct command *c, char *const *argv, const char *variable, int pipes[3][2], bool *found)
+static int launch(struct command *c, const struct command_wish *wish, int pipes[3][2], bool *found)
 {
 	const int theirs[3] = {pipes[0][1], pipes[1][1], pipes[2][1]};
 	pid_t parent = getpid();
@@ -125,7 +127,7 @@ static int launch(struct command *c, char *const *argv, const char *variable, in
 	if (c->pid < 0)
 		return errno;
 	if (!c->pid)
-		become(c, argv, variable, theirs, parent);
+		become(c, wish, theirs, parent);
 	close(pipes[2][1]);
 	pipes[2][1] = -1;
 	error = read_error(pipes[2][0]);
@@ -143,7 +145,7 @@ static int launch(struct command *c, char *const *argv, const char *variable, in
 	return 0;
 }
 
-int command_start(struct command *c, char *const *argv, const char *variable, bool both, bool *found)
+int command_start(struct command *c, const struct command_wish *wish, bool *found)
 {
 	int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}}, error, i;
 
@@ -151,12 +153,12 @@ int command_start(struct command *c, char *const *argv, const char *variable, bo
 	*found = true;
 	block(c);
 	error = c->signals < 0 ? errno : command_pipe(pipes[0]);
-	if (!error && both)
+	if (!error && wish->both)
 		error = command_pipe(pipes[1]);
 	if (!error)
 		error = command_pipe(pipes[2]);
 	if (!error)
-		error = launch(c, argv, variable, pipes, found);
+		error = launch(c, wish, pipes, found);
 	for (i = 0; i < 3; i++)
 		command_close_pipe(pipes[i]);
 	if (error)

@@ -27,9 +27,15 @@ struct command {
 	struct sigaction pipe, child;
 };
 
-/* `variable`, or NULL: "NAME=VALUE" in its environment. `both`: its standard error, too. Returns 0, or an errno: then
- * `*found` says whether it was the command that couldn't be executed, or something else that was short. */
-int command_start(struct command *c, char *const *argv, const char *variable, bool both, bool *found);
+struct command_wish {
+	char *const *argv;
+	const char *variable; /* "NAME=VALUE" in its environment, or NULL */
+	const sigset_t *mask; /* its signal mask; NULL: ours */
+	bool both;            /* its standard error is read, too */
+};
+
+/* 0, or an errno: then `*found` says whether it was the command that couldn't be executed, or something else that was short. */
+int command_start(struct command *c, const struct command_wish *wish, bool *found);
 
 void command_signals(struct command *c);
 

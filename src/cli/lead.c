@@ -333,6 +333,7 @@ int lead_run(struct run *run, struct shoal_load *load, bool behind)
 {
 	struct lead l = {.run = run, .load = load, .behind = behind, .end_at = INT64_MAX};
 	uint32_t limit = run->options->refresh_limit ? run->options->refresh_limit : REFRESH_LIMIT_MS;
+	struct command_wish wish = {.argv = run->call->arguments, .variable = run->mark, .both = true};
 	int error = ENOMEM, status;
 	bool found = true;
 
@@ -343,7 +344,7 @@ int lead_run(struct run *run, struct shoal_load *load, bool behind)
 	if (behind && limit < SHOAL_FOREVER)
 		l.end_at = now_ms() + limit;
 	if (frame_begin(&l.frame))
-		error = command_start(&l.command, run->call->arguments, run->mark, true, &found);
+		error = command_start(&l.command, &wish, &found);
 	if (error) {
 		status = not_started(&l, error, found);
 	} else {
