@@ -39,6 +39,7 @@
 	VERB(destroy) \
 	/* watching */ \
 	VERB(stat) \
+	VERB(canary) \
 	/* entries */ \
 	VERB(keys) \
 	VERB(get) \
@@ -50,6 +51,7 @@
 	VERB(run) \
 	VERB(warm) \
 	/* moving */ \
+	VERB(migrate) \
 	/* help */ \
 	VERB(help) \
 	VERB(completion) \
