@@ -52,6 +52,8 @@
 	VERB(warm) \
 	/* moving */ \
 	VERB(migrate) \
+	VERB(dump) \
+	VERB(restore) \
 	/* help */ \
 	VERB(help) \
 	VERB(completion) \
