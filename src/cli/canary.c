@@ -32,7 +32,7 @@ struct canary_options {
 
 static const struct option_spec canary_table[] = {
 	OPTION_CACHE(struct canary_options),
-	{"keyspace", 'K', OPTION_KEYSPACE(struct canary_options, keyspace), "NAME[@VERSION]", "the keyspace to be judged", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct canary_options, keyspace), "NAME[@VERSION]", "the keyspace to be judged", 0},
 	{"against", 'A', OPTION_KEYSPACE(struct canary_options, against), "NAME[@VERSION]", "the one it is compared with, in the same time", 0},
 	{"baseline", 'b', OPTION_TEXT(struct canary_options, baseline), "FILE", "or what --save has kept of an earlier time", 0},
 	{"save", 0, OPTION_TEXT(struct canary_options, save), "FILE", "keep what is found of the keyspace, as JSON", 0},

@@ -31,20 +31,25 @@ struct dump_options {
 
 static const struct option_spec dump_table[] = {
 	OPTION_CACHE(struct dump_options),
-	{"keyspace", 'K', OPTION_KEYSPACE(struct dump_options, keyspace), "NAME[@VERSION]", "of this keyspace alone; NAME: of all its versions", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct dump_options, keyspace), "NAME[@VERSION]", "of this keyspace alone; NAME: of all its versions", 0},
 	{"json", 'j', OPTION_FLAG(struct dump_options, json), NULL, "the report as JSON, to standard output", 0},
 	OPTIONS_END,
 };
 
+struct dump_handle {
+	uint32_t number, schema; /* of the keyspace in the file, and of the values */
+	struct shoal_keyspace *k;
+};
+
 struct dump {
 	const struct dump_options *options;
+	struct shoal *cache;
 	struct dump_out out;
 	struct dump_keyspace *keyspaces;
-	uint32_t count;
-	unsigned char *value;
-	size_t room;
-	uint64_t unreadable;
-	int error; /* errno, or 0 */
+	struct dump_handle *handles;
+	uint32_t count, handle_count;
+	uint64_t gone; /* between two looks, or they can't be read */
+	int error;     /* errno, or 0 */
 };
 
 static uint64_t until(int64_t left, uint64_t now)
@@ -70,44 +75,68 @@ static uint32_t number_of(struct dump *d, const struct shoal_entry *entry)
 	return dump_put_keyspace(&d->out, ++d->count, entry->keyspace, entry->version) ? d->count : 0;
 }
 
-/* SHOAL_OK, or it isn't readable any more. */
-static int read_value(struct dump *d, const struct shoal_entry *entry)
+/* Only who asks for the schema of a value is given it. */
+static struct shoal_keyspace *handle_of(struct dump *d, const struct shoal_entry *entry, uint32_t number)
 {
-	unsigned char *value;
+	struct shoal_policy policy = {.schema = entry->schema};
+	struct dump_handle *h;
+	uint32_t i;
 
-	if (entry->size > d->room || !d->value) {
-		value = realloc(d->value, entry->size + 1);
-		if (!value)
-			return SHOAL_ERR_SYSTEM;
-		d->value = value;
-		d->room = entry->size;
-	}
-	return shoal_entry_read(entry, d->value, d->room);
+	for (i = 0; i < d->handle_count; i++)
+		if (d->handles[i].number == number && d->handles[i].schema == entry->schema)
+			return d->handles[i].k;
+	h = realloc(d->handles, (d->handle_count + 1) * sizeof(*h));
+	if (!h)
+		return NULL;
+	d->handles = h;
+	h[d->handle_count] = (struct dump_handle){.number = number, .schema = entry->schema};
+	if (shoal_keyspace_open(d->cache, entry->keyspace, entry->version, &policy, &h[d->handle_count].k))
+		return NULL;
+	return h[d->handle_count++].k;
 }
 
-static int put(const struct shoal_entry *entry, void *arg)
+/* The lives are those of this generation. */
+static bool put_value(struct dump *d, const struct shoal_entry *entry, uint32_t number, const struct shoal_value *value)
 {
-	struct dump *d = arg;
 	uint64_t now = now_ms();
 	struct dump_entry e = {
+		.keyspace = number,
 		.schema = entry->schema,
 		.fresh_until = until(entry->fresh_left_ms, now),
 		.stale_until = until(entry->stale_left_ms, now),
 		.error_until = until(entry->error_left_ms, now),
 		.key = entry->key.data,
 		.key_size = entry->key.size,
-		.value_size = entry->size,
+		.value = value->data,
+		.value_size = value->size,
 	};
 
-	if (!d->options->keyspace.any && d->options->keyspace.given && entry->version != d->options->keyspace.version)
+	if (value->generation == entry->generation)
+		return dump_put_entry(&d->out, &e);
+	d->gone++;
+	return true;
+}
+
+static int put(const struct shoal_entry *entry, void *arg)
+{
+	struct dump *d = arg;
+	const struct option_keyspace *only = &d->options->keyspace;
+	struct shoal_keyspace *k;
+	struct shoal_value value;
+	bool written = true;
+	uint32_t number;
+
+	if (only->given && !only->any && entry->version != only->version)
 		return 0;
-	if (read_value(d, entry)) {
-		d->unreadable++;
-		return 0;
+	number = number_of(d, entry);
+	k = number ? handle_of(d, entry, number) : NULL;
+	if (k && shoal_peek(k, entry->key.data, entry->key.size, &value) == SHOAL_OK) {
+		written = put_value(d, entry, number, &value);
+		shoal_release(&value);
+	} else {
+		d->gone++;
 	}
-	e.value = d->value;
-	e.keyspace = number_of(d, entry);
-	if (e.keyspace && dump_put_entry(&d->out, &e))
+	if (number && k && written)
 		return 0;
 	d->error = errno;
 	return 1;
@@ -117,7 +146,7 @@ static int put(const struct shoal_entry *entry, void *arg)
 static int dump_to(const struct call *call, struct shoal *cache, FILE *to, const char *name)
 {
 	const struct dump_options *o = call->options;
-	struct dump d = {.options = o};
+	struct dump d = {.options = o, .cache = cache};
 	char size[UNIT_TEXT];
 	int r = 0, status = EXIT_DONE;
 
@@ -132,10 +161,10 @@ static int dump_to(const struct call *call, struct shoal *cache, FILE *to, const
 		fprintf(stderr, "%" PRIu64 " values of %" PRIu32 " keyspaces, %s\n", d.out.entries, d.count, unit_size_text(d.out.bytes, size));
 		if (o->json)
 			status = json_print(json_pack("{s:I, s:i, s:I, s:I}", "values", (json_int_t)d.out.entries, "keyspaces", (int)d.count,
-			                              "bytes", (json_int_t)d.out.bytes, "unreadable", (json_int_t)d.unreadable));
+			                              "bytes", (json_int_t)d.out.bytes, "gone", (json_int_t)d.gone));
 	}
 	free(d.keyspaces);
-	free(d.value);
+	free(d.handles);
 	return status;
 }
 
@@ -243,7 +272,7 @@ static uint64_t later(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
-static int handle_of(struct restore *r, const struct dump_entry *e, struct shoal_keyspace **k)
+static int restore_handle(struct restore *r, const struct dump_entry *e, struct shoal_keyspace **k)
 {
 	uint32_t error_ms = life(later(r->now, later(e->fresh_until, e->stale_until)), e->error_until);
 	struct shoal_policy policy = {.schema = e->schema, .error_ms = error_ms, .jitter_permille = SHOAL_NONE};
@@ -271,7 +300,7 @@ static int handle_of(struct restore *r, const struct dump_entry *e, struct shoal
 static bool is_there(const struct restore *r, struct shoal_keyspace *k, const struct dump_entry *e)
 {
 	struct shoal_value value;
-	bool there = !r->options->overwrite && shoal_get(k, e->key, e->key_size, &value) == SHOAL_OK;
+	bool there = !r->options->overwrite && shoal_peek(k, e->key, e->key_size, &value) == SHOAL_OK;
 
 	if (there)
 		shoal_release(&value);
@@ -288,7 +317,7 @@ static int restore_entry(struct restore *r, const struct dump_entry *e)
 		r->expired++;
 		return SHOAL_OK;
 	}
-	outcome = handle_of(r, e, &k);
+	outcome = restore_handle(r, e, &k);
 	if (outcome == SHOAL_ERR_INVALID) /* a name that is none */
 		return r->refused++, SHOAL_OK;
 	if (outcome)

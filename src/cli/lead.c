@@ -29,7 +29,6 @@
 #include "command.h"
 #include "units.h"
 
-#define SMALL 16384           /* can be stored in any cache */
 #define AHEAD 1048576         /* what isn't stored any more is read ahead of our caller so far */
 #define REFRESH_LIMIT_MS 300000u
 #define KILL_MS 5000          /* between SIGTERM and SIGKILL */
@@ -109,12 +108,12 @@ static size_t ahead(struct lead *l)
 
 /* ---- from the command -------------------------------------------------------------------------------------- */
 
-/* The most that can be stored: max_entry is a 64th of the segment at most. */
-static size_t limit_of(struct shoal *shoal)
+/* The most that can be stored. */
+static size_t limit_of(const struct run *run)
 {
-	struct shoal_stats stats;
+	struct shoal_info info;
 
-	return shoal_stats(shoal, &stats) == SHOAL_OK ? stats.size / 64 : SMALL;
+	return shoal_info(run->shoal, &info) == SHOAL_OK && info.max_entry > run->key_size ? info.max_entry - run->key_size : 1;
 }
 
 static void go_over(struct lead *l)
@@ -146,9 +145,7 @@ static void take(struct lead *l, int stream)
 	}
 	if (!frame_add(&l->frame, stream, buffer, (size_t)n))
 		l->error = ENOMEM;
-	if (!l->over && l->frame.size > SMALL && !l->limit)
-		l->limit = limit_of(l->run->shoal);
-	if (!l->over && l->limit && l->frame.size > l->limit)
+	if (!l->over && l->frame.size > l->limit)
 		go_over(l);
 }
 
@@ -340,6 +337,7 @@ int lead_run(struct run *run, struct shoal_load *load, bool behind)
 	remember_previous(&l);
 	l.outlets[0] = outlet_of(STDOUT_FILENO);
 	l.outlets[1] = outlet_of(STDERR_FILENO);
+	l.limit = limit_of(run);
 	l.renew_at = now_ms() + RUN_LEASE_MS / 3;
 	if (behind && limit < SHOAL_FOREVER)
 		l.end_at = now_ms() + limit;

@@ -39,11 +39,11 @@
 
 static const struct option_spec run_table[] = {
 	OPTION_CACHE(struct run_options),
-	{"key", 'k', OPTION_TEXT(struct run_options, key), "KEY", "what names the output", 0},
+	{"key", 0, OPTION_TEXT(struct run_options, key), "KEY", "what names the output", 0},
 	{"key-from-args", 'a', OPTION_FLAG(struct run_options, key_from_args), NULL, "the command and its arguments name it", 0},
 	{"env", 'e', OPTION_LIST(struct run_options, env), "VARIABLE", "so does this variable of the environment; repeatable", 0},
 	{"cwd", 0, OPTION_FLAG(struct run_options, cwd), NULL, "so does the current directory", 0},
-	{"keyspace", 'K', OPTION_KEYSPACE(struct run_options, keyspace), "NAME[@VERSION]", "the keyspace (run@1)", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct run_options, keyspace), "NAME[@VERSION]", "the keyspace (run@1)", 0},
 	{"fresh", 'f', OPTION_DURATION(struct run_options, fresh), "DURATION", "how long an output is fresh (60s)", 0},
 	{"stale", 's', OPTION_DURATION(struct run_options, stale), "DURATION",
 	 "how long after that it is served while one refreshes it (none)", 0},

@@ -41,8 +41,8 @@ struct warm_options {
 
 static const struct option_spec warm_table[] = {
 	OPTION_CACHE(struct warm_options),
-	{"keyspace", 'K', OPTION_KEYSPACE(struct warm_options, keyspace), "NAME[@VERSION]", "the keyspace to warm; made if it isn't there", 0},
-	{"keys", 'k', OPTION_TEXT(struct warm_options, keys), "FILE", "the keys, one a line; - is standard input", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct warm_options, keyspace), "NAME[@VERSION]", "the keyspace to warm; made if it isn't there", 0},
+	{"keys", 0, OPTION_TEXT(struct warm_options, keys), "FILE", "the keys, one a line; - is standard input", 0},
 	{"null", '0', OPTION_FLAG(struct warm_options, zero), NULL, "they end with a zero byte instead", 0},
 	{"exec", 'x', OPTION_TEXT(struct warm_options, exec), "COMMAND", "what prints the value of the key that is put in for {}", 0},
 	{"rate", 'r', OPTION_RATE(struct warm_options, rate), "RATE", "loads a second, of all who warm this keyspace (100/s)", 0},
@@ -72,7 +72,9 @@ struct warm {
 	size_t limit;       /* more than that can't be stored */
 	sigset_t mask;      /* as we found it */
 	int signal;         /* that ended it */
+	bool terminal;      /* standard error is one */
 	bool drawn;         /* a bar, on this line */
+	uint64_t told_ms;   /* when the progress was last told, since the beginning */
 };
 
 /* ---- the keys ---------------------------------------------------------------------------------------------- */
@@ -302,7 +304,10 @@ static int progress(const struct shoal_warm_report *r, void *arg)
 
 	if (!w->signal)
 		w->signal = pending_signal();
-	if (isatty(STDERR_FILENO))
+	if (r->elapsed_ms - w->told_ms < (w->terminal ? 200 : 1000))
+		return w->signal;
+	w->told_ms = r->elapsed_ms;
+	if (w->terminal)
 		draw(w, r);
 	return w->signal || !keep_place(w, r);
 }
@@ -378,7 +383,7 @@ static int warm_keyspace(struct warm *w, struct shoal_keyspace *k)
 	struct shoal_warm config = {
 		.per_second = o->rate,
 		.stop_load_ms = o->stop_latency,
-		.progress_ms = isatty(STDERR_FILENO) ? 200 : 1000,
+		.progress_ms = SHOAL_NONE, /* after each key: to see signals */
 		.progress = progress,
 		.total = count_keys(w),
 	};
@@ -390,6 +395,7 @@ static int warm_keyspace(struct warm *w, struct shoal_keyspace *k)
 		config.stop_error_permille = isinf(o->stop_errors.share)         ? SHOAL_NONE
 		                             : o->stop_errors.share < 0.001 ? 1 /* 0 is the default */
 		                                                            : (unsigned)lrint(o->stop_errors.share * 1000);
+	w->terminal = isatty(STDERR_FILENO);
 	sigemptyset(&held);
 	sigaddset(&held, SIGINT);
 	sigaddset(&held, SIGTERM);
@@ -404,14 +410,14 @@ static int open_and_warm(struct warm *w)
 	const struct warm_options *o = w->options;
 	struct shoal_policy policy = {.fresh_ms = o->fresh, .stale_ms = o->stale, .error_ms = o->stale_error, .lease_ms = o->lease,
 	                              .schema = (uint32_t)o->schema};
-	struct shoal_stats stats;
+	struct shoal_info info;
 	struct shoal_keyspace *k;
 	struct shoal *cache;
 	int status = cli_attach(w->call, &o->cache, &cache), r;
 
 	if (status)
 		return status;
-	w->limit = shoal_stats(cache, &stats) == SHOAL_OK ? stats.size / 64 : 0;
+	w->limit = shoal_info(cache, &info) == SHOAL_OK ? info.max_entry : 0;
 	r = shoal_keyspace_open(cache, o->keyspace.name, o->keyspace.version, &policy, &k);
 	status = r ? cli_failed(w->call, o->keyspace.name, r) : warm_keyspace(w, k);
 	shoal_close(cache);

@@ -10,6 +10,12 @@ script() { # NAME TEXT
 
 warm() { "$shoal" warm --keyspace "${keyspace-user@2}" --rate none "$@"; }
 
+gives() { # TEXT ARGUMENT...
+	local text=$1
+	shift
+	[ "$("$shoal" "$@")" = "$text" ] || { echo "$*: not $text" && return 1; }
+}
+
 loads() { # FILE WORDS
 	[ "$(tr '\n' ' ' <"$1")" = "$2 " ] || { echo "loaded: $(cat "$1")" && return 1; }
 }
@@ -71,13 +77,13 @@ ok 'it stops when loads are slow: 7' slow
 
 resume() {
 	seq 10 >keys
-	script place '[ "$1" != 4 ] || [ -e second ] || kill -TERM $PPID; echo value'
-	keyspace=resumed warm --keys keys --exec './place {}' --resume place 2>err
+	script stops '[ "$1" != 4 ] || [ -e second ] || kill -TERM $PPID; echo value'
+	keyspace=resumed warm --keys keys --exec './stops {}' --resume place 2>err
 	[ $? = 143 ] && [ -s place ] && grep -q 'stopped as told' err || return
 	touch second
 	"$shoal" flush --keyspace resumed >out || return # what was done before is not looked at again
-	keyspace=resumed warm --keys keys --exec './place {}' --resume place --json >out && [ ! -e place ] &&
-		[ "$(sort -nu place.loads | tr '\n' ' ')" = '1 2 3 4 5 6 7 8 9 10 ' ] && [ "$(wc -l <place.loads)" -le 11 ] &&
+	keyspace=resumed warm --keys keys --exec './stops {}' --resume place --json >out && [ ! -e place ] &&
+		[ "$(sort -nu stops.loads | tr '\n' ' ')" = '1 2 3 4 5 6 7 8 9 10 ' ] && [ "$(wc -l <stops.loads)" -le 11 ] &&
 		[ "$(jq '.before + .keys' out)" = 10 ]
 }
 ok 'stopped by a signal, and resumed' resume
@@ -127,4 +133,31 @@ bar() { # on a terminal
 	[[ $script_output == '0 '* && $script_output == *' of 5, '* && $script_output == *'5 loaded'* ]]
 }
 ok 'a bar on a terminal' bar
+
+# ---- migrate ---------------------------------------------------------------------------------------------------------
+
+migrate() {
+	local i
+	for i in 1 2 3; do
+		"$shoal" set -k old@1 --fresh 1h --stale 2h "v2:$i" "value $i" || return
+	done
+	"$shoal" set -k old@1 --fresh forever "v1:4" "value 4" && "$shoal" set -k old@2 "v2:5" 'another version' &&
+		"$shoal" set -k new@2 --fresh 1m 3 'newer' || return
+	"$shoal" migrate --from old@1 --to new@2 --strip-prefix v2: --json >out 2>err || return
+	[ "$(jq -c '[.values, .migrated, .there, .gone, .left_out]' out)" = '[4,2,1,0,1]' ] && grep -q '2 carried over' err &&
+		gives 'value 1' get -k new@2 1 && gives 'value 2' get -k new@2 2 && gives newer get -k new@2 3 && gives 'value 1' get -k old v2:1 &&
+		ends 1 '' get -k new@2 5 &&
+		json 'sum(0 < r["fresh_left_ms"] <= 3600000 < r["stale_left_ms"] <= 10800000 for r in rows) == 2' keys --json -k new@2
+}
+ok 'migrate: carried over with what is left of their lives; what is there stays' migrate
+
+prefixes() {
+	"$shoal" migrate --from old@1 --to all@1 --add-prefix x: --rate none 2>err && gives 'value 4' get -k all x:v1:4 &&
+		json '[r["key"] for r in rows if r["fresh_left_ms"] is None] == ["x:v1:4"]' keys --json -k all
+}
+ok 'migrate: what has no end has none there' prefixes
+
+ok 'migrate: a keyspace that is not there' ends 1 "no keyspace 'other@1'" migrate --from other --to new
+ok 'migrate: the same keyspace' ends 2 'the same keyspace' migrate --from a@1 --to a
+ok 'the cache is sound' prints '' check
 finish
