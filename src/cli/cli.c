@@ -226,8 +226,9 @@ static uint32_t or_recorded(uint32_t wanted, uint32_t recorded)
 	return wanted ? wanted : recorded ? recorded : SHOAL_NONE;
 }
 
-int cli_keyspace(const struct call *call, const struct cache_options *options, struct shoal *cache,
-                 const struct option_keyspace *name, const struct shoal_policy *policy, struct shoal_keyspace **to)
+/* One that is there. */
+static int open_existing(struct shoal *cache, const struct option_keyspace *name, const struct shoal_policy *policy,
+                         struct shoal_keyspace **to)
 {
 	struct shoal_policy p = policy ? *policy : (struct shoal_policy){0};
 	struct shoal_keyspace_stats stats;
@@ -245,6 +246,22 @@ int cli_keyspace(const struct call *call, const struct cache_options *options, s
 		p.lease_ms = or_recorded(p.lease_ms, stats.lease_ms);
 		outcome = shoal_keyspace_open(cache, name->name, name->version, &p, to);
 	}
+	return outcome;
+}
+
+int cli_keyspace_or_make(struct shoal *cache, const struct option_keyspace *name, const struct shoal_policy *policy,
+                         struct shoal_keyspace **to)
+{
+	int outcome = open_existing(cache, name, policy, to);
+
+	return outcome == SHOAL_ERR_NOT_FOUND ? shoal_keyspace_open(cache, name->name, name->version, policy, to) : outcome;
+}
+
+int cli_keyspace(const struct call *call, const struct cache_options *options, struct shoal *cache,
+                 const struct option_keyspace *name, const struct shoal_policy *policy, struct shoal_keyspace **to)
+{
+	int outcome = open_existing(cache, name, policy, to);
+
 	if (outcome == SHOAL_ERR_NOT_FOUND) {
 		cli_error(call, "no keyspace '%s@%" PRIu32 "' in cache '%s'", name->name, name->version, cli_cache_name(options));
 		fputs("shoal stat lists those that are there\n", stderr);

@@ -152,4 +152,8 @@ int cli_open(const struct call *call, const struct cache_options *cache, const s
 int cli_keyspace(const struct call *call, const struct cache_options *options, struct shoal *cache,
                  const struct option_keyspace *name, const struct shoal_policy *policy, struct shoal_keyspace **to);
 
+/* Likewise, but one that isn't there is made, with that policy. Says nothing: returns the library's outcome. */
+int cli_keyspace_or_make(struct shoal *cache, const struct option_keyspace *name, const struct shoal_policy *policy,
+                         struct shoal_keyspace **to);
+
 #endif
