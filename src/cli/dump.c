@@ -276,7 +276,7 @@ static int restore_handle(struct restore *r, const struct dump_entry *e, struct 
 {
 	uint32_t error_ms = life(later(r->now, later(e->fresh_until, e->stale_until)), e->error_until);
 	struct shoal_policy policy = {.schema = e->schema, .error_ms = error_ms, .jitter_permille = SHOAL_NONE};
-	const struct dump_keyspace *of = &r->in.keyspaces[e->keyspace];
+	struct option_keyspace of = {.version = r->in.keyspaces[e->keyspace].version};
 	struct handle *h;
 	size_t i;
 	int outcome;
@@ -291,7 +291,8 @@ static int restore_handle(struct restore *r, const struct dump_entry *e, struct 
 		return SHOAL_ERR_SYSTEM;
 	r->handles = h;
 	h[r->count] = (struct handle){.keyspace = e->keyspace, .schema = e->schema, .error_ms = error_ms};
-	outcome = shoal_keyspace_open(r->cache, of->name, of->version, &policy, &h[r->count].k);
+	memcpy(of.name, r->in.keyspaces[e->keyspace].name, sizeof(of.name));
+	outcome = cli_keyspace_or_make(r->cache, &of, &policy, &h[r->count].k);
 	if (!outcome)
 		*k = h[r->count++].k;
 	return outcome;

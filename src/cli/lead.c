@@ -219,10 +219,11 @@ static void follow(struct lead *l)
 
 static void keep_failure(struct lead *l, int status)
 {
-	struct run *run = l->run;
+	struct shoal_keyspace *failures = run_failures(l->run);
 
 	frame_set_status(&l->frame, (unsigned)status);
-	shoal_set(run->failures, run->key, run->key_size, l->frame.bytes, l->frame.size);
+	if (failures)
+		shoal_set(failures, l->run->key, l->run->key_size, l->frame.bytes, l->frame.size);
 	shoal_load_fail(l->load, status);
 }
 

@@ -105,8 +105,7 @@ static struct pair *pair_of(struct migrate *m, uint32_t schema)
 		return NULL;
 	p = &m->pairs[m->count];
 	p->schema = schema;
-	if (shoal_keyspace_open(m->cache, o->from.name, o->from.version, &from, &p->from) ||
-	    shoal_keyspace_open(m->cache, o->to.name, o->to.version, &to, &p->to) ||
+	if (cli_keyspace_or_make(m->cache, &o->from, &from, &p->from) || cli_keyspace_or_make(m->cache, &o->to, &to, &p->to) ||
 	    shoal_keyspace_fallback(p->to, p->from, spell_old, NULL, m))
 		return NULL;
 	m->count++;

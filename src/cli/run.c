@@ -134,7 +134,7 @@ static bool mark(struct run *run)
 
 /* ---- the cache --------------------------------------------------------------------------------------------- */
 
-static int open_keyspaces(struct run *run)
+static int open_outputs(struct run *run)
 {
 	const struct run_options *o = run->options;
 	struct shoal_policy policy = {
@@ -148,12 +148,18 @@ static int open_keyspaces(struct run *run)
 		.max_loads = (uint32_t)o->max_loads,
 		.early = -1, /* what is fresh isn't run behind anybody's back */
 	};
-	char failed[sizeof(run->keyspace.name) + 8];
-	int r = shoal_keyspace_open(run->shoal, run->keyspace.name, run->keyspace.version, &policy, &run->outputs);
 
-	snprintf(failed, sizeof(failed), "%s.failed", run->keyspace.name);
-	policy = (struct shoal_policy){.fresh_ms = RUN_FAILURE_MS, .schema = 1};
-	return r ? r : shoal_keyspace_open(run->shoal, failed, run->keyspace.version, &policy, &run->failures);
+	return shoal_keyspace_open(run->shoal, run->keyspace.name, run->keyspace.version, &policy, &run->outputs);
+}
+
+struct shoal_keyspace *run_failures(struct run *run)
+{
+	struct shoal_policy policy = {.fresh_ms = RUN_FAILURE_MS, .schema = 1};
+	struct shoal_keyspace *k;
+	char name[sizeof(run->keyspace.name) + 8];
+
+	snprintf(name, sizeof(name), "%s.failed", run->keyspace.name);
+	return shoal_keyspace_open(run->shoal, name, run->keyspace.version, &policy, &k) ? NULL : k;
 }
 
 int run_open(struct run *run)
@@ -163,7 +169,7 @@ int run_open(struct run *run)
 
 	if (status)
 		return status;
-	r = open_keyspaces(run);
+	r = open_outputs(run);
 	if (!r)
 		return EXIT_DONE;
 	cli_failed(run->call, run->keyspace.name, r);
@@ -253,12 +259,13 @@ static int serve(struct run *run, struct shoal_keyspace *k, struct shoal_value *
 
 static int serve_failure(struct run *run, int code)
 {
+	struct shoal_keyspace *failures = run_failures(run);
 	struct shoal_value value;
 	bool served = false;
 	int r = code & 0xff ? code & 0xff : EXIT_FAILED;
 
-	if (shoal_get(run->failures, run->key, run->key_size, &value) == SHOAL_OK)
-		serve(run, run->failures, &value, &served);
+	if (failures && shoal_get(failures, run->key, run->key_size, &value) == SHOAL_OK)
+		serve(run, failures, &value, &served);
 	if (!served)
 		cli_error(run->call, "%s has just failed with status %d, and what it wrote isn't there", run->call->arguments[0], r);
 	return r;

@@ -23,7 +23,7 @@ struct run {
 	char name[64];
 	struct option_keyspace keyspace;
 	struct shoal *shoal;
-	struct shoal_keyspace *outputs, *failures;
+	struct shoal_keyspace *outputs;
 	char *key;
 	size_t key_size;
 	char *mark; /* for the environment of the command: the keys that are being run around it */
@@ -34,6 +34,7 @@ struct run {
 
 int run_open(struct run *run); /* 0, or a message and the exit status that belongs to it */
 void run_close(struct run *run);
+struct shoal_keyspace *run_failures(struct run *run); /* of what failed; NULL: not to be had */
 
 /* Write a frame to where it belongs. Returns the exit status: `status`, unless it can't be written. */
 int run_replay(const struct run *run, const void *bytes, size_t size, unsigned status);

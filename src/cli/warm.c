@@ -49,12 +49,12 @@ static const struct option_spec warm_table[] = {
 	{"stop-latency", 0, OPTION_DURATION(struct warm_options, stop_latency), "DURATION",
 	 "stop when two of 32 loads took longer (half of the lease)", 0},
 	{"stop-errors", 0, OPTION_SHARE(struct warm_options, stop_errors), "SHARE", "stop when more of 32 loads fail (20%)", 0},
-	{"fresh", 'f', OPTION_DURATION(struct warm_options, fresh), "DURATION", "how long a value is fresh (60s)", 0},
-	{"stale", 's', OPTION_DURATION(struct warm_options, stale), "DURATION", "how long after that it is served while it is refreshed (none)", 0},
+	{"fresh", 'f', OPTION_DURATION(struct warm_options, fresh), "DURATION", "how long a value is fresh (as its programs say; 60s)", 0},
+	{"stale", 's', OPTION_DURATION(struct warm_options, stale), "DURATION", "how long after that it is served while it is refreshed (likewise; none)", 0},
 	{"stale-error", 'S', OPTION_DURATION(struct warm_options, stale_error), "DURATION",
-	 "how long after that it is served if loading fails (none)", 0},
+	 "how long after that it is served if loading fails (likewise; none)", 0},
 	{"schema", 0, OPTION_COUNT(struct warm_options, schema), "N", "the version of the values' encoding (0)", 0},
-	{"lease", 0, OPTION_DURATION(struct warm_options, lease), "DURATION", "how long a load may stand still (30s)", 0},
+	{"lease", 0, OPTION_DURATION(struct warm_options, lease), "DURATION", "how long a load may stand still (likewise; 30s)", 0},
 	{"resume", 'R', OPTION_TEXT(struct warm_options, resume), "FILE", "begin where FILE says, and keep the place in it", 0},
 	{"json", 'j', OPTION_FLAG(struct warm_options, json), NULL, "the report as JSON, to standard output", 0},
 	OPTIONS_END,
@@ -418,7 +418,7 @@ static int open_and_warm(struct warm *w)
 	if (status)
 		return status;
 	w->limit = shoal_info(cache, &info) == SHOAL_OK ? info.max_entry : 0;
-	r = shoal_keyspace_open(cache, o->keyspace.name, o->keyspace.version, &policy, &k);
+	r = cli_keyspace_or_make(cache, &o->keyspace, &policy, &k);
 	status = r ? cli_failed(w->call, o->keyspace.name, r) : warm_keyspace(w, k);
 	shoal_close(cache);
 	return status;

@@ -4,18 +4,21 @@
 . "$(dirname "$0")/lib.sh"
 
 "$shoal" create --size 4m
-for k in good@1 good@2 bad@1 quiet@1; do
-	"$shoal" set -k $k --fresh forever hot value
+request() { # KEYSPACE KEY
+	"$shoal" run -k "$1" --fresh forever --key "$2" -- true
+}
+for k in good@1 good@2 bad@1; do
+	request $k hot
 done
+"$shoal" set -k quiet hot value
 
 # hits of good@1 and good@2; of bad@1 a miss for each hit, and a load for each miss
-traffic() {
+traffic() { # plain | misses: also of good@2
 	local i=0
 	until [ -e stop ]; do
 		i=$((i + 1))
-		"$shoal" get -k good@1 hot && "$shoal" get -k good@2 hot && "$shoal" get -k bad@1 hot &&
-			echo "$BASHPID $i" | "$shoal" warm -k bad@1 --keys - --exec 'echo value' --rate none
-		[ "$1" = gets ] && "$shoal" get -k good@2 "miss $BASHPID $i"
+		request good@1 hot && request good@2 hot && request bad@1 hot && request bad@1 "$BASHPID $i"
+		[ "$1" != misses ] || request good@2 "$BASHPID $i"
 	done >/dev/null 2>&1
 }
 
@@ -33,19 +36,19 @@ under() { # TRAFFIC STATUS JUDGEMENT ARGUMENT...
 
 ok 'as good as the other' under plain 0 good --keyspace good@2 --against good@1
 ok 'better than the other' under plain 0 good --keyspace good@2 --against bad@1
-ok 'a lower hit rate' under gets 7 worse --keyspace good@2 --against good@1 --max-rise 100%
-ok 'within what is allowed' under gets 0 good --keyspace good@2 --against good@1 --max-drop 60%
+ok 'a lower hit rate' under misses 7 worse --keyspace good@2 --against good@1 --max-rise 100%
+ok 'within what is allowed' under misses 0 good --keyspace good@2 --against good@1 --max-drop 60%
 ok 'more loads' under plain 7 worse --keyspace bad@1 --against good@1 --max-drop 100% --max-rise 5%
 
 saved() {
 	under plain 0 good --keyspace good@2 --save before --json && jq -e '.requests >= 20 and .hits == .requests and .hit_rate == 1' before &&
-		under plain 0 good --keyspace good@2 --baseline before && under gets 7 worse --keyspace good@2 --baseline before --save after &&
+		under plain 0 good --keyspace good@2 --baseline before && under misses 7 worse --keyspace good@2 --baseline before --save after &&
 		[ ! -e after ] && jq -e . before
 }
 ok 'as it was before, or not' saved
 
 figures() {
-	under gets 7 worse --keyspace good@2 --against good@1 --json &&
+	under misses 7 worse --keyspace good@2 --against good@1 --json &&
 		jq -e '.judgement == "worse" and .keyspace.hit_rate < 0.6 and .against.hit_rate == 1 and .keyspace.keyspace == "good@2"' out
 }
 ok 'its figures' figures

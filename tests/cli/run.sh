@@ -12,7 +12,7 @@ runs() { # FILE COUNT
 
 # A count of keyspace run@1, or of KEYSPACE.
 count() { # NAME [KEYSPACE]
-	"$shoal" stat --json --keyspace "${2-run@1}" 2>/dev/null | jq -r ".. | .$1? // empty" | tail -n 1
+	"$shoal" stat --json --keyspace "${2-run@1}" 2>/dev/null | jq -r ".$1"
 }
 
 until_count() { # NAME LEAST
@@ -473,8 +473,10 @@ nameless() {
 }
 ok 'without a name it is run-UID' nameless
 
-foreign() { # an output that is no frame of this version
-	[ "$("$shoal" set --keyspace run@1 foreign value 2>&1)" = '' ] && [ "$(shoal_run --key foreign -- echo mine)" = mine ]
+foreign() { # an output that is no frame, or none of this version
+	"$shoal" set -k run foreign value && [ "$(shoal_run --key foreign -- echo mine)" = mine ] || return
+	"$shoal" set -k run --schema 1 foreign shrn_and_so_on && [ "$(shoal_run --key foreign -- echo mine)" = mine ] &&
+		[ "$(count rejected)" = 1 ] && [ "$(shoal_run --key foreign -- false)" = mine ]
 }
 ok 'what is stored and no output is not given out' foreign
 
