@@ -110,6 +110,19 @@ for i in range(len(whole)):
 }
 ok 'a file that is damaged: 4, in any byte' damaged
 
+in_order() { # two whole records in each other's place, or one twice
+	python3 -c "
+b = open('small', 'rb').read(); n = 16 + 36 + 1 + 7 + 8; i = b.index(b'value ') - 1 - 36 - 16
+x, y = b[i:i + n], b[i + n:i + 2 * n]
+assert x[16 + 36:][:1] + y[16 + 36:][:1] in (b'ab', b'ba')
+open('swapped', 'wb').write(b[:i] + y + x + b[i + 2 * n:]); open('doubled', 'wb').write(b[:i] + x + x + b[i + 2 * n:])
+open('lost', 'wb').write(b[:i] + y + b[i + 2 * n:])"
+	for f in swapped doubled lost; do
+		ends 4 "$f: " restore --check $f || return
+	done
+}
+ok 'records that are lost, doubled or in another order' in_order
+
 one_record() { # the others are restored
 	python3 -c "
 b = bytearray(open('small', 'rb').read()); i = b.index(b'value '); b[i] ^= 1; open('one', 'wb').write(b)"

@@ -86,6 +86,52 @@ stat --watch 1                      | --watch: '1' needs a unit
 stat all                            | one argument too many: 'all'
 flush                               | which keyspace?
 flush -k a b                        | one argument too many: 'b'
+run                                 | it needs [--] COMMAND
+run -- true                         | what names the output?
+run --key k --key-from-args true    | what names the output?
+run --key= true                     | an empty one names nothing
+run --key                           | --key needs KEY
+run --key k                         | it needs [--] COMMAND
+run --key k --fresh 1x true         | --fresh: '1x' needs a unit
+run --key k --fresh 30 true         | --fresh: '30' needs a unit
+run --key k --stale -1s true        | --stale: '-1s' is negative
+run --key k --retry 0 true          | --retry: has to be more than 0
+run --key k --retry none true       | --retry: has to be more than 0
+run --key k --max-loads 0 true      | --max-loads: '0' is too small
+run --key k --env A=B true          | --env: 'A=B' is no name
+run --key k --env /A true           | --env: '/A' is no name
+run --key k --keyspace a/b true     | --keyspace: 'a/b' is no keyspace
+run --key k -k 123456789012345678901234567890123456789012345678901234567 true | is too long: up to 56
+run --key k --cache .hidden true    | 1 to 63 of
+run --key k --owner no-such-user true | --owner: no user 'no-such-user'
+run --kye k true                    | did you mean --key?
+warm --keys f --exec true           | which keyspace?
+warm --keyspace k --exec true       | which keys?
+warm --keyspace k --keys f          | what gives their values?
+warm --keyspace k --keys no-such --exec true | no-such: No such file
+warm --keyspace k --keys f --exec true --rate fast | --rate: 'fast'
+warm --keyspace k --keys f --exec true --rate 0 | --rate: '0'
+warm --keyspace k --keys f --exec true --stop-errors 120% | --stop-errors: '120%'
+warm --keyspace k --keys - --exec true --resume p | no going back
+warm --keyspace k --keys f --exec true more | one argument too many: 'more'
+migrate --from a@1                  | from where, and where to?
+migrate --to a@1                    | from where, and where to?
+migrate --from a --to a@1           | are the same keyspace
+migrate --from a@x --to b           | --from: 'a@x'
+migrate --from a --to b --schema 0  | --schema: '0' is too small
+dump                                | it needs FILE
+dump a b                            | one argument too many: 'b'
+dump --json -                       | standard output has the dump
+dump --keyspace a@b f               | --keyspace: 'a@b'
+restore                             | it needs FILE
+restore no-such-file                | no-such-file: No such file
+restore --force f                   | no option --force
+canary                              | which keyspace?
+canary --keyspace a                 | compared with what?
+canary --keyspace a --against b --baseline f | one of them
+canary --keyspace a --baseline no-such | is not what --save makes
+canary --keyspace a --against b --max-drop 5x | --max-drop: '5x'
+canary --keyspace a --against b --for 1 | --for: '1' needs a unit
 help creat                          | did you mean 'create'?
 help create check                   | one argument too many: 'check'
 help --verbose                      | no option --verbose
