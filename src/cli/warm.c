@@ -473,6 +473,6 @@ const struct verb verb_warm = {
 	.notes = "COMMAND is run without a shell; {} in it is the key. What it prints is the value. Exit status: 0 all keys are dealt\n"
 		 "with, 5 no permit to load, 7 loads are slow, 8 loads fail, 128 + n told to end by signal n.\n"
 		 "\n"
-		 "  shoal warm --keyspace user@2 --keys hot.txt --exec './load-user {}' --rate 50/s --stop-latency 200ms --resume hot.place\n",
+		 "  shoal warm --keyspace user@2 --keys hot.txt --exec './load-user {}' --rate 50/s --resume hot.place\n",
 	.run = warm,
 };

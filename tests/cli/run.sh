@@ -97,10 +97,10 @@ keys() {
 	script args 'echo "$#:$*:${COLOUR-unset}:$PWD"'
 	mkdir -p elsewhere
 	local a b c d e f
-	a=$(shoal_run -a -- ./args 'a b' c) b=$(shoal_run -a -- ./args a 'b c')
+	a=$(shoal_run -a -- ./args ab c) b=$(shoal_run -a -- ./args a bc)
 	c=$(COLOUR=red shoal_run -a --env COLOUR -- ./args x) d=$(COLOUR=blue shoal_run -a --env COLOUR -- ./args x)
 	e=$(shoal_run -a --env COLOUR -- ./args x) f=$(COLOUR= shoal_run -a --env COLOUR -- ./args x)
-	[ "$a" = "2:a b c:unset:$PWD" ] && [ "$b" = "$a" ] && runs args.runs 6 && [[ $c == *red* && $d == *blue* && $e == *unset* && $f == *::* ]] || return
+	[ "$a" = "2:ab c:unset:$PWD" ] && [ "$b" = "2:a bc:unset:$PWD" ] && runs args.runs 6 && [[ $c == *red* && $d == *blue* && $e == *unset* && $f == *::* ]] || return
 	a=$(shoal_run -a --cwd -- "$PWD/args" x)
 	b=$(cd elsewhere && shoal_run -a --cwd -- "$scratch/args" x)
 	[ "$b" != "$a" ] && [ "$b" = "1:x:unset:$PWD/elsewhere" ] && runs args.runs 8
