@@ -273,16 +273,28 @@ static int serve_failure(struct run *run, int code)
 
 /* ---- the refresh behind us --------------------------------------------------------------------------------- */
 
+static void close_from_to(unsigned from, unsigned to)
+{
+	long most = sysconf(_SC_OPEN_MAX);
+
+	if (from > to || !close_range(from, to, 0))
+		return;
+	for (; from <= to && from < (most > 0 && most < 65536 ? most : 65536); from++) /* before Linux 5.9, or not allowed */
+		close((int)from);
+}
+
 /* Nothing of our caller's is kept open: it may wait for the end of a pipe, or hold a lock by a descriptor. */
 static bool leave_descriptors(int ready, int go)
 {
-	int low = ready < go ? ready : go, high = ready < go ? go : ready, null;
+	unsigned low = (unsigned)(ready < go ? ready : go), high = (unsigned)(ready < go ? go : ready);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 || dup2(null, STDERR_FILENO) < 0)
 		return false;
-	return !close_range(3, (unsigned)low - 1, 0) && (low + 1 == high || !close_range((unsigned)low + 1, (unsigned)high - 1, 0)) &&
-	       !close_range((unsigned)high + 1, ~0u, 0);
+	close_from_to(STDERR_FILENO + 1, low - 1);
+	close_from_to(low + 1, high - 1);
+	close_from_to(high + 1, ~0u);
+	return true;
 }
 
 static void refresh(struct run *run, int ready, int go)
