@@ -10,6 +10,7 @@
  */
 #include "cli.h"
 #include "command.h"
+#include "escape.h"
 #include "json.h"
 #include "units.h"
 #include "words.h"
@@ -42,8 +43,8 @@ struct warm_options {
 static const struct option_spec warm_table[] = {
 	OPTION_CACHE(struct warm_options),
 	{"keyspace", 'k', OPTION_KEYSPACE(struct warm_options, keyspace), "NAME[@VERSION]", "the keyspace to warm; made if it isn't there", 0},
-	{"keys", 0, OPTION_TEXT(struct warm_options, keys), "FILE", "the keys, one a line; - is standard input", 0},
-	{"null", '0', OPTION_FLAG(struct warm_options, zero), NULL, "they end with a zero byte instead", 0},
+	{"keys", 0, OPTION_TEXT(struct warm_options, keys), "FILE", "the keys, one a line, as shoal keys prints them; - is standard input", 0},
+	{"null", '0', OPTION_FLAG(struct warm_options, zero), NULL, "they are plain bytes and end with a zero byte", 0},
 	{"exec", 'x', OPTION_TEXT(struct warm_options, exec), "COMMAND", "what prints the value of the key that is put in for {}", 0},
 	{"rate", 'r', OPTION_RATE(struct warm_options, rate), "RATE", "loads a second, of all who warm this keyspace (100/s)", 0},
 	{"stop-latency", 0, OPTION_DURATION(struct warm_options, stop_latency), "DURATION",
@@ -87,6 +88,8 @@ static int delimiter(const struct warm *w)
 static int next_key(void *arg, struct shoal_slice *key)
 {
 	struct warm *w = arg;
+	const char *wrong;
+	size_t size;
 	ssize_t n;
 
 	for (;;) {
@@ -97,12 +100,16 @@ static int next_key(void *arg, struct shoal_slice *key)
 		w->end += n;
 		if (w->line[n - 1] == delimiter(w))
 			w->line[--n] = 0;
-		if (n > KEY_MOST)
-			cli_error(w->call, "a key of %zd bytes at %jd is left out: up to %d are possible", n, (intmax_t)w->begin, KEY_MOST);
-		if (n > 0 && n <= KEY_MOST)
+		size = (size_t)n;
+		wrong = w->options->zero ? NULL : escape_undo(w->line, &size);
+		if (wrong)
+			return cli_error(w->call, "%s: the key at byte %jd %s", w->options->keys, (intmax_t)w->begin, wrong), SHOAL_ERR_INVALID;
+		if (size > KEY_MOST)
+			cli_error(w->call, "%s: the key at byte %jd is left out: it is longer than %d", w->options->keys, (intmax_t)w->begin, KEY_MOST);
+		if (size > 0 && size <= KEY_MOST)
 			break;
 	}
-	*key = (struct shoal_slice){w->line, (size_t)n};
+	*key = (struct shoal_slice){w->line, size};
 	return SHOAL_OK;
 }
 

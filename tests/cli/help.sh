@@ -73,7 +73,7 @@ ok 'a choice' completes 'lz4 zstd' set --compress ''
 ok 'of a choice' completes zstd set --compress z
 "$shoal" create --size 1m
 ok 'a cache' completes "$SHOAL_CACHE" get --cache "${SHOAL_CACHE%?}"
-ok 'a verb to be helped with' completes 'resize' help res
+ok 'a verb to be helped with' completes 'resize' help resi
 ok 'nothing where anything may stand' completes '' set --fresh ''
 ok 'nothing for what is no verb' completes '' nothing --
 loaded() {

@@ -47,6 +47,15 @@ words() {
 }
 ok 'words are cut as by a shell, and keys are not looked into' words
 
+escaped() {
+	printf 'tab\\there\n\\xff\n' >keys
+	keyspace=escaped warm --keys keys --exec 'echo {}' 2>err && [ "$("$shoal" get -k escaped $'tab\there')" = $'tab\there' ] &&
+		[ "$("$shoal" get -k escaped $'\xff')" = $'\xff' ] && "$shoal" keys -k escaped@1 | sort >out && sort keys | cmp - out || return
+	printf 'a\n\\q\n' >wrong
+	ends 2 'wrong: the key at byte 2' warm -k escaped --keys wrong --exec 'echo {}'
+}
+ok 'keys are written as shoal keys prints them' escaped
+
 wrong_words() {
 	ends 2 'has no closing "' warm --keyspace k --keys keys --exec 'a "b' && ends 2 'is empty' warm --keyspace k --keys keys --exec ' ' &&
 		ends 2 'ends with a \' warm --keyspace k --keys keys --exec 'a\'
