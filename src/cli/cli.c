@@ -172,7 +172,7 @@ static int cannot_open(const struct call *call, const char *name, int outcome, b
 	}
 }
 
-static int set_owner(const struct call *call, const char *owner, struct shoal_config *config)
+int cli_owner(const struct call *call, const char *owner, struct shoal_config *config)
 {
 	char *end;
 	unsigned long id;
@@ -201,7 +201,7 @@ int cli_open(const struct call *call, const struct cache_options *cache, const s
 
 	if (!name)
 		return cli_usage(call, "which cache? --cache NAME, or SHOAL_CACHE in the environment");
-	status = set_owner(call, cache->owner, &c);
+	status = cli_owner(call, cache->owner, &c);
 	if (status)
 		return status;
 	outcome = shoal_open(name, &c, to);

@@ -140,6 +140,9 @@ struct cache_options {
 /* The name: --cache, or else the environment's SHOAL_CACHE, or NULL. */
 const char *cli_cache_name(const struct cache_options *cache);
 
+/* config->owner of --owner, or say what is wrong with it and return the exit status. */
+int cli_owner(const struct call *call, const char *owner, struct shoal_config *config);
+
 /* Open it, or say why not and return the exit status. */
 int cli_look(const struct call *call, const struct cache_options *cache, struct shoal **to); /* SHOAL_INSPECT: changes nothing */
 int cli_attach(const struct call *call, const struct cache_options *cache, struct shoal **to);
