@@ -49,6 +49,12 @@ info --all --cache x                | one of --all and --cache
 info shop                           | one argument too many: 'shop'
 destroy --froce                     | did you mean --force?
 destroy shop                        | one argument too many: 'shop'
+metrics shop                        | one argument too many: 'shop'
+metrics --listen 1 --output x       | one of --listen and --output
+metrics --every 1s                  | --every needs --output
+metrics --output x --every 0        | --every needs a duration above 0
+metrics --output x --every 15       | needs a unit
+metrics --lisen 9123                | did you mean --listen?
 keys --keyspace a@b                 | --keyspace: 'a@b' is no keyspace: its version
 keys --keyspace a/b                 | --keyspace: 'a/b' is no keyspace: NAME
 keys --keyspace a@-1                | its version is no number
