@@ -40,6 +40,7 @@
 	/* watching */ \
 	VERB(stat) \
 	VERB(canary) \
+	VERB(top) \
 	VERB(metrics) \
 	/* entries */ \
 	VERB(keys) \

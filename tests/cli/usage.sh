@@ -49,6 +49,13 @@ info --all --cache x                | one of --all and --cache
 info shop                           | one argument too many: 'shop'
 destroy --froce                     | did you mean --force?
 destroy shop                        | one argument too many: 'shop'
+top shop                            | one argument too many: 'shop'
+top --every 0                       | --every needs a duration above 0
+top --every fast                    | --every: 'fast' is no number
+top --sort size                     | --sort: 'size' is none of requests|hits
+top --view graph                    | --view: 'graph' is none of all|keyspaces
+top -1 --count 2                    | one of --once and --count
+top --count 0                       | --count: '0' is too small
 metrics shop                        | one argument too many: 'shop'
 metrics --listen 1 --output x       | one of --listen and --output
 metrics --every 1s                  | --every needs --output

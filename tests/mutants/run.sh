@@ -24,8 +24,9 @@ meson setup "$work/build" "$work" -Dbench=disabled -Dtests=enabled >"$work/log" 
 # A test that hangs under a mutant has noticed it, too.
 is_red() { # TEST [ARGUMENT, a path of the tree]
 	if [[ $1 == cli/* ]]; then
-		ninja -C "$work/build" src/cli/shoal tests/cli-driver >"$work/log" 2>&1 || return 2
-		! timeout 300 "$work/tests/$1" "$work/build/src/cli/shoal" "$work" "$work/build/tests/cli-driver" >"$work/log" 2>&1 </dev/null
+		ninja -C "$work/build" src/cli/shoal tests/cli-driver tests/cli-workload >"$work/log" 2>&1 || return 2
+		! timeout 300 "$work/tests/$1" "$work/build/src/cli/shoal" "$work" "$work/build/tests/cli-driver" \
+			"$work/build/tests/cli-workload" >"$work/log" 2>&1 </dev/null
 		return
 	fi
 	ninja -C "$work/build" "tests/$1" >"$work/log" 2>&1 || return 2
