@@ -271,9 +271,9 @@ const struct verb verb_get = {
 static const struct option_spec set_options[] = {
 	OPTION_KEY,
 	OPTION_SCHEMA,
-	{"fresh", 'f', OPTION_DURATION(struct entry, fresh), "DURATION", "how long it is fresh (60s)", 0},
-	{"stale", 's', OPTION_DURATION(struct entry, stale), "DURATION", "then: how long it may be served while one refreshes it (none)", 0},
-	{"stale-error", 0, OPTION_DURATION(struct entry, stale_error), "DURATION", "then: how long, while loading it fails (none)", 0},
+	{"fresh", 'f', OPTION_DURATION(struct entry, fresh), "DURATION", "how long it is fresh (the keyspace's policy; 60s in a new one)", 0},
+	{"stale", 's', OPTION_DURATION(struct entry, stale), "DURATION", "then: how long it may be served while one refreshes it (likewise; none)", 0},
+	{"stale-error", 0, OPTION_DURATION(struct entry, stale_error), "DURATION", "then: how long, while loading it fails (likewise; none)", 0},
 	{"compress", 0, OPTION_CHOICE(struct entry, compress), "lz4|zstd", "store it packed, if it is 512 bytes or more", 0},
 	OPTIONS_END,
 };
@@ -334,11 +334,11 @@ static int store(const struct call *call, struct shoal *cache, struct shoal_keys
 	return status;
 }
 
-/* One that is not there is made, with this policy; else it keeps the one that its programs gave it. */
+/* One that is not there is made, with this policy; else what is not asked for is as its programs have it. */
 static int open_to_set(const struct call *call, struct shoal **cache, struct shoal_keyspace **keyspace)
 {
 	const struct entry *o = call->options;
-	struct shoal_policy policy = policy_of(o), there = policy;
+	struct shoal_policy policy = policy_of(o);
 	int status, outcome;
 
 	if (!o->keyspace.given)
@@ -346,10 +346,7 @@ static int open_to_set(const struct call *call, struct shoal **cache, struct sho
 	status = cli_attach(call, &o->cache, cache);
 	if (status)
 		return status;
-	there.flags |= SHOAL_EXISTING;
-	outcome = shoal_keyspace_open(*cache, o->keyspace.name, o->keyspace.version, &there, keyspace);
-	if (outcome == SHOAL_ERR_NOT_FOUND)
-		outcome = shoal_keyspace_open(*cache, o->keyspace.name, o->keyspace.version, &policy, keyspace);
+	outcome = cli_keyspace_or_make(*cache, &o->keyspace, &policy, keyspace);
 	if (outcome == SHOAL_OK)
 		return EXIT_DONE;
 	shoal_close(*cache);

@@ -209,22 +209,50 @@ int options_parse(const struct option_spec *specs, bool early, int argc, char **
 
 /* ---- help -------------------------------------------------------------------------------------------------- */
 
+#define VALUE_WIDE 24 /* a choice of more has a line of its own */
+
+static bool is_wide(const struct option_spec *s)
+{
+	return s->kind == KIND_CHOICE && strlen(s->value) > VALUE_WIDE;
+}
+
+/* The words of a choice, indented, in lines that end behind a word. */
+static void print_choice(const char *words, size_t indent, FILE *to)
+{
+	size_t n, room = 110 - indent;
+
+	for (; *words; words += n) {
+		n = strlen(words);
+		if (n > room) {
+			for (n = room; n && words[n - 1] != '|'; n--)
+				;
+			n = n ? n : room;
+		}
+		fprintf(to, "%*s%.*s\n", (int)indent, "", (int)n, words);
+	}
+}
+
 void options_help(const struct option_spec *specs, FILE *to)
 {
 	static const struct option_spec help = {"help", 'h', KIND_FLAG, 0, NULL, "this text", 0};
 	const struct option_spec *s;
+	const char *value;
 	char left[80], letter[8];
 	size_t width = 0, n = count_of(specs), i, w;
 
 	for (i = 0; i < n; i++) {
-		w = strlen(specs[i].name) + (specs[i].value ? strlen(specs[i].value) + 1 : 0);
-		width = w > width && w < 34 ? w : width;
+		value = is_wide(&specs[i]) ? "WORD" : specs[i].value;
+		w = strlen(specs[i].name) + (value ? strlen(value) + 1 : 0);
+		width = w > width ? w : width;
 	}
 	for (i = 0; i <= n; i++) {
 		s = i < n ? &specs[i] : &help;
+		value = is_wide(s) ? "WORD" : s->value;
 		snprintf(letter, sizeof(letter), s->letter ? "-%c, " : "    ", s->letter);
-		snprintf(left, sizeof(left), "%s%s%s", s->name, s->value ? " " : "", s->value ? s->value : "");
-		fprintf(to, "  %s--%-*s  %s\n", letter, (int)width, left, s->help);
+		snprintf(left, sizeof(left), "%s%s%s", s->name, value ? " " : "", value ? value : "");
+		fprintf(to, "  %s--%-*s  %s%s\n", letter, (int)width, left, s->help, is_wide(s) ? ":" : "");
+		if (is_wide(s))
+			print_choice(s->value, width + 10, to);
 	}
 }
 
