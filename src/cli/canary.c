@@ -32,16 +32,22 @@ struct canary_options {
 
 static const struct option_spec canary_table[] = {
 	OPTION_CACHE(struct canary_options),
-	{"keyspace", 'k', OPTION_KEYSPACE(struct canary_options, keyspace), "NAME[@VERSION]", "the keyspace to be judged", 0},
-	{"against", 'A', OPTION_KEYSPACE(struct canary_options, against), "NAME[@VERSION]", "the one it is compared with, in the same time", 0},
-	{"baseline", 'b', OPTION_TEXT(struct canary_options, baseline), "FILE", "or what --save has kept of an earlier time", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct canary_options, keyspace), "NAME[@VERSION]",
+	 "the keyspace to be judged", 0},
+	{"against", 'A', OPTION_KEYSPACE(struct canary_options, against), "NAME[@VERSION]",
+	 "the one it is compared with, in the same time", 0},
+	{"baseline", 'b', OPTION_TEXT(struct canary_options, baseline), "FILE",
+	 "or what --save has kept of an earlier time", 0},
 	{"save", 0, OPTION_TEXT(struct canary_options, save), "FILE", "keep what is found of the keyspace, as JSON", 0},
-	{"max-drop", 'd', OPTION_SHARE(struct canary_options, max_drop), "SHARE", "how much lower its hit rate may be, in points (5%)", 0},
+	{"max-drop", 'd', OPTION_SHARE(struct canary_options, max_drop), "SHARE",
+	 "how much lower its hit rate may be, in points (5%)", 0},
 	{"max-rise", 0, OPTION_SHARE(struct canary_options, max_rise), "SHARE",
 	 "how many more loads it may make per request, in points (as --max-drop)", 0},
 	{"for", 'f', OPTION_DURATION(struct canary_options, window), "DURATION", "how long to look (60s)", 0},
-	{"requests", 'r', OPTION_COUNT(struct canary_options, requests), "N", "or until each has had so many requests", 0},
-	{"min-requests", 0, OPTION_COUNT(struct canary_options, min_requests), "N", "with fewer it is not judged: exit 5 (100)", 0},
+	{"requests", 'r', OPTION_COUNT(struct canary_options, requests), "N", "or until each has had so many requests",
+         0},
+	{"min-requests", 0, OPTION_COUNT(struct canary_options, min_requests), "N",
+	 "with fewer it is not judged: exit 5 (100)", 0},
 	{"json", 'j', OPTION_FLAG(struct canary_options, json), NULL, "what is found as JSON", 0},
 	OPTIONS_END,
 };
@@ -129,17 +135,18 @@ static int watch(const struct canary_options *o, struct side *sides, unsigned n)
 
 static json_t *tally_json(const struct tally *t)
 {
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "keyspace", t->name, "requests", (json_int_t)t->requests, "hits",
-	                 (json_int_t)t->hits, "stale", (json_int_t)t->stale, "loads", (json_int_t)t->loads, "load_errors",
-	                 (json_int_t)t->errors, "hit_rate", per_request(t->hits, t), "loads_per_request", per_request(t->loads, t));
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "keyspace", t->name, "requests",
+	                 (json_int_t)t->requests, "hits", (json_int_t)t->hits, "stale", (json_int_t)t->stale, "loads",
+	                 (json_int_t)t->loads, "load_errors", (json_int_t)t->errors, "hit_rate",
+	                 per_request(t->hits, t), "loads_per_request", per_request(t->loads, t));
 }
 
 static int save(const struct call *call, const char *name, const struct tally *t)
 {
 	json_t *json = tally_json(t);
 	char *other = NULL;
-	bool saved = json && asprintf(&other, "%s.new", name) > 0 && !json_dump_file(json, other, JSON_COMPACT | JSON_REAL_PRECISION(9)) &&
-	             !rename(other, name);
+	bool saved = json && asprintf(&other, "%s.new", name) > 0 &&
+	             !json_dump_file(json, other, JSON_COMPACT | JSON_REAL_PRECISION(9)) && !rename(other, name);
 
 	if (!saved)
 		cli_error(call, "%s: %s", name, errno ? strerror(errno) : "can't be written");
@@ -154,15 +161,21 @@ static int read_baseline(const struct call *call, const char *name, struct tally
 	json_t *json = json_load_file(name, JSON_REJECT_DUPLICATES, &error);
 	json_int_t requests = -1, hits = -1, stale = -1, loads = -1, errors = -1;
 	const char *keyspace = "";
-	bool read = json && !json_unpack(json, "{s:s, s:I, s:I, s:I, s:I, s:I}", "keyspace", &keyspace, "requests", &requests, "hits", &hits,
-	                                 "stale", &stale, "loads", &loads, "load_errors", &errors);
+	bool read = json &&
+	            !json_unpack(json, "{s:s, s:I, s:I, s:I, s:I, s:I}", "keyspace", &keyspace, "requests", &requests,
+	                         "hits", &hits, "stale", &stale, "loads", &loads, "load_errors", &errors);
 
 	read = read && requests >= hits && hits >= stale && stale >= 0 && loads >= 0 && errors >= 0;
-	*t = (struct tally){.requests = (uint64_t)requests, .hits = (uint64_t)hits, .stale = (uint64_t)stale, .loads = (uint64_t)loads,
+	*t = (struct tally){.requests = (uint64_t)requests,
+	                    .hits = (uint64_t)hits,
+	                    .stale = (uint64_t)stale,
+	                    .loads = (uint64_t)loads,
 	                    .errors = (uint64_t)errors};
 	snprintf(t->name, sizeof(t->name), "%.60s, then", keyspace);
 	json_decref(json);
-	return read ? EXIT_DONE : cli_usage(call, "--baseline: '%s' is not what --save makes: %s", name, json ? "other fields" : error.text);
+	return read ? EXIT_DONE
+	            : cli_usage(call, "--baseline: '%s' is not what --save makes: %s", name,
+	                        json ? "other fields" : error.text);
 }
 
 /* ---- the judgement ----------------------------------------------------------------------------------------- */
@@ -192,8 +205,8 @@ static enum judgement judge(const struct canary_options *o, const struct tally *
 
 static void print_line(const struct tally *t)
 {
-	printf("%-40s %12" PRIu64 " %9.2f%% %9.2f%% %14.4f %8" PRIu64 "\n", t->name, t->requests, 100 * per_request(t->hits, t),
-	       100 * per_request(t->stale, t), per_request(t->loads, t), t->errors);
+	printf("%-40s %12" PRIu64 " %9.2f%% %9.2f%% %14.4f %8" PRIu64 "\n", t->name, t->requests,
+	       100 * per_request(t->hits, t), 100 * per_request(t->stale, t), per_request(t->loads, t), t->errors);
 }
 
 static int tell(const struct call *call, const struct tally *t, const struct tally *other)
@@ -233,7 +246,9 @@ static int check(const struct call *call)
 	if (o->against.given && o->baseline)
 		return cli_usage(call, "--against and --baseline: one of them");
 	if (!o->against.given && !o->baseline && !o->save)
-		return cli_usage(call, "compared with what? --against NAME@VERSION or --baseline FILE; or --save FILE for later");
+		return cli_usage(
+			call,
+			"compared with what? --against NAME@VERSION or --baseline FILE; or --save FILE for later");
 	return EXIT_DONE;
 }
 
@@ -264,7 +279,10 @@ static int canary(const struct call *call)
 	if (!status) {
 		r = watch(o, sides, o->against.given ? 2 : 1);
 		status = r ? cli_failed(call, o->keyspace.name, r)
-		           : tell(call, &sides[0].tally, o->against.given ? &sides[1].tally : o->baseline ? &baseline : NULL);
+		           : tell(call, &sides[0].tally,
+		                  o->against.given ? &sides[1].tally
+		                  : o->baseline    ? &baseline
+		                                   : NULL);
 	}
 	shoal_close(cache);
 	return status;

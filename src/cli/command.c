@@ -62,7 +62,8 @@ static void become(struct command *c, const struct command_wish *wish, const int
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
 		_exit(127);
-	if (read_nothing() && dup2(pipes[0], STDOUT_FILENO) >= 0 && (pipes[1] < 0 || dup2(pipes[1], STDERR_FILENO) >= 0)) {
+	if (read_nothing() && dup2(pipes[0], STDOUT_FILENO) >= 0 &&
+	    (pipes[1] < 0 || dup2(pipes[1], STDERR_FILENO) >= 0)) {
 		if (wish->variable)
 			putenv((char *)wish->variable);
 		if (wish->mask)

@@ -31,7 +31,8 @@ struct dump_options {
 
 static const struct option_spec dump_table[] = {
 	OPTION_CACHE(struct dump_options),
-	{"keyspace", 'k', OPTION_KEYSPACE(struct dump_options, keyspace), "NAME[@VERSION]", "of this keyspace alone; NAME: of all its versions", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct dump_options, keyspace), "NAME[@VERSION]",
+	 "of this keyspace alone; NAME: of all its versions", 0},
 	{"json", 'j', OPTION_FLAG(struct dump_options, json), NULL, "the report as JSON, to standard output", 0},
 	OPTIONS_END,
 };
@@ -150,18 +151,20 @@ static int dump_to(const struct call *call, struct shoal *cache, FILE *to, const
 	char size[UNIT_TEXT];
 	int r = 0, status = EXIT_DONE;
 
-	if (!dump_begin(&d.out, to, now_ms()) || (r = shoal_scan(cache, o->keyspace.given ? o->keyspace.name : NULL, put, &d)) ||
-	    !dump_finish(&d.out)) {
+	if (!dump_begin(&d.out, to, now_ms()) ||
+	    (r = shoal_scan(cache, o->keyspace.given ? o->keyspace.name : NULL, put, &d)) || !dump_finish(&d.out)) {
 		errno = d.error ? d.error : errno;
 		if (r < 0)
 			status = cli_failed(call, "the cache", r);
 		else
 			cli_error(call, "%s: %s", name, strerror(errno)), status = EXIT_FAILED;
 	} else {
-		fprintf(stderr, "%" PRIu64 " values of %" PRIu32 " keyspaces, %s\n", d.out.entries, d.count, unit_size_text(d.out.bytes, size));
+		fprintf(stderr, "%" PRIu64 " values of %" PRIu32 " keyspaces, %s\n", d.out.entries, d.count,
+		        unit_size_text(d.out.bytes, size));
 		if (o->json)
-			status = json_print(json_pack("{s:I, s:i, s:I, s:I}", "values", (json_int_t)d.out.entries, "keyspaces", (int)d.count,
-			                              "bytes", (json_int_t)d.out.bytes, "gone", (json_int_t)d.gone));
+			status = json_print(json_pack("{s:I, s:i, s:I, s:I}", "values", (json_int_t)d.out.entries,
+			                              "keyspaces", (int)d.count, "bytes", (json_int_t)d.out.bytes,
+			                              "gone", (json_int_t)d.gone));
 	}
 	free(d.keyspaces);
 	free(d.handles);
@@ -224,8 +227,9 @@ const struct verb verb_dump = {
 	.most = 1,
 	.options = dump_table,
 	.size = sizeof(struct dump_options),
-	.notes = "FILE is replaced when all is written, so that it is always whole; - is standard output. What may be served on errors\n"
-		 "alone is left out.\n",
+	.notes =
+		"FILE is replaced when all is written, so that it is always whole; - is standard output. What may be served on errors\n"
+		"alone is left out.\n",
 	.run = dump,
 };
 
@@ -264,7 +268,10 @@ static uint32_t life(uint64_t from, uint64_t to)
 {
 	uint64_t ms = to <= from ? 0 : to - from;
 
-	return to == DUMP_NEVER ? SHOAL_FOREVER : !ms ? SHOAL_NONE : ms < SHOAL_FOREVER ? (uint32_t)ms : SHOAL_FOREVER - 1;
+	return to == DUMP_NEVER     ? SHOAL_FOREVER
+	       : !ms                ? SHOAL_NONE
+	       : ms < SHOAL_FOREVER ? (uint32_t)ms
+	                            : SHOAL_FOREVER - 1;
 }
 
 static uint64_t later(uint64_t a, uint64_t b)
@@ -362,14 +369,18 @@ static int report(const struct restore *r)
 	json_t *json;
 
 	if (r->options->check)
-		fprintf(stderr, "%" PRIu64 " values are whole, %" PRIu64 " records are not\n", r->in.entries, r->in.bad);
+		fprintf(stderr, "%" PRIu64 " values are whole, %" PRIu64 " records are not\n", r->in.entries,
+		        r->in.bad);
 	else
-		fprintf(stderr, "%" PRIu64 " values: %" PRIu64 " restored, %" PRIu64 " there already, %" PRIu64 " at their end, %" PRIu64 " not stored\n",
+		fprintf(stderr,
+		        "%" PRIu64 " values: %" PRIu64 " restored, %" PRIu64 " there already, %" PRIu64
+		        " at their end, %" PRIu64 " not stored\n",
 		        r->in.entries, r->restored, r->kept, r->expired, r->refused);
 	if (!r->options->json)
 		return EXIT_DONE;
-	json = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "values", (json_int_t)r->in.entries, "restored", (json_int_t)r->restored, "there",
-	                 (json_int_t)r->kept, "expired", (json_int_t)r->expired, "refused", (json_int_t)r->refused, "damaged", (json_int_t)r->in.bad);
+	json = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "values", (json_int_t)r->in.entries, "restored",
+	                 (json_int_t)r->restored, "there", (json_int_t)r->kept, "expired", (json_int_t)r->expired,
+	                 "refused", (json_int_t)r->refused, "damaged", (json_int_t)r->in.bad);
 	return json_print(json);
 }
 
@@ -418,7 +429,8 @@ const struct verb verb_restore = {
 	.most = 1,
 	.options = restore_table,
 	.size = sizeof(struct restore_options),
-	.notes = "FILE - is standard input. The time since the dump counts. What the cache has already is left alone. Of a file that\n"
-		 "is damaged what is good is taken, and the exit status is 4. Do it before those who change what values are made of begin.\n",
+	.notes =
+		"FILE - is standard input. The time since the dump counts. What the cache has already is left alone. Of a file that\n"
+		"is damaged what is good is taken, and the exit status is 4. Do it before those who change what values are made of begin.\n",
 	.run = restore,
 };

@@ -104,7 +104,8 @@ bool dump_put_entry(struct dump_out *out, const struct dump_entry *e)
 	put32(head + 32, (uint32_t)e->key_size);
 	out->entries++;
 	out->bytes += e->key_size + e->value_size;
-	return put_record(out, 'E', (const void *[]){head, e->key, e->value}, (size_t[]){sizeof(head), e->key_size, e->value_size});
+	return put_record(out, 'E', (const void *[]){head, e->key, e->value},
+	                  (size_t[]){sizeof(head), e->key_size, e->value_size});
 }
 
 bool dump_finish(struct dump_out *out)
@@ -113,7 +114,8 @@ bool dump_finish(struct dump_out *out)
 
 	put64(tail, out->entries);
 	put64(tail + 8, out->bytes);
-	return put_record(out, 'T', (const void *[]){tail, NULL, NULL}, (size_t[]){sizeof(tail), 0, 0}) && !fflush(out->to);
+	return put_record(out, 'T', (const void *[]){tail, NULL, NULL}, (size_t[]){sizeof(tail), 0, 0}) &&
+	       !fflush(out->to);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------- */
@@ -184,7 +186,8 @@ static enum dump_found add_keyspace(struct dump_in *in, size_t size)
 	struct dump_keyspace *keyspaces, *k;
 	uint32_t *numbers;
 
-	if (size < KEYSPACE_HEAD || !length || length >= sizeof(k->name) || memchr(in->payload + KEYSPACE_HEAD, 0, length))
+	if (size < KEYSPACE_HEAD || !length || length >= sizeof(k->name) ||
+	    memchr(in->payload + KEYSPACE_HEAD, 0, length))
 		return bad(in, "a keyspace has no name");
 	keyspaces = realloc(in->keyspaces, (in->count + 1) * sizeof(*keyspaces));
 	in->keyspaces = keyspaces ? keyspaces : in->keyspaces;

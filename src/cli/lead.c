@@ -29,9 +29,9 @@
 #include "command.h"
 #include "units.h"
 
-#define AHEAD 1048576         /* what isn't stored any more is read ahead of our caller so far */
+#define AHEAD 1048576 /* what isn't stored any more is read ahead of our caller so far */
 #define REFRESH_LIMIT_MS 300000u
-#define KILL_MS 5000          /* between SIGTERM and SIGKILL */
+#define KILL_MS 5000 /* between SIGTERM and SIGKILL */
 
 struct outlet {
 	size_t most; /* that can be written once poll() says so, without waiting */
@@ -113,7 +113,9 @@ static size_t limit_of(const struct run *run)
 {
 	struct shoal_info info;
 
-	return shoal_info(run->shoal, &info) == SHOAL_OK && info.max_entry > run->key_size ? info.max_entry - run->key_size : 1;
+	return shoal_info(run->shoal, &info) == SHOAL_OK && info.max_entry > run->key_size
+	               ? info.max_entry - run->key_size
+	               : 1;
 }
 
 static void go_over(struct lead *l)
@@ -193,7 +195,10 @@ static void turn(struct lead *l)
 		{c->signals, POLLIN, 0},
 		{full ? -1 : c->streams[0], POLLIN, 0},
 		{full ? -1 : c->streams[1], POLLIN, 0},
-		{!due || l->outlets[part.error].gone ? -1 : part.error ? STDERR_FILENO : STDOUT_FILENO, POLLOUT, 0},
+		{!due || l->outlets[part.error].gone ? -1
+	         : part.error                        ? STDERR_FILENO
+	                                             : STDOUT_FILENO,
+	         POLLOUT, 0},
 	};
 	int n = poll(fds, 4, due && l->outlets[part.error].gone ? 0 : until_next(l));
 
@@ -239,7 +244,8 @@ static void settle(struct lead *l, int status)
 		keep_failure(l, status);
 	} else {
 		frame_set_status(&l->frame, (unsigned)status);
-		shoal_load_publish(l->load, l->frame.bytes, l->frame.size); /* what isn't stored, our caller has all the same */
+		shoal_load_publish(l->load, l->frame.bytes,
+		                   l->frame.size); /* what isn't stored, our caller has all the same */
 	}
 	l->load = NULL;
 }
@@ -270,8 +276,8 @@ static int serve_previous(struct lead *l, int status)
 			fwrite(part.data, 1, part.size, stderr);
 		place.done += part.size;
 	}
-	cli_log(l->run->call, LOG_WARNING, "%s has failed with status %d: this is its output of %s ago", l->run->call->arguments[0],
-	        status, unit_duration_text((int64_t)l->previous_age_ms, age));
+	cli_log(l->run->call, LOG_WARNING, "%s has failed with status %d: this is its output of %s ago",
+	        l->run->call->arguments[0], status, unit_duration_text((int64_t)l->previous_age_ms, age));
 	return run_replay(l->run, l->previous, l->previous_size, before);
 }
 

@@ -28,13 +28,16 @@ struct migrate_options {
 
 static const struct option_spec migrate_table[] = {
 	OPTION_CACHE(struct migrate_options),
-	{"from", 0, OPTION_KEYSPACE(struct migrate_options, from), "NAME[@VERSION]", "the keyspace that has the values", 0},
-	{"to", 0, OPTION_KEYSPACE(struct migrate_options, to), "NAME[@VERSION]", "the one that gets them; made if it isn't there", 0},
+	{"from", 0, OPTION_KEYSPACE(struct migrate_options, from), "NAME[@VERSION]", "the keyspace that has the values",
+         0},
+	{"to", 0, OPTION_KEYSPACE(struct migrate_options, to), "NAME[@VERSION]",
+	 "the one that gets them; made if it isn't there", 0},
 	{"strip-prefix", 0, OPTION_TEXT(struct migrate_options, strip_prefix), "TEXT",
 	 "take this away from the beginning of each key; keys that don't have it are left out", 0},
 	{"add-prefix", 0, OPTION_TEXT(struct migrate_options, add_prefix), "TEXT", "put this in front of each key", 0},
 	{"rate", 'r', OPTION_RATE(struct migrate_options, rate), "RATE", "values a second (none)", 0},
-	{"schema", 0, OPTION_COUNT(struct migrate_options, schema), "N", "the schema they have there (the one they have here)", 0},
+	{"schema", 0, OPTION_COUNT(struct migrate_options, schema), "N",
+	 "the schema they have there (the one they have here)", 0},
 	{"json", 'j', OPTION_FLAG(struct migrate_options, json), NULL, "the report as JSON, to standard output", 0},
 	OPTIONS_END,
 };
@@ -105,7 +108,8 @@ static struct pair *pair_of(struct migrate *m, uint32_t schema)
 		return NULL;
 	p = &m->pairs[m->count];
 	p->schema = schema;
-	if (cli_keyspace_or_make(m->cache, &o->from, &from, &p->from) || cli_keyspace_or_make(m->cache, &o->to, &to, &p->to) ||
+	if (cli_keyspace_or_make(m->cache, &o->from, &from, &p->from) ||
+	    cli_keyspace_or_make(m->cache, &o->to, &to, &p->to) ||
 	    shoal_keyspace_fallback(p->to, p->from, spell_old, NULL, m))
 		return NULL;
 	m->count++;
@@ -156,11 +160,14 @@ static int report(const struct call *call, const struct migrate *m, int outcome)
 {
 	int status = EXIT_DONE;
 
-	fprintf(stderr, "%" PRIu64 " values: %" PRIu64 " carried over, %" PRIu64 " there already, %" PRIu64 " gone meanwhile, %" PRIu64 " left out\n",
+	fprintf(stderr,
+	        "%" PRIu64 " values: %" PRIu64 " carried over, %" PRIu64 " there already, %" PRIu64
+	        " gone meanwhile, %" PRIu64 " left out\n",
 	        m->seen, m->migrated, m->there, m->gone, m->left_out);
 	if (m->options->json)
-		status = json_print(json_pack("{s:I, s:I, s:I, s:I, s:I}", "values", (json_int_t)m->seen, "migrated", (json_int_t)m->migrated,
-		                              "there", (json_int_t)m->there, "gone", (json_int_t)m->gone, "left_out", (json_int_t)m->left_out));
+		status = json_print(json_pack("{s:I, s:I, s:I, s:I, s:I}", "values", (json_int_t)m->seen, "migrated",
+		                              (json_int_t)m->migrated, "there", (json_int_t)m->there, "gone",
+		                              (json_int_t)m->gone, "left_out", (json_int_t)m->left_out));
 	return outcome ? cli_failed(call, m->options->from.name, outcome) : status;
 }
 

@@ -40,8 +40,10 @@
 static const struct option_spec run_table[] = {
 	OPTION_CACHE(struct run_options),
 	{"key", 0, OPTION_TEXT(struct run_options, key), "KEY", "what names the output", 0},
-	{"key-from-args", 'a', OPTION_FLAG(struct run_options, key_from_args), NULL, "the command and its arguments name it", 0},
-	{"env", 'e', OPTION_LIST(struct run_options, env), "VARIABLE", "so does this variable of the environment; repeatable", 0},
+	{"key-from-args", 'a', OPTION_FLAG(struct run_options, key_from_args), NULL,
+	 "the command and its arguments name it", 0},
+	{"env", 'e', OPTION_LIST(struct run_options, env), "VARIABLE",
+	 "so does this variable of the environment; repeatable", 0},
 	{"cwd", 0, OPTION_FLAG(struct run_options, cwd), NULL, "so does the current directory", 0},
 	{"keyspace", 'k', OPTION_KEYSPACE(struct run_options, keyspace), "NAME[@VERSION]", "the keyspace (run@1)", 0},
 	{"fresh", 'f', OPTION_DURATION(struct run_options, fresh), "DURATION", "how long an output is fresh (60s)", 0},
@@ -51,7 +53,8 @@ static const struct option_spec run_table[] = {
 	 "how long after that it is served if the command fails (none)", 0},
 	{"timeout", 't', OPTION_DURATION(struct run_options, timeout), "DURATION",
 	 "wait no longer than that for another's run: exit 5 (forever)", 0},
-	{"max-loads", 'n', OPTION_COUNT(struct run_options, max_loads), "N", "commands of this keyspace that run at once (any)", 0},
+	{"max-loads", 'n', OPTION_COUNT(struct run_options, max_loads), "N",
+	 "commands of this keyspace that run at once (any)", 0},
 	{"retry", 0, OPTION_DURATION(struct run_options, retry), "DURATION",
 	 "after a failure, no other run for so long; doubled for each in a row, up to 1m (1s)", 0},
 	{"refresh-limit", 0, OPTION_DURATION(struct run_options, refresh_limit), "DURATION",
@@ -208,7 +211,8 @@ int run_replay(const struct run *run, const void *bytes, size_t size, unsigned s
 
 	while (frame_at(bytes, size, &place, &part)) {
 		if (!write_all(part.error ? STDERR_FILENO : STDOUT_FILENO, part.data, part.size)) {
-			cli_error(run->call, "%s: %s", part.error ? "standard error" : "standard output", strerror(errno));
+			cli_error(run->call, "%s: %s", part.error ? "standard error" : "standard output",
+			          strerror(errno));
 			return EXIT_FAILED;
 		}
 		place.done += part.size;
@@ -221,8 +225,8 @@ static void say_stale(const struct run *run, const struct shoal_value *value)
 	char age[UNIT_TEXT];
 
 	if (value->freshness == SHOAL_STALE && value->load_error)
-		cli_log(run->call, LOG_WARNING, "%s has failed with status %d: this is its output of %s ago", run->call->arguments[0],
-		        value->load_error, unit_duration_text((int64_t)value->age_ms, age));
+		cli_log(run->call, LOG_WARNING, "%s has failed with status %d: this is its output of %s ago",
+		        run->call->arguments[0], value->load_error, unit_duration_text((int64_t)value->age_ms, age));
 }
 
 /* A copy: a reader may take its time, and what is in hand keeps memory from being reused. 0: it is no frame, and gone. */
@@ -267,7 +271,8 @@ static int serve_failure(struct run *run, int code)
 	if (failures && shoal_get(failures, run->key, run->key_size, &value) == SHOAL_OK)
 		serve(run, failures, &value, &served);
 	if (!served)
-		cli_error(run->call, "%s has just failed with status %d, and what it wrote isn't there", run->call->arguments[0], r);
+		cli_error(run->call, "%s has just failed with status %d, and what it wrote isn't there",
+		          run->call->arguments[0], r);
 	return r;
 }
 
@@ -279,7 +284,8 @@ static void close_from_to(unsigned from, unsigned to)
 
 	if (from > to || !close_range(from, to, 0))
 		return;
-	for (; from <= to && from < (most > 0 && most < 65536 ? most : 65536); from++) /* before Linux 5.9, or not allowed */
+	most = most > 0 && most < 65536 ? most : 65536;
+	for (; from <= to && from < most; from++) /* before Linux 5.9, or not allowed */
 		close((int)from);
 }
 
@@ -425,7 +431,8 @@ static int check(const struct call *call)
 	if (o->keyspace.given && strlen(o->keyspace.name) + strlen(".failed") > 63)
 		return cli_usage(call, "--keyspace: '%s' is too long: up to 56 characters here", o->keyspace.name);
 	if (o->retry == SHOAL_NONE)
-		return cli_usage(call, "--retry: has to be more than 0, so that those who wait for a run share its failure");
+		return cli_usage(call,
+		                 "--retry: has to be more than 0, so that those who wait for a run share its failure");
 	return EXIT_DONE;
 }
 
@@ -469,10 +476,11 @@ const struct verb verb_run = {
 	.early = true,
 	.options = run_table,
 	.size = sizeof(struct run_options),
-	.notes = "Of all processes of this machine that ask for one key at once, one runs the command, and the others get what it\n"
-		 "wrote. Its standard input is empty. The cache is made if it isn't there; without a name it is run-UID.\n"
-		 "\n"
-		 "  shoal run --key report --fresh 5m --stale 1h -- psql -Atf report.sql\n"
-		 "  shoal run --key-from-args --env LANG --fresh 1h -- curl -fsS https://example.org/rates\n",
+	.notes =
+		"Of all processes of this machine that ask for one key at once, one runs the command, and the others get what it\n"
+		"wrote. Its standard input is empty. The cache is made if it isn't there; without a name it is run-UID.\n"
+		"\n"
+		"  shoal run --key report --fresh 5m --stale 1h -- psql -Atf report.sql\n"
+		"  shoal run --key-from-args --env LANG --fresh 1h -- curl -fsS https://example.org/rates\n",
 	.run = run_verb,
 };

@@ -42,21 +42,30 @@ struct warm_options {
 
 static const struct option_spec warm_table[] = {
 	OPTION_CACHE(struct warm_options),
-	{"keyspace", 'k', OPTION_KEYSPACE(struct warm_options, keyspace), "NAME[@VERSION]", "the keyspace to warm; made if it isn't there", 0},
-	{"keys", 0, OPTION_TEXT(struct warm_options, keys), "FILE", "the keys, one a line, as shoal keys prints them; - is standard input", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct warm_options, keyspace), "NAME[@VERSION]",
+	 "the keyspace to warm; made if it isn't there", 0},
+	{"keys", 0, OPTION_TEXT(struct warm_options, keys), "FILE",
+	 "the keys, one a line, as shoal keys prints them; - is standard input", 0},
 	{"null", '0', OPTION_FLAG(struct warm_options, zero), NULL, "they are plain bytes and end with a zero byte", 0},
-	{"exec", 'x', OPTION_TEXT(struct warm_options, exec), "COMMAND", "what prints the value of the key that is put in for {}", 0},
-	{"rate", 'r', OPTION_RATE(struct warm_options, rate), "RATE", "loads a second, of all who warm this keyspace (100/s)", 0},
+	{"exec", 'x', OPTION_TEXT(struct warm_options, exec), "COMMAND",
+	 "what prints the value of the key that is put in for {}", 0},
+	{"rate", 'r', OPTION_RATE(struct warm_options, rate), "RATE",
+	 "loads a second, of all who warm this keyspace (100/s)", 0},
 	{"stop-latency", 0, OPTION_DURATION(struct warm_options, stop_latency), "DURATION",
 	 "stop when two of 32 loads took longer (half of the lease)", 0},
-	{"stop-errors", 0, OPTION_SHARE(struct warm_options, stop_errors), "SHARE", "stop when more of 32 loads fail (20%)", 0},
-	{"fresh", 'f', OPTION_DURATION(struct warm_options, fresh), "DURATION", "how long a value is fresh (as its programs say; 60s)", 0},
-	{"stale", 's', OPTION_DURATION(struct warm_options, stale), "DURATION", "how long after that it is served while it is refreshed (likewise; none)", 0},
+	{"stop-errors", 0, OPTION_SHARE(struct warm_options, stop_errors), "SHARE",
+	 "stop when more of 32 loads fail (20%)", 0},
+	{"fresh", 'f', OPTION_DURATION(struct warm_options, fresh), "DURATION",
+	 "how long a value is fresh (as its programs say; 60s)", 0},
+	{"stale", 's', OPTION_DURATION(struct warm_options, stale), "DURATION",
+	 "how long after that it is served while it is refreshed (likewise; none)", 0},
 	{"stale-error", 'S', OPTION_DURATION(struct warm_options, stale_error), "DURATION",
 	 "how long after that it is served if loading fails (likewise; none)", 0},
 	{"schema", 0, OPTION_COUNT(struct warm_options, schema), "N", "the version of the values' encoding (0)", 0},
-	{"lease", 0, OPTION_DURATION(struct warm_options, lease), "DURATION", "how long a load may stand still (likewise; 30s)", 0},
-	{"resume", 'R', OPTION_TEXT(struct warm_options, resume), "FILE", "begin where FILE says, and keep the place in it", 0},
+	{"lease", 0, OPTION_DURATION(struct warm_options, lease), "DURATION",
+	 "how long a load may stand still (likewise; 30s)", 0},
+	{"resume", 'R', OPTION_TEXT(struct warm_options, resume), "FILE",
+	 "begin where FILE says, and keep the place in it", 0},
 	{"json", 'j', OPTION_FLAG(struct warm_options, json), NULL, "the report as JSON, to standard output", 0},
 	OPTIONS_END,
 };
@@ -67,15 +76,15 @@ struct warm {
 	FILE *keys;
 	char *line;
 	size_t room;
-	off_t begin, end;   /* of the key that was given last */
-	uint64_t before;    /* keys of earlier times */
+	off_t begin, end; /* of the key that was given last */
+	uint64_t before;  /* keys of earlier times */
 	char *text, *words[WORDS + 1];
-	size_t limit;       /* more than that can't be stored */
-	sigset_t mask;      /* as we found it */
-	int signal;         /* that ended it */
-	bool terminal;      /* standard error is one */
-	bool drawn;         /* a bar, on this line */
-	uint64_t told_ms;   /* when the progress was last told, since the beginning */
+	size_t limit;     /* more than that can't be stored */
+	sigset_t mask;    /* as we found it */
+	int signal;       /* that ended it */
+	bool terminal;    /* standard error is one */
+	bool drawn;       /* a bar, on this line */
+	uint64_t told_ms; /* when the progress was last told, since the beginning */
 };
 
 /* ---- the keys ---------------------------------------------------------------------------------------------- */
@@ -103,9 +112,12 @@ static int next_key(void *arg, struct shoal_slice *key)
 		size = (size_t)n;
 		wrong = w->options->zero ? NULL : escape_undo(w->line, &size);
 		if (wrong)
-			return cli_error(w->call, "%s: the key at byte %jd %s", w->options->keys, (intmax_t)w->begin, wrong), SHOAL_ERR_INVALID;
+			return cli_error(w->call, "%s: the key at byte %jd %s", w->options->keys, (intmax_t)w->begin,
+			                 wrong),
+			       SHOAL_ERR_INVALID;
 		if (size > KEY_MOST)
-			cli_error(w->call, "%s: the key at byte %jd is left out: it is longer than %d", w->options->keys, (intmax_t)w->begin, KEY_MOST);
+			cli_error(w->call, "%s: the key at byte %jd is left out: it is longer than %d",
+			          w->options->keys, (intmax_t)w->begin, KEY_MOST);
 		if (size > 0 && size <= KEY_MOST)
 			break;
 	}
@@ -180,7 +192,8 @@ static int find_place(struct warm *w)
 	bool read;
 
 	if (!from)
-		return name && errno != ENOENT ? (cli_error(w->call, "%s: %s", name, strerror(errno)), EXIT_FAILED) : EXIT_DONE;
+		return name && errno != ENOENT ? (cli_error(w->call, "%s: %s", name, strerror(errno)), EXIT_FAILED)
+		                               : EXIT_DONE;
 	read = fscanf(from, "shoal-warm 1 %jd %" SCNu64 "%c", &offset, &w->before, &more) == 3 && more == '\n';
 	fclose(from);
 	if (!read || !is_place(w, offset))
@@ -281,7 +294,10 @@ static int load_key(struct shoal_load *load, const void *key, size_t key_size, v
 static void draw(struct warm *w, const struct shoal_warm_report *r)
 {
 	char eta[UNIT_TEXT];
-	unsigned width = 30, full = r->total ? (unsigned)(r->consumed * width / (r->total < r->consumed ? r->consumed : r->total)) : 0, i;
+	unsigned width = 30,
+		 full = r->total ? (unsigned)(r->consumed * width / (r->total < r->consumed ? r->consumed : r->total))
+	                         : 0,
+		 i;
 
 	fputs("\r[", stderr);
 	for (i = 0; i < width; i++)
@@ -302,7 +318,10 @@ static int pending_signal(void)
 	sigset_t set;
 
 	sigpending(&set);
-	return sigismember(&set, SIGINT) ? SIGINT : sigismember(&set, SIGTERM) ? SIGTERM : sigismember(&set, SIGHUP) ? SIGHUP : 0;
+	return sigismember(&set, SIGINT)    ? SIGINT
+	       : sigismember(&set, SIGTERM) ? SIGTERM
+	       : sigismember(&set, SIGHUP)  ? SIGHUP
+	                                    : 0;
 }
 
 static int progress(const struct shoal_warm_report *r, void *arg)
@@ -324,21 +343,25 @@ static int progress(const struct shoal_warm_report *r, void *arg)
 static const char *why(const struct shoal_warm_report *r)
 {
 	static const char *const reasons[] = {
-		[SHOAL_WARM_RUNNING] = "running", [SHOAL_WARM_DONE] = "done", [SHOAL_WARM_SLOW] = "slow", [SHOAL_WARM_ERRORS] = "errors",
-		[SHOAL_WARM_CALLER] = "signal", [SHOAL_WARM_BUSY] = "busy", [SHOAL_WARM_ABORTED] = "aborted"};
+		[SHOAL_WARM_RUNNING] = "running", [SHOAL_WARM_DONE] = "done",     [SHOAL_WARM_SLOW] = "slow",
+		[SHOAL_WARM_ERRORS] = "errors",   [SHOAL_WARM_CALLER] = "signal", [SHOAL_WARM_BUSY] = "busy",
+		[SHOAL_WARM_ABORTED] = "aborted"};
 
 	return reasons[r->stopped];
 }
 
 static void report_text(const struct shoal_warm_report *r)
 {
-	static const char *const said[] = {
-		[SHOAL_WARM_DONE] = "", [SHOAL_WARM_SLOW] = "stopped: loads take longer than --stop-latency; ",
-		[SHOAL_WARM_ERRORS] = "stopped: more loads fail than --stop-errors allows; ", [SHOAL_WARM_CALLER] = "stopped as told; ",
-		[SHOAL_WARM_BUSY] = "stopped: no permit to load; ", [SHOAL_WARM_ABORTED] = "stopped; "};
+	static const char *const said[] = {[SHOAL_WARM_DONE] = "",
+	                                   [SHOAL_WARM_SLOW] = "stopped: loads take longer than --stop-latency; ",
+	                                   [SHOAL_WARM_ERRORS] = "stopped: more loads fail than --stop-errors allows; ",
+	                                   [SHOAL_WARM_CALLER] = "stopped as told; ",
+	                                   [SHOAL_WARM_BUSY] = "stopped: no permit to load; ",
+	                                   [SHOAL_WARM_ABORTED] = "stopped; "};
 
-	fprintf(stderr, "%s%" PRIu64 " keys: %" PRIu64 " loaded, %" PRIu64 " failed, %" PRIu64 " fresh, %" PRIu64 " skipped", said[r->stopped],
-	        r->consumed, r->loaded, r->failed, r->fresh, r->skipped);
+	fprintf(stderr,
+	        "%s%" PRIu64 " keys: %" PRIu64 " loaded, %" PRIu64 " failed, %" PRIu64 " fresh, %" PRIu64 " skipped",
+	        said[r->stopped], r->consumed, r->loaded, r->failed, r->fresh, r->skipped);
 	if (r->unstored)
 		fprintf(stderr, "; of those loaded %" PRIu64 " not stored", r->unstored);
 	fprintf(stderr, "; %.1f loads/s, the slowest %.0f ms\n", r->loads_per_second, r->slowest_ms);
@@ -346,11 +369,13 @@ static void report_text(const struct shoal_warm_report *r)
 
 static int report_json(const struct warm *w, const struct shoal_warm_report *r)
 {
-	return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:i}", "stopped", why(r), "keys",
-	                            (json_int_t)r->consumed, "before", (json_int_t)w->before, "loaded", (json_int_t)r->loaded, "failed",
-	                            (json_int_t)r->failed, "fresh", (json_int_t)r->fresh, "skipped", (json_int_t)r->skipped, "unstored",
-	                            (json_int_t)r->unstored, "elapsed_ms", (json_int_t)r->elapsed_ms, "loads_per_second",
-	                            r->loads_per_second, "slowest_ms", r->slowest_ms, "load_error", r->load_error));
+	return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:i}", "stopped", why(r),
+	                            "keys", (json_int_t)r->consumed, "before", (json_int_t)w->before, "loaded",
+	                            (json_int_t)r->loaded, "failed", (json_int_t)r->failed, "fresh",
+	                            (json_int_t)r->fresh, "skipped", (json_int_t)r->skipped, "unstored",
+	                            (json_int_t)r->unstored, "elapsed_ms", (json_int_t)r->elapsed_ms,
+	                            "loads_per_second", r->loads_per_second, "slowest_ms", r->slowest_ms, "load_error",
+	                            r->load_error));
 }
 
 static int ended(struct warm *w, const struct shoal_warm_report *r, int outcome)
@@ -399,9 +424,10 @@ static int warm_keyspace(struct warm *w, struct shoal_keyspace *k)
 	int r;
 
 	if (o->stop_errors.given)
-		config.stop_error_permille = isinf(o->stop_errors.share)         ? SHOAL_NONE
-		                             : o->stop_errors.share < 0.001 ? 1 /* 0 is the default */
-		                                                            : (unsigned)lrint(o->stop_errors.share * 1000);
+		config.stop_error_permille = isinf(o->stop_errors.share) ? SHOAL_NONE
+		                             : o->stop_errors.share < 0.001
+		                                     ? 1 /* 0 is the default */
+		                                     : (unsigned)lrint(o->stop_errors.share * 1000);
 	w->terminal = isatty(STDERR_FILENO);
 	sigemptyset(&held);
 	sigaddset(&held, SIGINT);
@@ -415,7 +441,10 @@ static int warm_keyspace(struct warm *w, struct shoal_keyspace *k)
 static int open_and_warm(struct warm *w)
 {
 	const struct warm_options *o = w->options;
-	struct shoal_policy policy = {.fresh_ms = o->fresh, .stale_ms = o->stale, .error_ms = o->stale_error, .lease_ms = o->lease,
+	struct shoal_policy policy = {.fresh_ms = o->fresh,
+	                              .stale_ms = o->stale,
+	                              .error_ms = o->stale_error,
+	                              .lease_ms = o->lease,
 	                              .schema = (uint32_t)o->schema};
 	struct shoal_info info;
 	struct shoal_keyspace *k;
@@ -477,9 +506,10 @@ const struct verb verb_warm = {
 	.summary = "load the keys of a file ahead, slowly, and stop before it hurts",
 	.options = warm_table,
 	.size = sizeof(struct warm_options),
-	.notes = "COMMAND is run without a shell; {} in it is the key. What it prints is the value. Exit status: 0 all keys are dealt\n"
-		 "with, 5 no permit to load, 7 loads are slow, 8 loads fail, 128 + n told to end by signal n.\n"
-		 "\n"
-		 "  shoal warm --keyspace user@2 --keys hot.txt --exec './load-user {}' --rate 50/s --resume hot.place\n",
+	.notes =
+		"COMMAND is run without a shell; {} in it is the key. What it prints is the value. Exit status: 0 all keys are dealt\n"
+		"with, 5 no permit to load, 7 loads are slow, 8 loads fail, 128 + n told to end by signal n.\n"
+		"\n"
+		"  shoal warm --keyspace user@2 --keys hot.txt --exec './load-user {}' --rate 50/s --resume hot.place\n",
 	.run = warm,
 };
