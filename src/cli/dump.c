@@ -37,20 +37,15 @@ static const struct option_spec dump_table[] = {
 	OPTIONS_END,
 };
 
-struct dump_handle {
-	uint32_t number, schema; /* of the keyspace in the file, and of the values */
-	struct shoal_keyspace *k;
-};
-
 struct dump {
 	const struct dump_options *options;
-	struct shoal *cache;
 	struct dump_out out;
 	struct dump_keyspace *keyspaces;
-	struct dump_handle *handles;
-	uint32_t count, handle_count;
-	uint64_t gone; /* between two looks, or they can't be read */
-	int error;     /* errno, or 0 */
+	uint32_t count;
+	unsigned char *value;
+	size_t room;
+	uint64_t unreadable; /* their bytes are damaged */
+	int error;           /* errno, or 0 */
 };
 
 static uint64_t until(int64_t left, uint64_t now)
@@ -76,69 +71,53 @@ static uint32_t number_of(struct dump *d, const struct shoal_entry *entry)
 	return dump_put_keyspace(&d->out, ++d->count, entry->keyspace, entry->version) ? d->count : 0;
 }
 
-/* Only who asks for the schema of a value is given it. */
-static struct shoal_keyspace *handle_of(struct dump *d, const struct shoal_entry *entry, uint32_t number)
+static bool make_room(struct dump *d, size_t size)
 {
-	struct shoal_policy policy = {.schema = entry->schema};
-	struct dump_handle *h;
-	uint32_t i;
+	unsigned char *value;
 
-	for (i = 0; i < d->handle_count; i++)
-		if (d->handles[i].number == number && d->handles[i].schema == entry->schema)
-			return d->handles[i].k;
-	h = realloc(d->handles, (d->handle_count + 1) * sizeof(*h));
-	if (!h)
-		return NULL;
-	d->handles = h;
-	h[d->handle_count] = (struct dump_handle){.number = number, .schema = entry->schema};
-	if (shoal_keyspace_open(d->cache, entry->keyspace, entry->version, &policy, &h[d->handle_count].k))
-		return NULL;
-	return h[d->handle_count++].k;
+	if (d->value && size <= d->room)
+		return true;
+	value = realloc(d->value, size + 1);
+	if (!value)
+		return false;
+	d->value = value;
+	d->room = size;
+	return true;
 }
 
-/* The lives are those of this generation. */
-static bool put_value(struct dump *d, const struct shoal_entry *entry, uint32_t number, const struct shoal_value *value)
+static bool put_value(struct dump *d, const struct shoal_entry *entry)
 {
 	uint64_t now = now_ms();
 	struct dump_entry e = {
-		.keyspace = number,
+		.keyspace = number_of(d, entry),
 		.schema = entry->schema,
 		.fresh_until = until(entry->fresh_left_ms, now),
 		.stale_until = until(entry->stale_left_ms, now),
 		.error_until = until(entry->error_left_ms, now),
 		.key = entry->key.data,
 		.key_size = entry->key.size,
-		.value = value->data,
-		.value_size = value->size,
+		.value = d->value,
+		.value_size = entry->size,
 	};
 
-	if (value->generation == entry->generation)
-		return dump_put_entry(&d->out, &e);
-	d->gone++;
-	return true;
+	return e.keyspace && dump_put_entry(&d->out, &e);
 }
 
 static int put(const struct shoal_entry *entry, void *arg)
 {
 	struct dump *d = arg;
 	const struct option_keyspace *only = &d->options->keyspace;
-	struct shoal_keyspace *k;
-	struct shoal_value value;
-	bool written = true;
-	uint32_t number;
 
 	if (only->given && !only->any && entry->version != only->version)
 		return 0;
-	number = number_of(d, entry);
-	k = number ? handle_of(d, entry, number) : NULL;
-	if (k && shoal_peek(k, entry->key.data, entry->key.size, &value) == SHOAL_OK) {
-		written = put_value(d, entry, number, &value);
-		shoal_release(&value);
-	} else {
-		d->gone++;
+	if (make_room(d, entry->size)) {
+		if (shoal_entry_read(entry, d->value, d->room)) {
+			d->unreadable++;
+			return 0;
+		}
+		if (put_value(d, entry))
+			return 0;
 	}
-	if (number && k && written)
-		return 0;
 	d->error = errno;
 	return 1;
 }
@@ -147,7 +126,7 @@ static int put(const struct shoal_entry *entry, void *arg)
 static int dump_to(const struct call *call, struct shoal *cache, FILE *to, const char *name)
 {
 	const struct dump_options *o = call->options;
-	struct dump d = {.options = o, .cache = cache};
+	struct dump d = {.options = o};
 	char size[UNIT_TEXT];
 	int r = 0, status = EXIT_DONE;
 
@@ -164,10 +143,10 @@ static int dump_to(const struct call *call, struct shoal *cache, FILE *to, const
 		if (o->json)
 			status = json_print(json_pack("{s:I, s:i, s:I, s:I}", "values", (json_int_t)d.out.entries,
 			                              "keyspaces", (int)d.count, "bytes", (json_int_t)d.out.bytes,
-			                              "gone", (json_int_t)d.gone));
+			                              "unreadable", (json_int_t)d.unreadable));
 	}
 	free(d.keyspaces);
-	free(d.handles);
+	free(d.value);
 	return status;
 }
 

@@ -14,7 +14,7 @@ fields() { # FILE EXPRESSION WANTED
 }
 
 anew() { # a new cache in place of the old one
-	"$shoal" destroy --force >log 2>&1 || "$shoal" destroy >log 2>&1
+	"$shoal" destroy --force >log 2>&1
 	"$shoal" create --size 8m
 }
 
@@ -28,7 +28,7 @@ head -c 20000 /dev/urandom >bytes
 "$shoal" set -k bytes --fresh 1h 'a' - <bytes
 
 whole() {
-	"$shoal" dump dump --json >out 2>err && fields out '[.values, .keyspaces, .gone]' '[6,5,0]' && grep -q '6 values of 5 keyspaces' err &&
+	"$shoal" dump dump --json >out 2>err && fields out '[.values, .keyspaces, .unreadable]' '[6,5,0]' && grep -q '6 values of 5 keyspaces' err &&
 		[ "$(stat -c %a dump)" = 600 ] && [ ! -e dump.new ] &&
 		ends 0 '6 values are whole, 0 records are not' restore --check dump
 }
@@ -46,7 +46,14 @@ back() {
 }
 ok 'restore: values, versions, schemas, and what is left of their lives' back
 
+no_traffic() { # a look at all values, and what is put back, are none
+	anew && "$shoal" set -k page@2 --fresh 1h a value && "$shoal" dump again 2>err && anew && "$shoal" restore again 2>err &&
+		json 'row["misses"] + row["hits_fresh"] + row["hits_stale"] + row["loads"] == 0 and row["entries"] == 1' stat --json
+}
+ok 'that is no traffic' no_traffic
+
 there() {
+	anew && "$shoal" restore dump 2>err || return
 	"$shoal" set -k page@2 a newer && "$shoal" restore dump --json >out 2>err && fields out '[.restored, .there]' '[0,6]' && gives newer get -k page@2 a &&
 		"$shoal" restore dump --overwrite --json >out 2>err && fields out '[.restored, .there]' '[6,0]' && gives 'value a' get -k page@2 a
 }
