@@ -144,6 +144,7 @@ static unsigned count_empty(const struct bucket *b)
  * In simulation, with a load of 57% (an index as it is sized, when the log is full of entries of the mean size), 80, 90:
  *
  *                                    keys in their second bucket     keys that have to go
+ *   one bucket alone                      none   none   none        1.6%   6.7%  10.1%
  *   the second if the first is full       1.6%   5.8%   7.8%        0.1%   1.7%   4.1%
  *   the first while it has three free     6.9%  14.3%  16.4%        none   0.2%   1.6%
  *   the emptier                          30.9%  31.7%  32.0%        none   0.04%  0.9%

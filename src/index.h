@@ -85,7 +85,11 @@ struct key index_key(const struct segment *s, uint32_t keyspace, const void *key
  *   |      group (by range)       |   coldest    |          tag          | second |   first   |
  *   +-----------------------------+--------------+-----------------------+--------+-----------+
  *
- * A group is a page of buckets.
+ * A group is a page of buckets. Of tags, with an index as full as it is sized for (57%):
+ *
+ *   8 bits    one look-up in 56 meets a stranger, which costs a cache miss and the way of what is not usual
+ *   12        one in 900
+ *   16        one in 14,000, and leaves an offset of 44 bits, in units of 8 bytes
  */
 static inline struct bucket *index_group(const struct segment *s, uint64_t hash)
 {

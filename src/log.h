@@ -34,6 +34,8 @@ struct log_entry {
 	uint16_t key_size, keyspace;
 };
 
+/* Entries begin where the one before ended, at 8 bytes. At a cache line's begin a hit touches half a line less, which could
+ * not be seen in its time (35.3 ns, not 35.5, hot), and entries of 100 bytes take 9% more of the log. */
 static inline uint64_t log_length(const struct segment *s, size_t key_size, size_t value_size)
 {
 	return sizeof(struct entry) + align_up(key_size, 8) + align_up(value_size, 8) +
