@@ -193,7 +193,8 @@ int cli_owner(const struct call *call, const char *owner, struct shoal_config *c
 	return EXIT_DONE;
 }
 
-int cli_open(const struct call *call, const struct cache_options *cache, const struct shoal_config *config, struct shoal **to)
+int cli_open(const struct call *call, const struct cache_options *cache, const struct shoal_config *config,
+             struct shoal **to)
 {
 	const char *name = cli_cache_name(cache);
 	struct shoal_config c = *config;

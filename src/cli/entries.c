@@ -28,7 +28,8 @@ struct entry {
 
 #define OPTION_KEY \
 	OPTION_CACHE(struct entry), \
-	{"keyspace", 'k', OPTION_KEYSPACE(struct entry, keyspace), "KEYSPACE", "NAME or NAME@VERSION, the version being 1 by default", 0}, \
+	{"keyspace", 'k', OPTION_KEYSPACE(struct entry, keyspace), "KEYSPACE", \
+	 "NAME or NAME@VERSION, the version being 1 by default", 0}, \
 	{"escaped", 'e', OPTION_FLAG(struct entry, escaped), NULL, "the key is written as shoal keys prints it", 0}
 #define OPTION_SCHEMA {"schema", 0, OPTION_COUNT(struct entry, schema), "N", "version of the value's encoding (0)", 0}
 
@@ -91,11 +92,13 @@ struct keys {
 
 static const struct option_spec keys_options[] = {
 	OPTION_CACHE(struct keys),
-	{"keyspace", 'k', OPTION_KEYSPACE(struct keys, keyspace), "KEYSPACE", "of this one alone; NAME without @VERSION: all versions of it", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct keys, keyspace), "KEYSPACE",
+	 "of this one alone; NAME without @VERSION: all versions of it", 0},
 	{"prefix", 'p', OPTION_TEXT(struct keys, prefix), "TEXT", "that begin with TEXT", 0},
 	{"escaped", 'e', OPTION_FLAG(struct keys, escaped), NULL, "TEXT is written as keys are printed", 0},
 	{"limit", 'n', OPTION_COUNT(struct keys, limit), "N", "stop after N", UINT64_MAX},
-	{"long", 'l', OPTION_FLAG(struct keys, extended), NULL, "size, age, what is left of fresh and stale, and hits remembered, too", 0},
+	{"long", 'l', OPTION_FLAG(struct keys, extended), NULL,
+	 "size, age, what is left of fresh and stale, and hits remembered, too", 0},
 	{"json", 'j', OPTION_FLAG(struct keys, json), NULL, "a line of JSON for each", 0},
 	{"null", '0', OPTION_FLAG(struct keys, null), NULL, "the bytes of each and a NUL; of one keyspace only", 0},
 	OPTIONS_END,
@@ -271,10 +274,14 @@ const struct verb verb_get = {
 static const struct option_spec set_options[] = {
 	OPTION_KEY,
 	OPTION_SCHEMA,
-	{"fresh", 'f', OPTION_DURATION(struct entry, fresh), "DURATION", "how long it is fresh (the keyspace's policy; 60s in a new one)", 0},
-	{"stale", 's', OPTION_DURATION(struct entry, stale), "DURATION", "then: how long it may be served while one refreshes it (likewise; none)", 0},
-	{"stale-error", 0, OPTION_DURATION(struct entry, stale_error), "DURATION", "then: how long, while loading it fails (likewise; none)", 0},
-	{"compress", 0, OPTION_CHOICE(struct entry, compress), "lz4|zstd", "store it packed, if it is 512 bytes or more", 0},
+	{"fresh", 'f', OPTION_DURATION(struct entry, fresh), "DURATION",
+	 "how long it is fresh (the keyspace's policy; 60s in a new one)", 0},
+	{"stale", 's', OPTION_DURATION(struct entry, stale), "DURATION",
+	 "then: how long it may be served while one refreshes it (likewise; none)", 0},
+	{"stale-error", 0, OPTION_DURATION(struct entry, stale_error), "DURATION",
+	 "then: how long, while loading it fails (likewise; none)", 0},
+	{"compress", 0, OPTION_CHOICE(struct entry, compress), "lz4|zstd",
+	 "store it packed, if it is 512 bytes or more", 0},
 	OPTIONS_END,
 };
 
@@ -387,7 +394,8 @@ static const struct option_spec delete_options[] = {OPTION_KEY, OPTIONS_END};
 
 static const struct option_spec expire_options[] = {
 	OPTION_KEY,
-	{"stale", 's', OPTION_DURATION(struct entry, stale), "DURATION", "how long they may still be served, at most (as the policy says)", 0},
+	{"stale", 's', OPTION_DURATION(struct entry, stale), "DURATION",
+	 "how long they may still be served, at most (as the policy says)", 0},
 	OPTIONS_END,
 };
 
@@ -460,7 +468,8 @@ struct flush {
 
 static const struct option_spec flush_options[] = {
 	OPTION_CACHE(struct flush),
-	{"keyspace", 'k', OPTION_KEYSPACE(struct flush, keyspace), "KEYSPACE", "NAME or NAME@VERSION, the version being 1 by default", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct flush, keyspace), "KEYSPACE",
+	 "NAME or NAME@VERSION, the version being 1 by default", 0},
 	{"expire", 0, OPTION_FLAG(struct flush, expire), NULL, "make them stale; else they are gone", 0},
 	OPTIONS_END,
 };

@@ -22,7 +22,8 @@ struct info {
 
 static const struct option_spec info_options[] = {
 	OPTION_CACHE(struct info),
-	{"all", 'a', OPTION_FLAG(struct info, all), NULL, "list the caches of this machine, whatever SHOAL_CACHE says", 0},
+	{"all", 'a', OPTION_FLAG(struct info, all), NULL,
+	 "list the caches of this machine, whatever SHOAL_CACHE says", 0},
 	{"json", 'j', OPTION_FLAG(struct info, json), NULL, "JSON, a line for each cache", 0},
 	OPTIONS_END,
 };

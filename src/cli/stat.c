@@ -21,8 +21,10 @@ struct stat {
 
 static const struct option_spec stat_options[] = {
 	OPTION_CACHE(struct stat),
-	{"keyspace", 'k', OPTION_KEYSPACE(struct stat, keyspace), "KEYSPACE", "of this one alone; NAME without @VERSION: all versions of it", 0},
-	{"watch", 'w', OPTION_DURATION(struct stat, watch), "DURATION", "again and again, with what was added in each such time", 0},
+	{"keyspace", 'k', OPTION_KEYSPACE(struct stat, keyspace), "KEYSPACE",
+	 "of this one alone; NAME without @VERSION: all versions of it", 0},
+	{"watch", 'w', OPTION_DURATION(struct stat, watch), "DURATION",
+	 "again and again, with what was added in each such time", 0},
 	{"count", 'n', OPTION_COUNT(struct stat, count), "N", "of --watch: end after N times (for ever)", 0},
 	{"json", 'j', OPTION_FLAG(struct stat, json), NULL, "JSON, a line for each keyspace and one for the cache", 0},
 	{"prom", 0, OPTION_FLAG(struct stat, prom), NULL, "Prometheus text, of all keyspaces", 0},
