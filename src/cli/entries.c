@@ -152,7 +152,8 @@ static int visit_key(const struct shoal_entry *e, void *arg)
 
 	if (o->keyspace.given && !o->keyspace.any && e->version != o->keyspace.version)
 		return 0;
-	if (e->key.size < l->prefix.size || memcmp(e->key.data, l->prefix.data, l->prefix.size))
+	if (e->key.size < l->prefix.size ||
+	    (l->prefix.size && memcmp(e->key.data, l->prefix.data, l->prefix.size) != 0))
 		return 0;
 	if (o->json) {
 		status = print_json_key(e);
