@@ -276,11 +276,11 @@ static const struct option_spec set_options[] = {
 	OPTION_KEY,
 	OPTION_SCHEMA,
 	{"fresh", 'f', OPTION_DURATION(struct entry, fresh), "DURATION",
-	 "how long it is fresh (the keyspace's policy; 60s in a new one)", 0},
+	 "how long it is fresh (60s)", 0},
 	{"stale", 's', OPTION_DURATION(struct entry, stale), "DURATION",
-	 "then: how long it may be served while one refreshes it (likewise; none)", 0},
+	 "then: how long it may be served while one refreshes it (none)", 0},
 	{"stale-error", 0, OPTION_DURATION(struct entry, stale_error), "DURATION",
-	 "then: how long, while loading it fails (likewise; none)", 0},
+	 "then: how long, while loading it fails (none)", 0},
 	{"compress", 0, OPTION_CHOICE(struct entry, compress), "lz4|zstd",
 	 "store it packed, if it is 512 bytes or more", 0},
 	OPTIONS_END,
@@ -342,13 +342,24 @@ static int store(const struct call *call, struct shoal *cache, struct shoal_keys
 	return status;
 }
 
-/* One that is not there is made, with this policy; else what is not asked for is as its programs have it. */
+/* Lives that are asked for are all there are; if none is, they are those of the keyspace's programs. */
+static void choose_lives(struct shoal_policy *p)
+{
+	if (!p->fresh_ms && !p->stale_ms && !p->error_ms)
+		return;
+	p->fresh_ms = p->fresh_ms ? p->fresh_ms : 60000;
+	p->stale_ms = p->stale_ms ? p->stale_ms : SHOAL_NONE;
+	p->error_ms = p->error_ms ? p->error_ms : SHOAL_NONE;
+}
+
+/* A keyspace that is not there is made, with this policy. */
 static int open_to_set(const struct call *call, struct shoal **cache, struct shoal_keyspace **keyspace)
 {
 	const struct entry *o = call->options;
 	struct shoal_policy policy = policy_of(o);
 	int status, outcome;
 
+	choose_lives(&policy);
 	if (!o->keyspace.given)
 		return cli_usage(call, "which keyspace? --keyspace NAME or --keyspace NAME@VERSION");
 	status = cli_attach(call, &o->cache, cache);
@@ -384,7 +395,7 @@ const struct verb verb_set = {
 	.arguments = "KEY [VALUE | -]", .least = 1, .most = 2,
 	.options = set_options, .size = sizeof(struct entry),
 	.notes = "Without VALUE, or with -, from standard input, byte by byte. A load of the key that is under way is superseded. The\n"
-		 "keyspace is made if it is not there.\n\n"
+		 "keyspace is made if it is not there. With none of the three lives given they are as the keyspace's programs have them.\n\n"
 		 "  shoal set --cache shop --keyspace banner --fresh 1h --stale 1d today 'Closed on Friday.'\n",
 	.run = set,
 };

@@ -134,6 +134,13 @@ policy() {
 ok 'the policy that stat shows is of who made it: looking, setting, expiring changes nothing' policy
 ok 'nor are looks counted as hits' json "row['hits_fresh'] == row['hits_stale'] == row['misses'] == 0" stat -k soft --json
 ok 'expire of nothing: exit status 1' ends 1 'no value' expire -k soft none
+"$shoal" set -k soft other x
+ok 'without lives: those of the policy' json "[r['stale_left_ms'] - r['fresh_left_ms'] for r in rows if r['key'] == 'other'] == [86400000]" \
+	keys -k soft@1 --json
+"$shoal" set -k soft --fresh 1h other x
+ok 'with one of them: no others' json "[r['stale_left_ms'] - r['fresh_left_ms'] for r in rows if r['key'] == 'other'] == [0]" \
+	keys -k soft@1 --json
+"$shoal" delete -k soft other
 ok 'expire for none is a delete' prints '' expire -k soft --stale none key
 ok 'it is gone' ends 1 'no value' get -k soft key
 "$shoal" set -k soft --fresh 1h --stale 1d key x
