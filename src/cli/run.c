@@ -382,7 +382,7 @@ static int begin(struct run *run, struct shoal_load **load, struct shoal_value *
 	r = shoal_wait(*load, timeout == SHOAL_NONE ? 0 : timeout ? timeout : SHOAL_FOREVER, value);
 	if (r < 0)
 		shoal_load_cancel(*load);
-	return r == SHOAL_WAIT ? SHOAL_ERR_TIMEOUT : r;
+	return r;
 }
 
 static int through_cache(struct run *run)
