@@ -22,7 +22,7 @@ static const struct option_spec top_options[] = {
 	OPTION_CACHE(struct top),
 	{"once", '1', OPTION_FLAG(struct top, once), NULL, "one page of text, of the --every that follows", 0},
 	{"every", 'd', OPTION_DURATION(struct top, every), "DURATION", "between two looks (1s)", 0},
-	{"sort", 's', OPTION_CHOICE(struct top, sort), TOP_SORTS, "order of keyspaces (requests)", 0},
+	{"sort", 's', OPTION_CHOICE(struct top, sort), TOP_SORTS, "order of keyspaces (req)", 0},
 	{"reverse", 'r', OPTION_FLAG(struct top, reverse), NULL, "the other way round", 0},
 	{"view", 'v', OPTION_CHOICE(struct top, view), "all|keyspaces|flights|keys|processes|memory", "what to show (all)", 0},
 	{"totals", 't', OPTION_FLAG(struct top, totals), NULL, "what was counted ever, instead of since the last look", 0},
@@ -143,6 +143,6 @@ const struct verb verb_top = {
 		 "the last look; LD50, LD99, WT50 and WT99 of all loads and waits so far. The hottest keys are an estimate, from samples.\n"
 		 "It changes nothing in the cache and leaves no trace there. On a terminal ? tells the keys.\n\n"
 		 "  shoal top --cache shop\n"
-		 "  shoal top --cache shop -1 --sort hits\n",
+		 "  shoal top --cache shop -1 --sort hit\n",
 	.run = top,
 };

@@ -75,7 +75,7 @@ void top_forget(struct top_look *l);
 
 enum top_view { VIEW_ALL, VIEW_KEYSPACES, VIEW_FLIGHTS, VIEW_KEYS, VIEW_PROCESSES, VIEW_MEMORY, VIEW_HELP, VIEWS = VIEW_HELP };
 
-#define TOP_SORTS "requests|hits|stale|loads|ratio|coalesced|load-p50|load-p99|wait-p50|wait-p99|oldest|errors|distinct|name"
+#define TOP_SORTS "req|hit|stale|load|ratio|coal|ld50|ld99|wt50|wt99|oldest|err|keys|name"
 enum { TOP_SORT_COUNT = 14 };
 
 struct top_choice {

@@ -52,7 +52,7 @@ destroy shop                        | one argument too many: 'shop'
 top shop                            | one argument too many: 'shop'
 top --every 0                       | --every needs a duration above 0
 top --every fast                    | --every: 'fast' is no number
-top --sort size                     | --sort: 'size' is none of requests|hits
+top --sort size                     | --sort: 'size' is none of req|hit
 top --view graph                    | --view: 'graph' is none of all|keyspaces
 top -1 --count 2                    | one of --once and --count
 top --count 0                       | --count: '0' is too small
