@@ -68,7 +68,7 @@ ok 'of one keyspace, of one version; through standard output and input' part
 
 time_counts() { # it was made in the past, by a machine whose clock says so
 	anew && "$shoal" set -k t --fresh 1h --stale 1h long 'long' && "$shoal" set -k t --fresh 1ms --stale 1h stale 'stale' &&
-		"$shoal" set -k t --fresh 1ms short 'short' || return
+		"$shoal" set -k t --fresh 1ms --stale none short 'short' || return
 	until ! "$shoal" get -k t short >log 2>&1; do :; done
 	"$shoal" dump timed 2>err && grep -q '2 values' err && anew && "$shoal" restore timed --json >out 2>err && fields out '[.values, .restored]' '[2,2]' &&
 		gives long get -k t long && json 'row["freshness"] == "stale"' get --json -k t stale
@@ -76,7 +76,7 @@ time_counts() { # it was made in the past, by a machine whose clock says so
 ok 'what is stale is so when it is back' time_counts
 
 over_meanwhile() {
-	anew && "$shoal" set -k t --fresh 400ms short 'short' && "$shoal" set -k t --fresh 1h long 'long' && "$shoal" dump timed 2>err || return
+	anew && "$shoal" set -k t --fresh 400ms --stale none short 'short' && "$shoal" set -k t --fresh 1h long 'long' && "$shoal" dump timed 2>err || return
 	grep -q '2 values' err || return 0 # it took longer than that
 	until ! "$shoal" get -k t short >log 2>&1; do :; done
 	anew && "$shoal" restore timed --json >out 2>err && fields out '[.values, .restored, .expired]' '[2,1,1]' && ends 1 'no value' get -k t short
