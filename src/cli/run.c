@@ -436,6 +436,24 @@ static int check(const struct call *call)
 	return EXIT_DONE;
 }
 
+static int with_key(struct run *run)
+{
+	int status;
+
+	if (!build_key(run))
+		return plain(run, "no key");
+	if (run->key_size > KEY_MOST)
+		return plain(run, "the key would be longer than 65535 bytes");
+	if (!mark(run))
+		return plain(run, "it is run by a run of this very key");
+	status = run_open(run);
+	if (status)
+		return status == EXIT_USAGE ? status : plain(run, "no cache");
+	status = through_cache(run);
+	run_close(run);
+	return status;
+}
+
 static int run_verb(const struct call *call)
 {
 	const struct run_options *o = call->options;
@@ -450,17 +468,7 @@ static int run_verb(const struct call *call)
 	}
 	if (!run.keyspace.given)
 		options_keyspace("run@1", &run.keyspace);
-	if (!build_key(&run))
-		return plain(&run, "no key");
-	if (run.key_size > KEY_MOST)
-		return plain(&run, "the key would be longer than 65535 bytes");
-	if (!mark(&run))
-		return plain(&run, "it is run by a run of this very key");
-	status = run_open(&run);
-	if (status)
-		return status == EXIT_USAGE ? status : plain(&run, "no cache");
-	status = through_cache(&run);
-	run_close(&run);
+	status = with_key(&run);
 	free(run.key);
 	free(run.mark);
 	return status;
