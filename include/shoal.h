@@ -451,6 +451,48 @@ int shoal_load_fail(struct shoal_load *load, int code);
 /* Give up leading or waiting; one of the waiters takes over. NULL is harmless. */
 void shoal_load_cancel(struct shoal_load *load);
 
+/*
+ * For event loops, which must not sleep in shoal_wait(): a descriptor, one for each handle and process, that is readable
+ * when a watched load may have ended. Add it to epoll, poll, libuv or libevent once, to be read (level or edge triggered),
+ * and call shoal_dispatch() when it is readable; do nothing else with it. It is closed by shoal_close(): take it out of the
+ * loop before. The first call opens it and starts a thread of the library's, with a stack of less than 200 KB and all
+ * signals blocked, which sleeps until something rings; where threads are refused the descriptor becomes readable each
+ * 10 ms instead while something is watched.
+ *
+ * After fork() the child has a descriptor of its own: it calls shoal_poll_fd() again. The number it inherited never stops
+ * its calls from working and never has to be closed, but it is its parent's: take it out of an inherited loop (of an epoll
+ * descriptor before the fork: it is shared).
+ * Returns the descriptor; or SYSTEM (EMFILE, ENFILE, ENOMEM), LIMIT, INVALID, PERMISSION (SHOAL_INSPECT).
+ */
+int shoal_poll_fd(struct shoal *cache);
+
+/* Then call shoal_wait(load, 0, &value) for the outcome. */
+typedef void shoal_wake(struct shoal_load *load, void *arg);
+
+/*
+ * Have `wake` called once, by shoal_dispatch() and never by this call, when a load that began as SHOAL_WAIT has an outcome:
+ * a value, a failure, SHOAL_LEAD because its leader died or gave up or a permit has come, or TIMEOUT or BUSY, wait_ms of
+ * the policy after this call. So the wait that follows doesn't block, nor would it with a longer timeout. It is called at
+ * once if there is an outcome already. Not called any more: after a shoal_wait() or shoal_load_cancel() of the load, which
+ * end the watching, or shoal_close(); watch again for another wake.
+ *
+ * From any thread. `wake` runs in the thread that dispatches and may call any function of this header, also begin, watch,
+ * cancel or shoal_close(). The load is still one thread's at a time: who cancels it while another thread dispatches may find
+ * that its wake is just being called, so `arg` has to outlive it, or all is done in one thread.
+ * What is published is noticed by who publishes; a lost wake (its sender died) and the death of a leader of which nothing
+ * tells (without futex_waitv) are made up for within 250 ms. Any number of loads can be watched.
+ * INVALID: it isn't waiting, is watched already, or wake is NULL. SUPERSEDED: the parent's, in a child of fork. Errors of
+ * shoal_poll_fd(), which it calls.
+ */
+int shoal_watch(struct shoal_load *load, shoal_wake *wake, void *arg);
+
+/*
+ * Call the wakes that are due, and return. Never waits. From any thread, also several at once, and for nothing. Looks at
+ * each load that is due, and leads those for which it says so: its thread's place is taken for that.
+ * SHOAL_OK, also where nothing is watched; INVALID.
+ */
+int shoal_dispatch(struct shoal *cache);
+
 /* ---- warming ----------------------------------------------------------------------------------------------- */
 
 /*

@@ -475,7 +475,7 @@ static int look(struct shoal_load *l, struct seat *seat, struct shoal_value *val
 	return SHOAL_WAIT;
 }
 
-static void count_wait(const struct shoal_load *l, uint64_t ns)
+void begin_count_wait(const struct shoal_load *l, uint64_t ns)
 {
 	struct keyspace *record;
 
@@ -488,7 +488,7 @@ static void count_wait(const struct shoal_load *l, uint64_t ns)
 }
 
 /* Where the region has moved it is out of the old one's queue first, or it might get two permits. */
-static int enter_and_look(struct shoal_load *l, struct shoal_value *value)
+int begin_look(struct shoal_load *l, struct shoal_value *value)
 {
 	struct seat *seat;
 	int r;
@@ -516,7 +516,7 @@ int begin_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *va
 
 	for (;;) {
 		late = clock_system_ns(CLOCK_MONOTONIC) >= deadline;
-		r = enter_and_look(l, value);
+		r = begin_look(l, value);
 		if (r != SHOAL_WAIT || late)
 			break;
 		if (!l->queued && load_running && flight_is_crossed(l->seat, &l->ticket)) {
@@ -534,12 +534,21 @@ int begin_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *va
 	if (load_running)
 		flight_uncross(l->seat);
 	if (timeout_ms)
-		count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
+		begin_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
 	if (r != SHOAL_WAIT)
 		return r;
 	if (timeout_ms)
 		load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
 	return l->queued ? SHOAL_ERR_BUSY : SHOAL_ERR_TIMEOUT;
+}
+
+/* What a dispatch has seen, in hand or not. */
+static int give_woken(struct shoal_load *l, struct shoal_value *value)
+{
+	l->woken = false;
+	*value = l->result;
+	memset(&l->result, 0, sizeof(l->result));
+	return l->woken_with;
 }
 
 EXPORT int shoal_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *value)
@@ -549,11 +558,15 @@ EXPORT int shoal_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_va
 	if (!l || !value)
 		return SHOAL_ERR_INVALID;
 	memset(value, 0, sizeof(*value));
-	if (l->state != WAITING)
+	if (l->state != WAITING && !l->woken)
 		return SHOAL_ERR_INVALID;
 	if (!load_is_ours(l))
 		return SHOAL_ERR_SUPERSEDED;
-	r = begin_wait(l, timeout_ms == SHOAL_FOREVER ? l->k->policy.wait_ms : timeout_ms, value);
+	watch_remove(&l->watched);
+	if (l->woken)
+		r = give_woken(l, value);
+	else
+		r = begin_wait(l, timeout_ms == SHOAL_FOREVER ? l->k->policy.wait_ms : timeout_ms, value);
 	if (r == SHOAL_OK)
 		load_end(l);
 	return r;

@@ -18,6 +18,7 @@
 #include "probe.h"
 #include "room.h"
 #include "store.h"
+#include "watch.h"
 
 /* ---- handles ----------------------------------------------------------------------------------------------- */
 
@@ -62,6 +63,7 @@ EXPORT void shoal_close(struct shoal *cache)
 	if (!cache)
 		return;
 	shoal_refresher_stop(cache);
+	watch_close(atomic_exchange(&cache->watch, NULL), handle_token(cache));
 	m = cache->member;
 	registry_notice_fork(m);
 	atomic_store(&cache->member, NULL);

@@ -136,15 +136,11 @@ EXPORT int shoal_refresher_start(struct shoal *cache, unsigned threads, unsigned
 EXPORT void shoal_refresher_stop(struct shoal *cache)
 {
 	struct refresher *r;
-	uint64_t token;
 
 	if (!cache || !(r = atomic_exchange(&cache->refresher, NULL)))
 		return;
 	urcu_bp_synchronize_rcu();
-	urcu_bp_read_lock();
-	token = w64_peek(&move_member(&cache->member)->wiped->token);
-	urcu_bp_read_unlock();
-	refresher_stop(r, token);
+	refresher_stop(r, handle_token(cache));
 }
 
 /* ---- fetch, for those without a place ---------------------------------------------------------------------- */

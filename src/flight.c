@@ -54,6 +54,8 @@
 #define TAG(value) ((uint32_t)((value) >> PAYLOAD_BITS))
 #define RELAY 4
 #define NOBODY 0xffffu /* leads an ORPHAN whose leader died; one that gave up stays named */
+#define SLICE_MS 250u     /* looked at again after this, in case that a wake was lost */
+#define UNARMED_SLICE_MS 10u /* ... or that nothing tells of the leader's death */
 #define BACKOFF_CAP_MS 60000u
 #define PATIENCE 4 /* turns in which a claimant ahead is given way to */
 
@@ -131,6 +133,7 @@ static bool is_of_key(const struct flight *f, const struct flight_key *k)
 static void wake(const struct segment *s, const struct flight *f, int n)
 {
 	futex_wake((word32 *)(void *)word_of(s, f), n);
+	bell_ring_some(s, &f->watchers, (uint32_t)(f - s->flights), n);
 }
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the futex is the low half of the flight's word");
@@ -370,6 +373,7 @@ static void describe(const struct claim *c, struct flight *f, uint32_t sequence)
 	raise(&f->identity[1], sequence, identity_of(k, 1));
 	raise(&f->lease, (sequence + 1) & SEQUENCE_MASK, end_of_lease(c));
 	w32_store(&f->waiters, 0);
+	w64_store(&f->watchers, 0); /* of those before: they have been rung for, or look by themselves */
 	w32_store(&f->keyspace, k->keyspace);
 	w32_store(&f->key_size, k->size);
 	for (i = 0; i < FLIGHT_KEY / 8; i++) {
@@ -563,12 +567,41 @@ void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_n
 	life = registry_life(seat->member, ref, &alive, &seen);
 	if (life >= LIFE_THREAD_DEAD)
 		return;
-	slice += life == LIFE_ARMED ? 250000000u : 10000000u;
+	slice += (life == LIFE_ARMED ? SLICE_MS : UNARMED_SLICE_MS) * 1000000u;
 	futex_wait(word, (uint32_t)t->word, life == LIFE_ARMED ? alive : NULL, seen, min_u64(deadline_ns, slice));
 	/* The kernel wakes one sleeper of a dead leader's; that one wakes the rest, whatever it finds next: the value may be
 	 * there, and then nobody asks whether its leader lives. */
 	if (life == LIFE_ARMED && w32_load(alive) != seen)
 		registry_life(seat->member, ref, &alive, &seen);
+}
+
+/* The end of the lease as well: nobody rings then. */
+bool flight_watch(struct seat *seat, const struct ticket *t, struct bell_words *words)
+{
+	const struct segment *s = &seat->member->segment;
+	struct flight *f = flight_at(s, t->slot);
+	uint64_t ref = registry_ref(seat->member, FLIGHT_LEADER(t->word)), now_ms = clock_ms(&s->clock), end_ms;
+	const word32 *alive = NULL;
+	enum registry_life life;
+	uint32_t seen = 0;
+
+	if (!ref || w64_load(word_of(s, f)) != t->word)
+		return false;
+	life = registry_life(seat->member, ref, &alive, &seen);
+	end_ms = (w64_load(&f->lease) & PAYLOAD_MASK) * 4;
+	if (life >= LIFE_THREAD_DEAD || end_ms <= now_ms)
+		return false;
+	*words = (struct bell_words){
+		.word = word_of(s, f),
+		.word_seen = t->word,
+		.low = life == LIFE_ARMED ? alive : NULL,
+		.low_seen = seen,
+		.is_life = life == LIFE_ARMED,
+		.number = t->slot,
+		.slice_ms = min_u64(life == LIFE_ARMED ? SLICE_MS : UNARMED_SLICE_MS, end_ms - now_ms),
+	};
+	bell_add_watcher(seat->member, &f->watchers);
+	return atomic_load(word_of(s, f)) == t->word; /* after it, seq_cst both; partner: wake() after a CAS */
 }
 
 /*
@@ -598,6 +631,14 @@ bool flight_is_crossed(struct seat *seat, const struct ticket *t)
 void flight_uncross(struct seat *seat)
 {
 	w64_store(&seat->reader->waits, 0);
+}
+
+void flight_relay_bells(const struct segment *s, const struct ticket *t)
+{
+	struct flight *f = flight_at(s, t->slot);
+
+	if (w64_load(word_of(s, f)) != t->word)
+		bell_ring_some(s, &f->watchers, t->slot, RELAY);
 }
 
 void flight_relay(const struct segment *s, const struct ticket *t)

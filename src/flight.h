@@ -24,7 +24,7 @@
 #ifndef SHOAL_FLIGHT_H
 #define SHOAL_FLIGHT_H
 
-#include "registry.h"
+#include "bell.h"
 
 enum flight_state {
 	FLIGHT_FREE,
@@ -111,6 +111,10 @@ void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_n
 /* About to sleep inside a loader: does this flight's leader wait, through others, for a flight of ours? */
 bool flight_is_crossed(struct seat *seat, const struct ticket *t);
 void flight_uncross(struct seat *seat);
+/* In place of sleeping: this process's bell rings when it moves. False: look again, it has moved or its leader is dead. */
+bool flight_watch(struct seat *seat, const struct ticket *t, struct bell_words *words);
+/* One that was rung for rings for some of the others. */
+void flight_relay_bells(const struct segment *s, const struct ticket *t);
 /* A woken waiter wakes some of the others. */
 void flight_relay(const struct segment *s, const struct ticket *t);
 

@@ -13,6 +13,16 @@
  */
 void futex_wait(const word32 *a, uint32_t a_seen, const word32 *b, uint32_t b_seen, uint64_t deadline_ns);
 
+struct futex_word {
+	const word32 *word;
+	uint32_t seen;
+};
+#define FUTEX_WORDS 128u /* that one can sleep on at once */
+
+/* Likewise on n words; a word that is not mapped any more is none to sleep on. Where the kernel can't, on the first alone,
+ * for a slice. */
+void futex_wait_any(const struct futex_word *words, unsigned n, uint64_t deadline_ns);
+
 /* Wake up to n sleepers of a word, in any process; returns how many there were. */
 int futex_wake(const word32 *w, int n);
 

@@ -15,10 +15,13 @@
 #include "recover.h"
 #include "refresher.h"
 
+struct watch;
+
 struct shoal {
 	member_pointer member;
 	_Atomic(struct shoal_keyspace *) keyspaces;
 	_Atomic(struct refresher *) refresher;
+	_Atomic(struct watch *) watch;
 };
 
 /* Where values of an older version are found. Immutable; an earlier one is kept till the cache is closed. */
@@ -166,6 +169,17 @@ static inline void handle_count_now(struct shoal *cache, uint32_t keyspace, enum
 	urcu_bp_read_lock();
 	handle_count(&move_member(&cache->member)->segment, keyspace, c, n);
 	urcu_bp_read_unlock();
+}
+
+/* The process's, of this handle, also after a resize; 0: it has not joined, as a child of fork that has made no call. */
+static inline uint64_t handle_token(struct shoal *cache)
+{
+	uint64_t token;
+
+	urcu_bp_read_lock();
+	token = w64_peek(&move_member(&cache->member)->wiped->token);
+	urcu_bp_read_unlock();
+	return token;
 }
 
 /* A look-up's outcome: no locked instruction (counters.h). */

@@ -122,9 +122,10 @@ _Static_assert(sizeof(struct alive) == CACHE_LINE, "one line per alive word");
 struct process {
 	word64 owner;
 	word32 incarnation;
-	uint32_t reserved;
+	word32 bell;      /* the futex: what rang, as bits; set by who completes something, cleared by the process; bell.h */
 	word64 joined_ms; /* a hint, for display */
-	uint64_t reserved64;
+	word32 listens;   /* it has been told to ring: raised by the process, cleared by who claims the slot */
+	uint32_t reserved;
 };
 
 /*
@@ -259,6 +260,7 @@ struct flight {
 	word64 identity[2];   /* of the key: 72 bits of two hashes; sequence of the claim */
 	word32 waiters;       /* a hint */
 	word32 keyspace;      /* a hint, for statistics */
+	word64 watchers;      /* bits of processes whose bell is to ring when it moves; bell.h */
 	_Alignas(CACHE_LINE) word64 started; /* in 4 ms */
 	word32 key_size;                     /* hints, for display */
 	word32 reserved;

@@ -97,9 +97,13 @@ void load_free(struct shoal_load *l)
 {
 	bool ours = load_is_ours(l);
 
+	if (ours)
+		watch_remove(&l->watched);
 	load_give_permit_back(l);
 	load_drop_space(l);
 	shoal_release(&l->previous);
+	if (l->woken)
+		shoal_release(&l->result);
 	if (ours)
 		l->left = l->seat;
 	load_settle_left(l);

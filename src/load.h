@@ -16,6 +16,7 @@
 #define SHOAL_LOAD_H
 
 #include "hit.h"
+#include "watch.h"
 
 enum load_state { LEADING, WAITING, ENDED };
 
@@ -53,6 +54,9 @@ struct shoal_load {
 	void *heap;              /* ... or here */
 	size_t capacity;
 	struct shoal_value previous, result;
+	struct watched watched;
+	bool woken;           /* a dispatch has looked: its outcome, and in `result` the value */
+	int woken_with;
 	struct shoal_load *outer; /* of the same thread: the loader that this one runs inside */
 	struct refresher_job job; /* handed to a refresher thread, with this */
 	const struct refresher_loader *refresher;

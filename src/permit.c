@@ -187,11 +187,16 @@ static void shelf_add(uint16_t *n)
 /* The mark, the counter, then the state: who goes to sleep after the counter was raised sees it. */
 static void kick(const struct look *l, struct permit *p)
 {
+	uint64_t word;
+
 	if (!w64_cas(&p->kicked, 0, max_u64(l->now_ms, 1)))
 		return;
 	w32_add(&p->kick, 1);
-	if (PERMIT_STATE(w64_load(&p->word)) == PERMIT_QUEUED)
-		futex_wake(&p->kick, 1);
+	word = w64_load(&p->word);
+	if (PERMIT_STATE(word) != PERMIT_QUEUED)
+		return;
+	futex_wake(&p->kick, 1);
+	bell_ring_reader(l->s, PERMIT_READER(word), BELL_BIT(p - l->s->permits));
 }
 
 /* HELD, TAKING, and told to take: not one of them can be told. One that is TAKING is marked, in case it stops there. */
@@ -525,6 +530,22 @@ void permit_sleep(const struct permit_ticket *t, uint64_t deadline_ns)
 
 	if (PERMIT_STATE(t->word) == PERMIT_QUEUED)
 		futex_wait(&node_of(t)->kick, t->seen, NULL, 0, min_u64(deadline_ns, slice));
+}
+
+bool permit_watch(const struct permit_ticket *t, struct bell_words *words)
+{
+	const struct permit *p = node_of(t);
+
+	*words = (struct bell_words){
+		.word = &p->word,
+		.word_seen = t->word,
+		.low = &p->kick,
+		.low_seen = t->seen,
+		.number = t->node,
+		.slice_ms = t->slice_ms,
+	};
+	return PERMIT_STATE(t->word) == PERMIT_QUEUED && w64_load(&p->word) == t->word &&
+	       atomic_load(&p->kick) == t->seen; /* after bell_listen(), seq_cst; partner: kick() */
 }
 
 /* ---- the holder -------------------------------------------------------------------------------------------- */

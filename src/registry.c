@@ -117,6 +117,7 @@ static int claim_process(struct member *m, struct wiped *w)
 			w->process = i;
 			w->incarnation = w32_add(&p->incarnation, 1) + 1;
 			w64_store(&p->joined_ms, clock_ms(&m->segment.clock));
+			w32_store(&p->listens, 0);
 			w32_store(&m->lock_fd, (uint32_t)fd + 1);
 			return SHOAL_OK;
 		}
@@ -688,6 +689,11 @@ void registry_close(struct member *m)
 }
 
 /* ---- life and death ---------------------------------------------------------------------------------------- */
+
+uint32_t registry_process(const struct segment *s, uint32_t reader)
+{
+	return reader < s->geometry.readers ? OWNER_PROCESS(w64_load(&s->readers[reader].owner)) - 1 : UINT32_MAX;
+}
 
 uint64_t registry_ref(const struct member *m, uint32_t reader)
 {

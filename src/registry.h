@@ -140,6 +140,8 @@ enum registry_life {
 
 /* How is the reader that `ref` names? LIFE_ARMED: *word is what to sleep on and *seen what it held. */
 enum registry_life registry_life(const struct member *m, uint64_t ref, const word32 **word, uint32_t *seen);
+/* The process slot of a reader slot's present owner; any number. */
+uint32_t registry_process(const struct segment *s, uint32_t reader);
 /* The ref of a reader slot's present owner; 0 if free. */
 uint64_t registry_ref(const struct member *m, uint32_t reader);
 

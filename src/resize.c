@@ -470,6 +470,7 @@ static void wake_all(const struct resize *r)
 			w32_add(&from(r)->permits[i].kick, 1);
 			futex_wake(&from(r)->permits[i].kick, INT32_MAX);
 		}
+	bell_ring_everyone(from(r));
 }
 
 /* ---- the call ---------------------------------------------------------------------------------------------- */

@@ -15,11 +15,11 @@ import sys
 FLOORS = '''
 0 machine      base | version probe tell atomic | clock hash | proc | futex mapping codec
 1 bytes        counters | layout | histogram distinct segment
-2 who          registry
+2 who          registry | bell
 3 when         rcu
 4 where        ghost | extents | log | evict
 5 what         index flight permit
-6 coordinator  move refresher | recover | handle room | store | hit | load | begin | fetch | stats | cache keyspace scan inspect metrics check warm resize
+6 coordinator  move refresher watch | recover | handle room | store | hit | load | begin | fetch | stats | cache keyspace scan inspect metrics check warm resize dispatch
 '''
 PROGRAMS = ['src/cli', 'src/nginx', 'bench', 'tests/abi', 'tests/examples']
 

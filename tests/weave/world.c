@@ -182,6 +182,12 @@ void futex_wait(const word32 *a, uint32_t a_seen, const word32 *b, uint32_t b_se
 	weave_sleep(a, a_seen, b, b_seen, deadline_ns);
 }
 
+/* Of a thread that is never started here. */
+void futex_wait_any(const struct futex_word *words, unsigned n, uint64_t deadline_ns)
+{
+	abort();
+}
+
 int futex_wake(const word32 *w, int n)
 {
 	return weave_wake(w, n);

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Loads that are watched: the public face of watch.c, which has the protocol.
+ *
+ * Dispatch takes one due load after the other, looks under the lock, and calls its wake without it. So a wake may call
+ * anything, several threads may dispatch at once, and one that cancels a load of another thread's finds it in a list or
+ * waits for a look, which is short.
+ */
+#include <string.h>
+
+#include "begin.h"
+
+/* This process's: the child of a fork sees its parent's, and has none. NULL likewise. */
+static struct watch *watch_of(struct shoal *cache)
+{
+	struct watch *w = atomic_load(&cache->watch);
+
+	return w && w->token == handle_token(cache) ? w : NULL;
+}
+
+/* ... which a handle gets when it is first asked for. */
+static int have_watch(struct shoal *cache, struct watch **w)
+{
+	struct watch *before, *made;
+	struct seat *seat;
+	uint64_t token;
+	int r;
+
+	*w = watch_of(cache);
+	if (*w)
+		return SHOAL_OK;
+	seat = handle_enter(cache, &r); /* joins: a process that has not has no token */
+	if (!seat)
+		return r;
+	handle_leave();
+	token = handle_token(cache);
+	before = atomic_load(&cache->watch);
+	if (!before || before->token != token) {
+		r = watch_open(token, &made);
+		if (r)
+			return r;
+		if (!atomic_compare_exchange_strong(&cache->watch, &before, made))
+			watch_close(made, token);
+	}
+	*w = atomic_load(&cache->watch);
+	return SHOAL_OK;
+}
+
+EXPORT int shoal_poll_fd(struct shoal *cache)
+{
+	struct watch *w;
+	int r;
+
+	if (!cache)
+		return SHOAL_ERR_INVALID;
+	r = have_watch(cache, &w);
+	return r ? r : w->fd;
+}
+
+/* Under the lock. Listening comes first, then the bit, then the look: B.1. */
+static void arm(struct watch *w, struct shoal_load *l)
+{
+	const struct member *m = l->queued ? l->permit.seat->member : l->seat->member;
+	struct bell_words *words = &l->watched.words;
+
+	bell_listen(m);
+	if ((l->queued ? permit_watch(&l->permit, words) : flight_watch(l->seat, &l->ticket, words)) &&
+	    !segment_has_moved(&m->segment))
+		watch_add(w, &l->watched, m);
+	else
+		watch_add_due(w, &l->watched);
+}
+
+EXPORT int shoal_watch(struct shoal_load *l, shoal_wake *wake, void *arg)
+{
+	struct watch *w;
+	uint32_t wait_ms;
+	int r;
+
+	if (!l || !wake || l->watched.of || l->fetch || (l->state != WAITING && !l->woken))
+		return SHOAL_ERR_INVALID;
+	if (!load_is_ours(l))
+		return SHOAL_ERR_SUPERSEDED;
+	r = have_watch(l->k->cache, &w);
+	if (r)
+		return r;
+	wait_ms = l->k->policy.wait_ms;
+	pthread_mutex_lock(&w->lock);
+	l->watched.wake = wake;
+	l->watched.arg = arg;
+	l->watched.began_ns = clock_system_ns(CLOCK_MONOTONIC);
+	l->watched.deadline_ns = wait_ms == SHOAL_FOREVER ? UINT64_MAX : l->watched.began_ns + (uint64_t)wait_ms * 1000000;
+	if (l->woken)
+		watch_add_due(w, &l->watched);
+	else
+		arm(w, l);
+	if (l->watched.due)
+		watch_tell(w);
+	pthread_mutex_unlock(&w->lock);
+	return SHOAL_OK;
+}
+
+/* Under the lock. True: its wake is to be called, with the outcome in hand, or its time is over. */
+static bool has_ended(struct watch *w, struct shoal_load *l)
+{
+	bool late = clock_system_ns(CLOCK_MONOTONIC) >= l->watched.deadline_ns;
+	int r;
+
+	if (l->woken)
+		return true;
+	if (l->joined && !l->queued)
+		flight_relay_bells(load_segment(l), &l->ticket);
+	memset(&l->result, 0, sizeof(l->result));
+	r = begin_look(l, &l->result);
+	if (r == SHOAL_WAIT && !late) {
+		arm(w, l);
+		return false;
+	}
+	begin_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - l->watched.began_ns);
+	l->woken = r != SHOAL_WAIT;
+	l->woken_with = r;
+	if (r == SHOAL_WAIT)
+		load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
+	return true;
+}
+
+static struct shoal_load *first_due(struct watch *w)
+{
+	struct watched *e = cds_list_first_entry(&w->due, struct watched, node);
+
+	return (struct shoal_load *)(void *)((char *)e - offsetof(struct shoal_load, watched));
+}
+
+/* As many as were due when it began: what becomes due meanwhile makes the fd readable again. */
+static void attend(struct watch *w)
+{
+	unsigned n = w->n_due;
+	struct shoal_load *l;
+	shoal_wake *wake;
+	void *arg;
+
+	while (n-- && !w->closed && w->n_due) {
+		l = first_due(w);
+		watch_take(w, &l->watched);
+		if (!has_ended(w, l))
+			continue;
+		l->watched.of = NULL;
+		wake = l->watched.wake;
+		arg = l->watched.arg;
+		pthread_mutex_unlock(&w->lock);
+		wake(l, arg);
+		pthread_mutex_lock(&w->lock);
+	}
+}
+
+EXPORT int shoal_dispatch(struct shoal *cache)
+{
+	struct watch *w;
+
+	if (!cache)
+		return SHOAL_ERR_INVALID;
+	w = watch_of(cache);
+	if (!w)
+		return SHOAL_OK;
+	pthread_mutex_lock(&w->lock);
+	w->users++;
+	watch_collect(w);
+	attend(w);
+	if (!w->closed)
+		watch_go_on(w);
+	watch_release(w);
+	return SHOAL_OK;
+}
