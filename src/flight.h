@@ -18,6 +18,7 @@
  *   operation          may run beside    another process is killed
  *   flight_claim       everything        CLAIMING: aborted by the next claimant of the key
  *   flight_sleep       everything        its leader: wakes at once if armed, else after a slice
+ *   flight_watch       everything        its leader: its alive word tells; a sender of wakes: 250 ms
  *   flight_publishing  everything        PUBLISHING: freed by the next claimant, who looks the key up first
  *   flight_detach      everything        no effect
  */

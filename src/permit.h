@@ -11,6 +11,7 @@
  *   operation          may run beside      another process is killed
  *   permit_try, _poll  everything          QUEUED, TAKING, HELD: freed by who finds it in its way, or by recovery
  *   permit_sleep       everything          wakes within 250 ms, if the dead one was to wake it
+ *   permit_watch       everything          likewise
  *   permit_renew       everything          no effect
  *   permit_return      everything          no effect
  *   permit_recover     everything, itself  a recoverer's death changes nothing: each step is a CAS from a dead one's word

@@ -88,7 +88,7 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 . tests/packages.sh
-packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion'
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion'
 [ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev"
 [ ! -e tests/spin/run.sh ] || packages="$packages spin"
 # shellcheck disable=SC2086 # words
