@@ -39,10 +39,13 @@ void bell_ring_everyone(const struct segment *s)
 }
 
 /* Seen set, it was not yet taken by who changes the word after our look at it. */
-void bell_add_watcher(const struct member *m, word64 *watchers)
+void bell_add_watcher(const struct member *m, word64 *watchers, struct bell_words *words)
 {
 	uint64_t bit = (uint64_t)1 << m->wiped->process % SHARES, seen = atomic_load(watchers);
 
+	words->watchers = watchers;
+	words->bit = bit;
+	words->is_first = !(seen & bit);
 	while (!(seen & bit) && !w64_cas(watchers, seen, seen | bit))
 		seen = atomic_load(watchers);
 }

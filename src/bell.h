@@ -21,11 +21,14 @@
 struct bell_words {
 	const word64 *word;
 	uint64_t word_seen;
+	const word64 *watchers; /* our bit was taken: rung for, though the word may be as it was. NULL: none */
+	uint64_t bit;
+	bool is_first;       /* of this process, since it was taken */
 	const word32 *low;   /* NULL: none */
 	uint32_t low_seen;
 	bool is_life;        /* `low` tells of a leader's death: nobody rings then, it is to be slept on */
 	uint32_t number;
-	uint64_t slice_ms;   /* look again after this, whatever rang */
+	uint64_t slice_ms;   /* look anew after this, whatever these say */
 };
 
 /* From now on this process's bell rings. Before it says so anywhere else. */
@@ -38,7 +41,7 @@ void bell_ring_reader(const struct segment *s, uint32_t reader, uint32_t bits);
 void bell_ring_everyone(const struct segment *s);
 
 /* This process is to be rung. Then look at the word once more. */
-void bell_add_watcher(const struct member *m, word64 *watchers);
+void bell_add_watcher(const struct member *m, word64 *watchers, struct bell_words *words);
 void bell_ring_these(const struct segment *s, word64 *watchers, uint32_t number, int n);
 
 /* After the change, which was a CAS: up to n of the watchers, who are none any more. One load, if there are none: seq_cst, and

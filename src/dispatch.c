@@ -57,18 +57,52 @@ EXPORT int shoal_poll_fd(struct shoal *cache)
 	return r ? r : w->fd;
 }
 
-/* Under the lock. Listening comes first, then the bit, then the look: B.1. */
-static void arm(struct watch *w, struct shoal_load *l)
+/* To be rung for the flight that it waits for. */
+static bool watch_flight(struct watch *w, struct shoal_load *l)
 {
-	const struct member *m = l->queued ? l->permit.seat->member : l->seat->member;
-	struct bell_words *words = &l->watched.words;
+	if (l->queued || !l->joined || !flight_watch(l->seat, &l->ticket, &l->watched.words))
+		return false;
+	watch_rouse(w, &l->watched.words);
+	return true;
+}
+
+/*
+ * Under the lock: listen, set the bit, and then look for good, so that nothing comes between (B.1); a nudge changes no word.
+ * SHOAL_WAIT: it is watched; else the outcome. What it waits for may be another flight after the look: then once more.
+ */
+static int arm(struct watch *w, struct shoal_load *l)
+{
+	const struct member *m = l->seat->member;
+	struct ticket before = l->ticket;
+	bool rings;
+	int r;
 
 	bell_listen(m);
-	if ((l->queued ? permit_watch(&l->permit, words) : flight_watch(l->seat, &l->ticket, words)) &&
-	    !segment_has_moved(&m->segment))
+	rings = watch_flight(w, l);
+	memset(&l->result, 0, sizeof(l->result));
+	r = begin_look(l, &l->result);
+	if (r != SHOAL_WAIT)
+		return r;
+	if (l->queued) {
+		m = l->permit.seat->member;
+		bell_listen(m);
+		rings = permit_watch(&l->permit, &l->watched.words);
+	} else {
+		rings = rings && m == l->seat->member && before.slot == l->ticket.slot && before.word == l->ticket.word;
+	}
+	if (rings && !segment_has_moved(&m->segment))
 		watch_add(w, &l->watched, m);
 	else
 		watch_add_due(w, &l->watched);
+	return SHOAL_WAIT;
+}
+
+/* It has an outcome, which goes to the wait that follows. */
+static void keep(struct shoal_load *l, int r)
+{
+	l->woken = true;
+	l->woken_with = r;
+	begin_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - l->watched.began_ns);
 }
 
 EXPORT int shoal_watch(struct shoal_load *l, shoal_wake *wake, void *arg)
@@ -90,10 +124,10 @@ EXPORT int shoal_watch(struct shoal_load *l, shoal_wake *wake, void *arg)
 	l->watched.arg = arg;
 	l->watched.began_ns = clock_system_ns(CLOCK_MONOTONIC);
 	l->watched.deadline_ns = wait_ms == SHOAL_FOREVER ? UINT64_MAX : l->watched.began_ns + (uint64_t)wait_ms * 1000000;
+	if (!l->woken && (r = arm(w, l)) != SHOAL_WAIT)
+		keep(l, r);
 	if (l->woken)
 		watch_add_due(w, &l->watched);
-	else
-		arm(w, l);
 	if (l->watched.due)
 		watch_tell(w);
 	pthread_mutex_unlock(&w->lock);
@@ -110,17 +144,16 @@ static bool has_ended(struct watch *w, struct shoal_load *l)
 		return true;
 	if (l->joined && !l->queued)
 		flight_relay_bells(load_segment(l), &l->ticket);
-	memset(&l->result, 0, sizeof(l->result));
-	r = begin_look(l, &l->result);
-	if (r == SHOAL_WAIT && !late) {
-		arm(w, l);
-		return false;
+	r = arm(w, l);
+	if (r != SHOAL_WAIT) {
+		keep(l, r);
+		return true;
 	}
+	if (!late)
+		return false;
+	watch_take(w, &l->watched);
 	begin_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - l->watched.began_ns);
-	l->woken = r != SHOAL_WAIT;
-	l->woken_with = r;
-	if (r == SHOAL_WAIT)
-		load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
+	load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
 	return true;
 }
 

@@ -55,6 +55,7 @@
 #define RELAY 4
 #define NOBODY 0xffffu /* leads an ORPHAN whose leader died; one that gave up stays named */
 #define SLICE_MS 250u     /* looked at again after this, in case that a wake was lost */
+#define LONG_SLICE_MS 2000u  /* by who glances at the words in between */
 #define UNARMED_SLICE_MS 10u /* ... or that nothing tells of the leader's death */
 #define BACKOFF_CAP_MS 60000u
 #define PATIENCE 4 /* turns in which a claimant ahead is given way to */
@@ -598,9 +599,9 @@ bool flight_watch(struct seat *seat, const struct ticket *t, struct bell_words *
 		.low_seen = seen,
 		.is_life = life == LIFE_ARMED,
 		.number = t->slot,
-		.slice_ms = min_u64(life == LIFE_ARMED ? SLICE_MS : UNARMED_SLICE_MS, end_ms - now_ms),
+		.slice_ms = min_u64(life == LIFE_ARMED ? LONG_SLICE_MS : UNARMED_SLICE_MS, end_ms - now_ms),
 	};
-	bell_add_watcher(seat->member, &f->watchers);
+	bell_add_watcher(seat->member, &f->watchers, words);
 	return atomic_load(word_of(s, f)) == t->word; /* after it, seq_cst both; partner: wake() after a CAS */
 }
 

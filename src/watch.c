@@ -21,13 +21,14 @@
  *   due             it is to be looked at; shoal_dispatch() does, and either calls its wake, or puts it in a class again
  *   in none         its wake is being called, or was; or it was taken back
  *
- * B.1  Nothing is missed: a watcher sets its bit in flight.watchers, then looks at the word once more; a completer changes the
- *      word, then looks at the watchers. All four are seq_cst, so one of the two sees the other. For a permit it is
- *      process.listens and the kick counter.
+ * B.1  Nothing is missed: a watcher sets its bit in flight.watchers, then looks at the word once more, and for its value; a
+ *      completer changes these, then looks at the watchers. All four are seq_cst, so one of the two sees the other. For a
+ *      permit it is process.listens and the kick counter.
  * B.2  Bits are taken before words are looked at, by the thread and by dispatch: a change after that look rings anew. What the
  *      thread has taken is in `rung` before the fd is readable, and dispatch empties the fd before it takes `rung`.
- * B.3  A wake that was lost costs 250 ms: each watched load is looked at again after its slice, whatever rang. Lost are those
- *      of a completer, or of one who relays, that dies between taking a bit and the wake.
+ * B.3  A wake that was lost costs 250 ms: the words of each watched load are looked at again after that, whatever rang. Lost
+ *      are those of a completer, or of one who relays, that dies between taking a bit and the wake. A load is also looked at
+ *      for good when its lease or its time ends, and each 2 s; each 10 ms if nothing tells of its leader's death.
  * B.4  A ring is a hint. The wake is called when dispatch has looked, and the outcome is in hand (or the time over): so never
  *      for nothing, and once for each watch.
  * B.5  All of it is the process's own: a child of fork has another token and never touches its parent's, whose lock may be
@@ -37,8 +38,11 @@
  * B.7  The thread is told of what it has to know earlier than it would wake: a new source, an earlier time. In the steady state
  *      that is nothing: leaders are the same, and it wakes each 250 ms anyway.
  *
+ * B.8  Not each ring changes the word: a flight is nudged, too (flight.h), and only the bit that was taken tells. Who sets it
+ *      again for one load takes the others of the flight for rung.
+ *
  * Any number of loads: bits share 32 classes, and each class has its own next time, so that a ring or a tick looks at a
- * 32nd of what is watched: two words each. All of one flight are due together, and each is then looked at once.
+ * 32nd of what is watched: three words each. All of one flight are due together, and each is then looked at once.
  *
  * What is left if the process dies: its bits in flights' `watchers`, and `listens` in its slot. They cost who completes
  * a bit in a word that nobody reads. Bits of an earlier owner of the slot cost the next one a look.
@@ -56,7 +60,7 @@
 #include "watch.h"
 
 #define NEVER UINT64_MAX
-#define FAR_NS UINT64_C(250000000)
+#define AGAIN_NS UINT64_C(250000000)
 #define TICK_NS 10000000
 #define STACK ((size_t)64 << 10)
 
@@ -221,7 +225,7 @@ static void *help(void *arg)
 		if (bits || next_of(w) <= now_ns())
 			watch_tell(w);
 		n = what_to_sleep_on(w, words);
-		w->sleeps_until = next_of(w) <= now_ns() ? now_ns() + FAR_NS : next_of(w); /* over: dispatch has been told */
+		w->sleeps_until = next_of(w) <= now_ns() ? now_ns() + AGAIN_NS : next_of(w); /* over: dispatch has been told */
 		pthread_mutex_unlock(&w->lock);
 		futex_wait_any(words, n, w->sleeps_until);
 		pthread_mutex_lock(&w->lock);
@@ -275,6 +279,7 @@ int watch_open(uint64_t token, struct watch **out)
 	pthread_mutex_init(&w->lock, NULL);
 	w->token = token;
 	w->users = 1;
+	w->again_ns = AGAIN_NS;
 	CDS_INIT_LIST_HEAD(&w->due);
 	for (i = 0; i < BELL_BITS; i++) {
 		CDS_INIT_LIST_HEAD(&w->classes[i].loads);
@@ -369,11 +374,37 @@ void watch_add_due(struct watch *w, struct watched *e)
 	tick(w, true);
 }
 
+static void is_due_now(struct watch *w, struct watched *e)
+{
+	watch_take(w, e);
+	watch_add_due(w, e);
+}
+
+/* B.8 */
+void watch_rouse(struct watch *w, const struct bell_words *words)
+{
+	struct watched *e, *next;
+
+	if (!words->is_first)
+		return;
+	cds_list_for_each_entry_safe(e, next, &w->classes[words->number % BELL_BITS].loads, node) {
+		if (e->words.watchers != words->watchers)
+			continue;
+		is_due_now(w, e);
+		watch_tell(w);
+	}
+}
+
+static uint64_t later(uint64_t now, uint64_t ns)
+{
+	return ns < NEVER - now ? now + ns : NEVER;
+}
+
 /* A source that finds no room is looked at each tick. */
 void watch_add(struct watch *w, struct watched *e, const struct member *m)
 {
 	struct watch_class *c;
-	uint64_t slice_ns = e->words.slice_ms * 1000000;
+	uint64_t slice_ns = e->words.slice_ms * 1000000, now = now_ns(), next;
 
 	e->of = w;
 	e->segment = &m->segment;
@@ -383,12 +414,13 @@ void watch_add(struct watch *w, struct watched *e, const struct member *m)
 		e->life = use_source(w, e->words.low, e->words.low_seen, false, BELL_BIT(e->words.number));
 	if (!e->bell || (e->words.is_life && !e->life))
 		slice_ns = min_u64(slice_ns, TICK_NS);
-	e->next_ns = min_u64(e->deadline_ns, now_ns() + slice_ns);
+	e->next_ns = min_u64(e->deadline_ns, now + slice_ns);
+	next = min_u64(e->next_ns, later(now, w->again_ns));
 	c = &w->classes[e->class];
 	cds_list_add_tail(&e->node, &c->loads);
 	w->n++;
-	c->next_ns = min_u64(c->next_ns, e->next_ns);
-	if (w->helped && e->next_ns < w->sleeps_until)
+	c->next_ns = min_u64(c->next_ns, next);
+	if (w->helped && next < w->sleeps_until)
 		give_news(w);
 	tick(w, true);
 }
@@ -396,6 +428,7 @@ void watch_add(struct watch *w, struct watched *e, const struct member *m)
 static bool is_due(const struct watched *e, uint64_t now)
 {
 	return now >= e->next_ns || w64_load(e->words.word) != e->words.word_seen ||
+	       (e->words.watchers && !(w64_load(e->words.watchers) & e->words.bit)) ||
 	       (e->words.low && w32_load(e->words.low) != e->words.low_seen) || segment_has_moved(e->segment);
 }
 
@@ -405,14 +438,12 @@ static void collect_class(struct watch *w, struct watch_class *c, uint64_t now)
 	uint64_t earliest = NEVER;
 
 	cds_list_for_each_entry_safe(e, next, &c->loads, node) {
-		if (is_due(e, now)) {
-			watch_take(w, e);
-			watch_add_due(w, e);
-		} else {
+		if (is_due(e, now))
+			is_due_now(w, e);
+		else
 			earliest = min_u64(earliest, e->next_ns);
-		}
 	}
-	c->next_ns = earliest;
+	c->next_ns = cds_list_empty(&c->loads) ? NEVER : min_u64(earliest, later(now, w->again_ns));
 }
 
 void watch_collect(struct watch *w)

@@ -49,6 +49,7 @@ struct watch {
 	uint64_t sleeps_until;
 	uint32_t rung;       /* bits taken off the bells, and not yet looked at */
 	unsigned n;          /* that are watched */
+	uint64_t again_ns;   /* the second look: after this the words are looked at again, whatever rang */
 	struct cds_list_head due;
 	unsigned n_due;
 	struct watch_class classes[BELL_BITS];
@@ -80,6 +81,8 @@ void watch_remove(struct watched *e);
 void watch_add(struct watch *w, struct watched *e, const struct member *m);
 /* ... or due at once. */
 void watch_add_due(struct watch *w, struct watched *e);
+/* Others of that flight, after flight_watch(): the bit that it has set had been taken. */
+void watch_rouse(struct watch *w, const struct bell_words *words);
 /* Out of its list, without an end of its being watched. */
 void watch_take(struct watch *w, struct watched *e);
 /* What rang, or whose time has come, to the due ones. */

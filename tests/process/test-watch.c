@@ -150,6 +150,7 @@ static void no_slices(void)
 	unsigned i;
 
 	pthread_mutex_lock(&w->lock);
+	w->again_ns = UINT64_MAX;
 	for (i = 0; i < BELL_BITS; i++) {
 		cds_list_for_each_entry(e, &w->classes[i].loads, node)
 			e->next_ns = UINT64_MAX;
@@ -327,6 +328,50 @@ static void a_lease_ends(void **state)
 	assert_woken(&s, SHOAL_LEAD);
 	assert_int_equal(shoal_load_publish(leader, STR("late")), SHOAL_OK);
 	shoal_load_cancel(s.load);
+}
+
+/* Another load of the key, of which the younger one under way is told by a nudge: no word changes. */
+static void an_older_load_is_published(void **state)
+{
+	struct shoal_policy policy = patient;
+	struct shoal_keyspace *hasty;
+	struct shoal_load *older, *early;
+	struct shoal_value value;
+	struct seen younger, one, two = {.outcome = NONE};
+
+	policy.lease_ms = 100;
+	hasty = keyspace(cache, "watch", &policy);
+	assert_int_equal(shoal_begin(hasty, STR("a"), &older, &value), SHOAL_LEAD);
+	watches("a", &younger);
+	assert_woken(&younger, SHOAL_LEAD);
+	watches("a", &one);
+	early = begins("a", SHOAL_WAIT);
+	no_slices();
+	assert_int_equal(shoal_load_publish(older, STR("old")), SHOAL_OK);
+	assert_int_equal(shoal_watch(early, on_wake, &two), SHOAL_OK); /* it has come before that */
+	assert_woken(&one, SHOAL_OK);
+	assert_woken(&two, SHOAL_OK);
+	assert_string_equal(one.text, "old");
+	shoal_load_cancel(younger.load);
+}
+
+/* B.8: one of a flight has been rung for, and another is watched before that is looked at. */
+static void the_others_are_roused(void **state)
+{
+	struct shoal_load *leader = leads("a"), *load;
+	struct seen one, two;
+
+	load = watches("a", &one);
+	no_slices();
+	w64_store(&load_segment(load)->flights[load->ticket.slot].watchers, 0); /* as who nudges does, before it rings */
+	watches("a", &two);
+	assert_true(load->watched.due);
+	assert_true(is_readable(shoal_poll_fd(cache), PATIENCE_S * 1000));
+	assert_int_equal(shoal_dispatch(cache), SHOAL_OK);
+	assert_false(load->watched.due);
+	shoal_load_publish(leader, STR("x"));
+	assert_woken(&one, SHOAL_OK);
+	assert_woken(&two, SHOAL_OK);
 }
 
 static void it_takes_too_long(void **state)
@@ -1429,6 +1474,8 @@ int main(int argc, char **argv)
 		CASE(a_lead_is_given_back),
 		CASE(a_value_is_not_fetched),
 		CASE(a_lease_ends),
+		CASE(an_older_load_is_published),
+		CASE(the_others_are_roused),
 		CASE(it_takes_too_long),
 		CASE(a_permit_comes),
 		CASE(no_permit_comes),
