@@ -268,6 +268,15 @@ static int open_descriptor(struct watch *w)
 	return w->fd < 0 ? SHOAL_ERR_SYSTEM : SHOAL_OK;
 }
 
+static void make_class(struct watch_class *c)
+{
+	unsigned i;
+
+	c->next_ns = NEVER;
+	for (i = 0; i < WATCH_LISTS; i++)
+		CDS_INIT_LIST_HEAD(&c->loads[i]);
+}
+
 int watch_open(uint64_t token, struct watch **out)
 {
 	struct watch *w = calloc(1, sizeof(*w));
@@ -281,10 +290,8 @@ int watch_open(uint64_t token, struct watch **out)
 	w->users = 1;
 	w->again_ns = AGAIN_NS;
 	CDS_INIT_LIST_HEAD(&w->due);
-	for (i = 0; i < BELL_BITS; i++) {
-		CDS_INIT_LIST_HEAD(&w->classes[i].loads);
-		w->classes[i].next_ns = NEVER;
-	}
+	for (i = 0; i < BELL_BITS; i++)
+		make_class(&w->classes[i]);
 	if (open_descriptor(w)) {
 		error = errno;
 		free(w);
@@ -326,8 +333,8 @@ void watch_close(struct watch *w, uint64_t token)
 		return;
 	pthread_mutex_lock(&w->lock);
 	w->closed = true;
-	for (i = 0; i < BELL_BITS; i++)
-		forget_all(w, &w->classes[i].loads);
+	for (i = 0; i < BELL_BITS * WATCH_LISTS; i++)
+		forget_all(w, &w->classes[i / WATCH_LISTS].loads[i % WATCH_LISTS]);
 	forget_all(w, &w->due);
 	pthread_mutex_unlock(&w->lock);
 	if (w->helped) {
@@ -374,6 +381,16 @@ void watch_add_due(struct watch *w, struct watched *e)
 	tick(w, true);
 }
 
+static struct watch_class *class_of(struct watch *w, const struct bell_words *words)
+{
+	return &w->classes[words->number % BELL_BITS];
+}
+
+static struct cds_list_head *list_of(struct watch *w, const struct bell_words *words)
+{
+	return &class_of(w, words)->loads[words->number / BELL_BITS % WATCH_LISTS];
+}
+
 static void is_due_now(struct watch *w, struct watched *e)
 {
 	watch_take(w, e);
@@ -387,7 +404,7 @@ void watch_rouse(struct watch *w, const struct bell_words *words)
 
 	if (!words->is_first)
 		return;
-	cds_list_for_each_entry_safe(e, next, &w->classes[words->number % BELL_BITS].loads, node) {
+	cds_list_for_each_entry_safe(e, next, list_of(w, words), node) {
 		if (e->words.watchers != words->watchers)
 			continue;
 		is_due_now(w, e);
@@ -403,12 +420,11 @@ static uint64_t later(uint64_t now, uint64_t ns)
 /* A source that finds no room is looked at each tick. */
 void watch_add(struct watch *w, struct watched *e, const struct member *m)
 {
-	struct watch_class *c;
+	struct watch_class *c = class_of(w, &e->words);
 	uint64_t slice_ns = e->words.slice_ms * 1000000, now = now_ns(), next;
 
 	e->of = w;
 	e->segment = &m->segment;
-	e->class = e->words.number % BELL_BITS;
 	e->bell = use_source(w, bell_listen(m), 0, true, 0);
 	if (e->words.is_life)
 		e->life = use_source(w, e->words.low, e->words.low_seen, false, BELL_BIT(e->words.number));
@@ -416,8 +432,7 @@ void watch_add(struct watch *w, struct watched *e, const struct member *m)
 		slice_ns = min_u64(slice_ns, TICK_NS);
 	e->next_ns = min_u64(e->deadline_ns, now + slice_ns);
 	next = min_u64(e->next_ns, later(now, w->again_ns));
-	c = &w->classes[e->class];
-	cds_list_add_tail(&e->node, &c->loads);
+	cds_list_add_tail(&e->node, list_of(w, &e->words));
 	w->n++;
 	c->next_ns = min_u64(c->next_ns, next);
 	if (w->helped && next < w->sleeps_until)
@@ -432,18 +447,28 @@ static bool is_due(const struct watched *e, uint64_t now)
 	       (e->words.low && w32_load(e->words.low) != e->words.low_seen) || segment_has_moved(e->segment);
 }
 
-static void collect_class(struct watch *w, struct watch_class *c, uint64_t now)
+/* Returns the earliest that one of the rest is to be looked at. */
+static uint64_t collect_list(struct watch *w, struct cds_list_head *list, uint64_t now)
 {
 	struct watched *e, *next;
 	uint64_t earliest = NEVER;
 
-	cds_list_for_each_entry_safe(e, next, &c->loads, node) {
+	cds_list_for_each_entry_safe(e, next, list, node) {
 		if (is_due(e, now))
 			is_due_now(w, e);
 		else
-			earliest = min_u64(earliest, e->next_ns);
+			earliest = min_u64(earliest, min_u64(e->next_ns, later(now, w->again_ns)));
 	}
-	c->next_ns = cds_list_empty(&c->loads) ? NEVER : min_u64(earliest, later(now, w->again_ns));
+	return earliest;
+}
+
+static void collect_class(struct watch *w, struct watch_class *c, uint64_t now)
+{
+	unsigned i;
+
+	c->next_ns = NEVER;
+	for (i = 0; i < WATCH_LISTS; i++)
+		c->next_ns = min_u64(c->next_ns, collect_list(w, &c->loads[i], now));
 }
 
 void watch_collect(struct watch *w)

@@ -30,8 +30,10 @@ struct watch_source {
 	bool gone;           /* the life has ended */
 };
 
+#define WATCH_LISTS 16u /* of each bit */
+
 struct watch_class {
-	struct cds_list_head loads;
+	struct cds_list_head loads[WATCH_LISTS]; /* by the rest of their numbers: those of one flight lie in one */
 	uint64_t next_ns;    /* the earliest that one of them is to be looked at, or before */
 };
 
@@ -61,7 +63,6 @@ struct watched {
 	_Atomic(struct watch *) of; /* NULL: not watched; written under the lock */
 	struct cds_list_head node;
 	bool due;
-	unsigned class;
 	struct bell_words words;
 	const struct segment *segment;
 	struct watch_source *bell, *life;

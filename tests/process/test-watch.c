@@ -25,7 +25,7 @@
 #include "testing.h"
 
 #define NONE (-100)
-#define LONG_MS 50000 /* for ever, in a test */
+#define LONG_MS 300000 /* for ever, in a test: longer than its patience */
 
 static const struct shoal_policy patient = {
 	.wait_ms = LONG_MS, .lease_ms = LONG_MS, .retry_ms = 50, .jitter_permille = SHOAL_NONE, .early = -1,
@@ -151,10 +151,10 @@ static void no_slices(void)
 
 	pthread_mutex_lock(&w->lock);
 	w->again_ns = UINT64_MAX;
-	for (i = 0; i < BELL_BITS; i++) {
-		cds_list_for_each_entry(e, &w->classes[i].loads, node)
+	for (i = 0; i < BELL_BITS * WATCH_LISTS; i++) {
+		cds_list_for_each_entry(e, &w->classes[i / WATCH_LISTS].loads[i % WATCH_LISTS], node)
 			e->next_ns = UINT64_MAX;
-		w->classes[i].next_ns = UINT64_MAX;
+		w->classes[i / WATCH_LISTS].next_ns = UINT64_MAX;
 	}
 	pthread_mutex_unlock(&w->lock);
 }

@@ -24,7 +24,7 @@
 #undef memcpy
 
 #define AREA ((size_t)256 << 10)
-#define ARENA ((size_t)32 << 10) /* what engine and scripts allocate, of all parties */
+#define ARENA ((size_t)64 << 10) /* what engine and scripts allocate, of all parties */
 #define FACTS 16u
 #define NOTES 16u
 #define PID_OF(party) (100 + (party))
