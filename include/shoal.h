@@ -455,7 +455,7 @@ void shoal_load_cancel(struct shoal_load *load);
  * For event loops, which must not sleep in shoal_wait(): a descriptor, one for each handle and process, that is readable
  * when a watched load may have ended. Add it to epoll, poll, libuv or libevent once, to be read (level or edge triggered),
  * and call shoal_dispatch() when it is readable; do nothing else with it. It is closed by shoal_close(): take it out of the
- * loop before. The first call opens it and starts a thread of the library's, with a stack of less than 200 KB and all
+ * loop before. The first call opens it and starts a thread of the library's, with a small stack and all
  * signals blocked, which sleeps until something rings; where threads are refused the descriptor becomes readable each
  * 10 ms instead while something is watched.
  *

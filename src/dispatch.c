@@ -7,6 +7,7 @@
  * waits for a look, which is short.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "begin.h"
 
@@ -68,7 +69,7 @@ static bool watch_flight(struct watch *w, struct shoal_load *l)
 
 /*
  * Under the lock: listen, set the bit, and then look for good, so that nothing comes between (B.1); a nudge changes no word.
- * SHOAL_WAIT: it is watched; else the outcome. What it waits for may be another flight after the look: then once more.
+ * SHOAL_WAIT: it is watched; else the outcome. What it waits for may be another flight after it: then once more.
  */
 static int arm(struct watch *w, struct shoal_load *l)
 {
@@ -164,8 +165,9 @@ static struct shoal_load *first_due(struct watch *w)
 	return (struct shoal_load *)(void *)((char *)e - offsetof(struct shoal_load, watched));
 }
 
-/* As many as were due when it began: what becomes due meanwhile makes the fd readable again. */
-static void attend(struct watch *w)
+/* As many as were due when it began: what becomes due meanwhile makes the fd readable again. False: a wake has forked, and
+ * this is the child, in which the lock may be held for ever. */
+static bool attend(struct watch *w)
 {
 	unsigned n = w->n_due;
 	struct shoal_load *l;
@@ -182,8 +184,11 @@ static void attend(struct watch *w)
 		arg = l->watched.arg;
 		pthread_mutex_unlock(&w->lock);
 		wake(l, arg);
+		if (getpid() != w->pid)
+			return false;
 		pthread_mutex_lock(&w->lock);
 	}
+	return true;
 }
 
 EXPORT int shoal_dispatch(struct shoal *cache)
@@ -198,7 +203,8 @@ EXPORT int shoal_dispatch(struct shoal *cache)
 	pthread_mutex_lock(&w->lock);
 	w->users++;
 	watch_collect(w);
-	attend(w);
+	if (!attend(w))
+		return SHOAL_OK;
 	if (!w->closed)
 		watch_go_on(w);
 	watch_release(w);

@@ -5,47 +5,49 @@
  *   completer (any process)                 watcher's process
  *     CAS of the flight's word                thread    sleeps on its bell and on the lives of leaders
  *     watchers != 0? take a bit                         takes the bits, makes the fd readable, sleeps again
- *     set bits in that process's bell         loop      is told by the fd; shoal_dispatch() takes the bits of bells and of
- *     there were none: wake its thread                  the thread, looks at what is watched under them, calls the wakes
+ *     set bits in that process's bell         loop      is told by the fd; shoal_dispatch() takes the bits of bells and
+ *     there were none: wake its thread                  of the thread, looks at what is watched under them, calls the wakes
  *
- * Why a thread. A leader's death has to arrive at once, and only a futex tells of it in time: the kernel marks the alive
- * word before it gives the memory back, and makes a pidfd readable, or closes a socket, after that: 100 ms later for 1 GiB
- * (measured; tests/process/test-watch.c prints its own). No descriptor waits for a futex, so somebody has to sleep there.
- * And as that one is there, it sleeps on the bell as well: no socket, so no address in the segment that a stranger could
- * send to or fill, nothing that ends at a network namespace, nothing that a sandbox without sockets refuses. It costs a second
- * hop, 10 to 30 us. Where threads are refused the fd is a timerfd that ticks while something is watched, each 10 ms, as a
- * blocking waiter does without futex_waitv.
+ * Why a thread. A leader's death has to arrive at once, and only a futex tells of it in time: the kernel marks the
+ * alive word before it gives the memory back, and makes a pidfd readable, or closes a socket, after that: 100 ms later
+ * for 1 GiB (measured). No descriptor waits for a futex, so somebody has to sleep there. And as that one is there, it
+ * sleeps on the bell as well: no socket, so no address in the segment that a stranger could send to or fill, nothing
+ * that ends at a network namespace, nothing that a sandbox without sockets refuses. It costs a second hop, some 10 us.
+ * Where threads are refused the fd is a timerfd that ticks while something is watched, each 10 ms, as a blocking
+ * waiter does without futex_waitv.
  *
  * A watched load is in one of three places, under the lock:
  *   in a class      by its number: waiting
- *   due             it is to be looked at; shoal_dispatch() does, and either calls its wake, or puts it in a class again
+ *   due             to be looked at; shoal_dispatch() does, and either calls its wake, or puts it in a class again
  *   in none         its wake is being called, or was; or it was taken back
  *
- * B.1  Nothing is missed: a watcher sets its bit in flight.watchers, then looks at the word once more, and for its value; a
- *      completer changes these, then looks at the watchers. All four are seq_cst, so one of the two sees the other. For a
- *      permit it is process.listens and the kick counter.
- * B.2  Bits are taken before words are looked at, by the thread and by dispatch: a change after that look rings anew. What the
- *      thread has taken is in `rung` before the fd is readable, and dispatch empties the fd before it takes `rung`.
- * B.3  A wake that was lost costs 250 ms: the words of each watched load are looked at again after that, whatever rang. Lost
- *      are those of a completer, or of one who relays, that dies between taking a bit and the wake. A load is also looked at
- *      for good when its lease or its time ends, and each 2 s; each 10 ms if nothing tells of its leader's death.
- * B.4  A ring is a hint. The wake is called when dispatch has looked, and the outcome is in hand (or the time over): so never
- *      for nothing, and once for each watch.
- * B.5  All of it is the process's own: a child of fork has another token and never touches its parent's, whose lock may be
- *      held for ever there. The bell is found by the process slot, which is another one in the child.
- * B.6  The thread reads words only of sources that somebody uses, whose load has a hold on the mapping. Others it passes to
- *      the kernel, at most twice: what is not mapped any more ends a sleep, what is mapped anew ends none that matters.
- * B.7  The thread is told of what it has to know earlier than it would wake: a new source, an earlier time. In the steady state
- *      that is nothing: leaders are the same, and it wakes each 250 ms anyway.
+ * B.1  Nothing is missed: a watcher sets its bit in flight.watchers, then looks at the word once more, and for its
+ *      value; a completer changes these, then looks at the watchers. All four are seq_cst, so one of the two sees the
+ *      other. For a permit it is process.listens and the kick counter.
+ * B.2  Bits are taken before words are looked at, by the thread and by dispatch: a change after that look rings anew.
+ *      What the thread has taken is in `rung` before the fd is readable, and dispatch empties the fd before it takes
+ *      `rung`.
+ * B.3  A wake that was lost costs 250 ms: the words of each watched load are looked at again after that, whatever
+ *      rang. Lost are those of a completer, or of one who relays, that dies between taking a bit and the wake. A load
+ *      is also looked at for good when its lease or its time ends, and each 2 s; each 10 ms if nothing tells of its
+ *      leader's death.
+ * B.4  A ring is a hint. The wake is called when dispatch has looked, and the outcome is in hand (or the time over):
+ *      so never for nothing, and once for each watch.
+ * B.5  All of it is the process's own: a child of fork has another token and never touches its parent's, whose lock
+ *      may be held for ever there. The bell is found by the process slot, which is another one in the child.
+ * B.6  The thread reads words only of sources that somebody uses, whose load has a hold on the mapping. Others it
+ *      passes to the kernel, at most twice: what is not mapped any more ends a sleep, what is mapped anew ends none
+ *      that matters.
+ * B.7  The thread is told of what it has to know earlier than it would wake: a new source, an earlier time. In the
+ *      steady state that is nothing: leaders are the same, and it wakes each 250 ms anyway.
+ * B.8  Not each ring changes the word: a flight is nudged, too (flight.h), and only the bit that was taken tells. Who
+ *      sets it again for one load takes the others of the flight for rung.
  *
- * B.8  Not each ring changes the word: a flight is nudged, too (flight.h), and only the bit that was taken tells. Who sets it
- *      again for one load takes the others of the flight for rung.
+ * Any number of loads: bits share 32 classes, and each class has its own next time, so that a ring or a tick looks at
+ * a 32nd of what is watched: three words each. All of one flight are due together, and each is then looked at once.
  *
- * Any number of loads: bits share 32 classes, and each class has its own next time, so that a ring or a tick looks at a
- * 32nd of what is watched: three words each. All of one flight are due together, and each is then looked at once.
- *
- * What is left if the process dies: its bits in flights' `watchers`, and `listens` in its slot. They cost who completes
- * a bit in a word that nobody reads. Bits of an earlier owner of the slot cost the next one a look.
+ * What is left if the process dies: its bits in flights' `watchers`, and `listens` in its slot. They cost who
+ * completes a bit in a word that nobody reads. Bits of an earlier owner of the slot cost the next one a look.
  */
 #include <errno.h>
 #include <limits.h>
@@ -244,9 +246,11 @@ static int start_helper(struct watch *w)
 	sigfillset(&all);
 	if (pthread_attr_init(&attr))
 		return -1;
-	pthread_attr_setstacksize(&attr, STACK + (size_t)max_u64(PTHREAD_STACK_MIN, 0));
+	pthread_attr_setstacksize(&attr, STACK + (size_t)PTHREAD_STACK_MIN);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	error = pthread_create(&w->helper, &attr, help, w);
+	if (error == EINVAL) /* too small for the program's thread-local variables */
+		error = pthread_create(&w->helper, NULL, help, w);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return error;
@@ -289,6 +293,7 @@ int watch_open(uint64_t token, struct watch **out)
 	w->token = token;
 	w->users = 1;
 	w->again_ns = AGAIN_NS;
+	w->pid = getpid();
 	CDS_INIT_LIST_HEAD(&w->due);
 	for (i = 0; i < BELL_BITS; i++)
 		make_class(&w->classes[i]);

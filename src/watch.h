@@ -40,6 +40,7 @@ struct watch_class {
 struct watch {
 	pthread_mutex_t lock;
 	uint64_t token;      /* of the process and handle that it belongs to */
+	pid_t pid;
 	unsigned users;      /* the handle, and who is in a dispatch */
 	bool closed;
 	int fd;

@@ -1004,6 +1004,40 @@ static void a_child_leaves_its_parents_alone(void **state)
 	assert_woken(&s, SHOAL_OK);
 }
 
+static void fork_in_a_wake(struct shoal_load *load, void *arg)
+{
+	pid_t *child = arg;
+
+	shoal_load_cancel(load);
+	fflush(NULL);
+	*child = fork();
+}
+
+/* The child goes on where the parent does, in the dispatch, whatever the parent's other threads hold. */
+static void a_wake_forks(void **state)
+{
+	struct shoal_load *leader = leads("a"), *load = begins("a", SHOAL_WAIT);
+	pid_t child = -1, parent = getpid();
+
+	if (UNDER_TSAN) {
+		skipped("it can't follow threads of a child whose parent has some");
+		shoal_load_cancel(load);
+		shoal_load_cancel(leader);
+		return;
+	}
+	assert_int_equal(shoal_watch(load, fork_in_a_wake, &child), SHOAL_OK);
+	shoal_load_publish(leader, STR("x"));
+	while (child < 0 && is_readable(shoal_poll_fd(cache), PATIENCE_S * 1000))
+		shoal_dispatch(cache);
+	if (getpid() != parent) {
+		alarm(PATIENCE_S);
+		_exit(!gives(k, "a", SHOAL_OK, "x") || shoal_dispatch(cache) || shoal_poll_fd(cache) < 0);
+	}
+	assert_true(child > 0);
+	assert_ends_well(child);
+	assert_int_equal(shoal_dispatch(cache), SHOAL_OK);
+}
+
 /* ---- poor machines ----------------------------------------------------------------------------------------- */
 
 static int poor_in(const int *calls, size_t n, int error)
@@ -1508,6 +1542,7 @@ int main(int argc, char **argv)
 		CASE(a_wake_closes),
 		CASE(a_child_has_its_own),
 		CASE(a_child_leaves_its_parents_alone),
+		CASE(a_wake_forks),
 		CASE(without_threads),
 		CASE(without_futex_waitv),
 		CASE(without_eventfd),
