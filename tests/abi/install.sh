@@ -35,13 +35,16 @@ if [ -e "$libdir/libshoal.a" ]; then
 		"$libdir/libshoal.a" -lurcu-bp -llz4 -lzstd -lm -pthread
 	case_ 'a static program runs' "$root/static"
 fi
+for file in shoal.rules.yml shoal.dashboard.json; do
+	case_ "$file" test -s "$root/i/usr/local/share/shoal/$file"
+done
 if [ -e "$build/src/cli/shoal" ]; then
 	shoal=$(find "$root/i" -path '*/bin/shoal')
 	case_ 'the command runs' env LD_LIBRARY_PATH="$libdir" "${shoal:-/nowhere}" version
 	case_ 'its completion' grep -q 'complete .*shoal' "$root"/i/usr/local/share/bash-completion/completions/shoal.bash
 fi
 if [ -e "$build/src/man/shoal.3" ]; then
-	for page in shoal.1 shoal.3 shoal.5 shoal.7; do
+	for page in shoal.1 shoal.3 shoal.5 shoal.7 shoal-top.1 shoal-metrics.1 shoal-runbook.7; do
 		case_ "manual page $page" test -s "$(find "$root/i" -path "*/man${page#*.}/$page*")"
 	done
 fi
