@@ -88,11 +88,13 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 . tests/packages.sh
-packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion'
-[ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev"
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev tmux'
+[ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev prometheus"
 [ ! -e tests/spin/run.sh ] || packages="$packages spin"
 # shellcheck disable=SC2086 # words
 need $packages || { fail 'packages are missing' && exit; }
+# To install it starts it, where something starts services: not on a machine that is just to run the quick tests.
+[ "$tier" != quick ] || [ -d /run/systemd/system ] || need prometheus || echo 'note: alerts and metrics are tested without Prometheus'
 [ "$tier" = quick ] || need liblmdb-dev libck-dev gnuplot-nox memcached redis-server nginx-light php-cli php-apcu ||
 	echo 'note: the bench harness is tested beside the peers that are here'
 

@@ -33,7 +33,7 @@ ok 'one page, of all there is' all
 ok 'a flight with its leader, one that waits, and its key' grep -qE "^ +$leader +[0-9.]+(ms|s) +60m +1  loading +users@1 +slow \\\\x1b\[31m\\\\xff\$" out
 ok 'what is busy has all that it asks for' grep -qE '^alpha@1 +[0-9.]+k? +100% +0.0% +0 +0.000 ' out
 ok 'what is half missed' grep -qE '^beta@2 +[0-9.]+k? +(4[0-9]|5[0-9]|60).[0-9]% +0.0% +0 ' out
-ok 'what nobody asks for has no rates' grep -qE '^few@1 +0 +- +- +0 +- ' out
+ok 'what nobody asks for has no rates' grep -qE '^users@1 +0 +- +- +0 +- ' out
 ok 'the processes' [ "$(grep -c '  cli-workload' out)" = 3 ]
 sorted() {
 	page -v keyspaces --sort name && before out alpha@1 beta@2 && before out few@1 users@2 && before out users@1 users@2 &&
@@ -126,7 +126,7 @@ press() {
 
 # It ended so, and the terminal is as it was before.
 restored() { # STATUS
-	until_ has screen done && has screen before && has screen "ended $1" && ! has screen KEYSPACE && grep -qx icanon screen &&
+	until_ has screen 'done' && has screen before && has screen "ended $1" && ! has screen KEYSPACE && grep -qx icanon screen &&
 		grep -qx echo screen
 }
 
