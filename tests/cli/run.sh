@@ -412,11 +412,8 @@ signals() {
 	mkfifo gate-signals
 	script signals 'trap "echo got $2; exit 0" $2; read -r x <>gate-signals'
 	for name in INT TERM HUP QUIT; do
-		# a shell's background commands ignore INT and QUIT
-		python3 -c "
-import signal, os, sys
-for s in (signal.SIGINT, signal.SIGQUIT): signal.signal(s, signal.SIG_DFL)
-os.execv(sys.argv[1], sys.argv[1:])" "$shoal" run --key "signal $name" -- bash -c 'trap "echo got '$name'; exit 0" '$name'; echo ready; for ((;;)); do read -t 1000 -r x <>gate-signals; done' >signal.$name &
+		# a shell's background commands ignore INT and QUIT, and the tests may run under nohup
+		env --default-signal=INT,QUIT,HUP,TERM "$shoal" run --key "signal $name" -- bash -c 'trap "echo got '$name'; exit 0" '$name'; echo ready; for ((;;)); do read -t 1000 -r x <>gate-signals; done' >signal.$name &
 		pid=$!
 		until_lines signal.$name 1
 		kill -$name $pid
