@@ -11,6 +11,7 @@ here=$SHOAL_CACHE
 
 # A process in the background whose standard error is the file "said". $started
 start() { # ARGUMENT...
+	rm -f served said # else the last one's might be taken for its own
 	"$shoal" "$@" >served 2>said </dev/null &
 	started=$!
 }

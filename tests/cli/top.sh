@@ -30,7 +30,7 @@ all() {
 	page && has out 'alpha@1' && has out 'beta@2' && has out 'hottest' && has out cli-workload
 }
 ok 'one page, of all there is' all
-ok 'a flight with its leader, one that waits, and its key' grep -qE "^ +$leader +[0-9.]+(ms|s) +60m +1  loading +users@1 +slow \\\\x1b\[31m\\\\xff\$" out
+ok 'a flight with its leader, one that waits, and its key' grep -qE "^ +$leader +[0-9.]+(ms|s) +60m +1  loading +users@1 +slow \\\\t\\\\x1b\[31m\\\\xff\$" out
 ok 'what is busy has all that it asks for' grep -qE '^alpha@1 +[0-9.]+k? +100% +0.0% +0 +0.000 ' out
 ok 'what is half missed' grep -qE '^beta@2 +[0-9.]+k? +(4[0-9]|5[0-9]|60).[0-9]% +0.0% +0 ' out
 ok 'what nobody asks for has no rates' grep -qE '^users@1 +0 +- +- +0 +- ' out

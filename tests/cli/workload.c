@@ -345,7 +345,7 @@ static void hit_on(void)
 
 static void hold(void)
 {
-	static const char key[] = "slow \x1b[31m\xff";
+	static const char key[] = "slow \t\x1b[31m\xff";
 	pid_t pids[2];
 	char c;
 
