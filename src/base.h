@@ -23,6 +23,8 @@
 #define CACHE_LINE 64
 #define PAGE 4096
 
+__extension__ typedef unsigned __int128 uint128; /* for products that are divided again; -pedantic of a parent project bears it */
+
 static inline uint64_t align_up(uint64_t n, uint64_t to)
 {
 	return (n + to - 1) / to * to;

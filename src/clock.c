@@ -9,5 +9,5 @@ clock_reader *clock_find_reader(void)
 	void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
 	void *found = vdso ? dlsym(vdso, "__vdso_clock_gettime") : NULL;
 
-	return found ? (clock_reader *)found : clock_gettime;
+	return found ? __extension__ (clock_reader *)found : clock_gettime;
 }

@@ -50,7 +50,7 @@ static inline uint32_t extent_of(const struct segment *s, uint64_t offset)
 {
 	uint64_t lines = (offset - s->geometry.log_at) / CACHE_LINE;
 
-	return (uint32_t)((unsigned __int128)lines * s->per_extent >> 64);
+	return (uint32_t)((uint128)lines * s->per_extent >> 64);
 }
 
 /* One CAS to another state, owned by `seat`; false if the word was not `from` any more. */

@@ -348,7 +348,7 @@ static void copy_policy(const struct segment *a, const struct segment *b)
 		 log = (uint64_t)a->geometry.extents * a->geometry.extent_size;
 
 	w64_store(&b->header->probation_bytes,
-	          (uint64_t)((unsigned __int128)bytes * b->geometry.extents * b->geometry.extent_size / log));
+	          (uint64_t)((uint128)bytes * b->geometry.extents * b->geometry.extent_size / log));
 }
 
 static void copy_records(const struct resize *r)

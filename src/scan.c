@@ -237,8 +237,8 @@ static bool find_place(struct scan *scan, const struct segment *s)
 	uint64_t slots = index_slots(s);
 
 	if (scan->slots && scan->offset != s->geometry.offset)
-		scan->number = (uint64_t)((unsigned __int128)(scan->number / GROUP_SLOTS) * (slots / GROUP_SLOTS) /
-					  (scan->slots / GROUP_SLOTS)) * GROUP_SLOTS;
+		scan->number = (uint64_t)((uint128)(scan->number / GROUP_SLOTS) * (slots / GROUP_SLOTS) /
+				     (scan->slots / GROUP_SLOTS)) * GROUP_SLOTS;
 	scan->slots = slots;
 	scan->offset = s->geometry.offset;
 	return scan->number < slots;

@@ -1,52 +1,126 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# usage: CC=... install.sh BUILD EXAMPLE
-# Install into an empty directory, then build and run a program with nothing but what pkg-config says.
-build=$1 example=$2
-root=$(mktemp -d) || exit 1
-trap 'rm -rf "$root"' EXIT
-n=0 failed=0
+# usage: CC=... [CXX=...] install.sh BUILD SOURCE
+# Install into an empty directory. Every file is where it belongs and nothing else is there; programs are built and run
+# with nothing but what pkg-config says: by hand, from Make, from CMake, from C++, and statically.
+# shellcheck disable=SC2317 # functions are called through case_
+build=$1 source=$2
+here=$(dirname "$0")
+# shellcheck source=tests/abi/tap.sh
+. "$here/tap.sh"
 
-case_() { # NAME COMMAND...
-	name=$1 && shift
-	n=$((n + 1))
-	if "$@" >"$root/log" 2>&1; then
-		echo "ok $n - $name"
-	else
-		echo "not ok $n - $name"
-		sed 's/^/# /' "$root/log"
-		failed=1
-	fi
+case_ 'meson install' meson install -C "$build" --no-rebuild --destdir "$scratch/i"
+pc=$(find "$scratch/i" -name shoal.pc)
+export PKG_CONFIG_PATH="$scratch/pc" # says where it all lies for now
+prefix=$scratch/i$(sed -n 's/^prefix=//p' "$pc")
+mkdir "$scratch/pc"
+sed "s|^prefix=.*|prefix=$prefix|" "$pc" >"$scratch/pc/shoal.pc"
+libdir=$(dirname "$(dirname "$pc")")
+version=$(pkg-config --modversion shoal)
+
+# ---- the files -------------------------------------------------------------------------------------------------------
+
+belongs() {
+	[ -f "$prefix/include/shoal.h" ] || echo 'no include/shoal.h'
+	[ "$(readlink "$libdir/libshoal.so")" = libshoal.so.0 ] || echo 'libshoal.so is no link to libshoal.so.0'
+	[ "$(readlink "$libdir/libshoal.so.0")" = "libshoal.so.$version" ] || echo "libshoal.so.0 is no link to libshoal.so.$version"
+	[ -f "$libdir/libshoal.so.$version" ] || echo "no libshoal.so.$version"
+	[ ! -e "$build/src/cli/shoal" ] || [ -x "$prefix/bin/shoal" ] || echo 'no bin/shoal'
+	[ -f "$prefix/share/shoal/shoal.rules.yml" ] || echo 'no share/shoal/shoal.rules.yml'
+	[ -f "$prefix/share/shoal/shoal.dashboard.json" ] || echo 'no share/shoal/shoal.dashboard.json'
+	[ ! -e "$build/src/man/shoal.3" ] || [ -f "$prefix/share/man/man3/shoal.3" ] || echo 'no share/man/man3/shoal.3'
 }
 
-case_ 'meson install' meson install -C "$build" --no-rebuild --destdir "$root/i"
-pc=$(find "$root/i" -name shoal.pc)
-PKG_CONFIG_PATH=$(dirname "${pc:-/nowhere}") PKG_CONFIG_SYSROOT_DIR=$root/i
-export PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
-libdir=$(dirname "$PKG_CONFIG_PATH")
+stray() {
+	(cd "$prefix" && find . ! -type d) | sed 's/^\.//' | grep -vE '^(/bin/shoal|/include/shoal\.h'$(
+	)'|/share/man/man[1357]/shoal[a-z-]*\.[1357]|/share/bash-completion/completions/shoal[a-z.]*|/share/shoal/shoal\.[a-z.]+'$(
+	)'|/lib(/[a-z0-9_-]+)?/(libshoal\.(a|so|so\.0|so\.[0-9.]+)|pkgconfig/shoal\.pc|nginx/modules/ngx_http_shoal_module\.so))$'
+	find "$scratch/i" ! -type d ! -path "$prefix/*"
+	find "$scratch/i" ! -type l -perm /022
+	:
+}
 
+build_paths() { # the linked files' own
+	grep -lF "$build" "$pc" "$prefix/share/bash-completion/completions"/* 2>/dev/null
+	for f in "$libdir/libshoal.so" "$prefix/bin/shoal"; do
+		[ ! -e "$f" ] || readelf -d "$f" | grep -E 'R(UN)?PATH'
+	done
+	:
+}
+
+case_ 'what is installed is where it belongs' nothing belongs
+case_ 'nothing else is installed' nothing stray
+case_ 'nothing installed points into the build' nothing build_paths
 case_ 'pkg-config finds it' pkg-config --print-errors --exists shoal
+case_ 'pkg-config names no library of its own use' test "$(pkg-config --libs-only-l shoal | tr -d ' ')" = -lshoal
+
+# ---- programs --------------------------------------------------------------------------------------------------------
+
+example=$source/tests/examples/first.c
+runs() { # PROGRAM: eight lines that name one process, as the README says
+	said=$(LD_LIBRARY_PATH=$libdir "$1") || return 1
+	[ "$(echo "$said" | wc -l)" = 8 ] && [ "$(echo "$said" | sed 's/.*process //' | sort -u | wc -l)" = 1 ]
+}
+
 # shellcheck disable=SC2046,SC2086 # words
-case_ 'a program links' $CC "$example" -o "$root/shared" $(pkg-config --cflags --libs shoal) -pthread
-case_ 'a program runs' env LD_LIBRARY_PATH="$libdir" "$root/shared"
-if [ -e "$libdir/libshoal.a" ]; then
-	# shellcheck disable=SC2046,SC2086
-	case_ 'a program links statically' $CC "$example" -o "$root/static" $(pkg-config --cflags shoal) \
-		"$libdir/libshoal.a" -lurcu-bp -llz4 -lzstd -lm -pthread
-	case_ 'a static program runs' "$root/static"
-fi
-for file in shoal.rules.yml shoal.dashboard.json; do
-	case_ "$file" test -s "$root/i/usr/local/share/shoal/$file"
+case_ 'a program links' $CC "$example" -o "$scratch/shared" $(pkg-config --cflags --libs shoal)
+case_ 'a program runs' runs "$scratch/shared"
+
+by_make() {
+	cp "$here/embed/Makefile" "$example" "$1" && make -C "$1" CC="$CC" first && runs "$1/first"
+}
+
+by_cmake() {
+	cp "$here/embed/CMakeLists.txt" "$example" "$1"
+	CC=$CC cmake -S "$1" -B "$1/build" && cmake --build "$1/build" && runs "$1/build/first"
+}
+
+by_cpp() { # COMPILER FOLDER
+	# shellcheck disable=SC2046,SC2086 # words
+	$1 -std=c++11 -Wall -Wextra -Werror -pedantic "$source/tests/abi/use-cpp.cpp" -o "$2/cpp" \
+		$(pkg-config --cflags --libs shoal) -pthread && LD_LIBRARY_PATH=$libdir "$2/cpp"
+}
+
+mkdir "$scratch/make" "$scratch/cmake" "$scratch/cpp"
+case_with make 'from Make' by_make "$scratch/make"
+case_with cmake 'from CMake' by_cmake "$scratch/cmake"
+for cxx in g++ clang++; do
+	case_with $cxx "from C++ by $cxx" by_cpp $cxx "$scratch/cpp"
 done
+
+if [ -e "$libdir/libshoal.a" ]; then
+	mkdir "$scratch/a"
+	cp "$libdir/libshoal.a" "$scratch/a"
+	# shellcheck disable=SC2046,SC2086
+	case_ 'a program links with the static library' $CC "$example" -o "$scratch/static" \
+		-L"$scratch/a" $(pkg-config --cflags shoal) $(pkg-config --static --libs shoal | sed "s|-L$libdir||")
+	case_ 'it needs no libshoal.so' nothing sh -c "readelf -d '$scratch/static' | sed -n '/NEEDED.*libshoal/p'"
+	case_ 'it runs' runs "$scratch/static"
+	# shellcheck disable=SC2046,SC2086
+	case_ 'a program links with static libraries alone' $CC -static "$example" -o "$scratch/alone" \
+		$(pkg-config --static --cflags --libs shoal)
+	case_ 'it runs, too' runs "$scratch/alone"
+fi
+
+# ---- the command and its pages ---------------------------------------------------------------------------------------
+
 if [ -e "$build/src/cli/shoal" ]; then
-	shoal=$(find "$root/i" -path '*/bin/shoal')
-	case_ 'the command runs' env LD_LIBRARY_PATH="$libdir" "${shoal:-/nowhere}" version
-	case_ 'its completion' grep -q 'complete .*shoal' "$root"/i/usr/local/share/bash-completion/completions/shoal.bash
+	case_ 'the command runs' env LD_LIBRARY_PATH="$libdir" "$prefix/bin/shoal" version
+	completes() {
+		# shellcheck disable=SC2016 # for the other bash
+		PATH=$prefix/bin:$PATH LD_LIBRARY_PATH=$libdir bash -c '. "$1"; COMP_WORDS=(shoal rest) COMP_CWORD=1
+			complete -p shoal && _shoal shoal rest shoal && test "${COMPREPLY[*]}" = restore' - \
+			"$prefix/share/bash-completion/completions/shoal.bash"
+	}
+	case_ 'its completion completes' completes
 fi
 if [ -e "$build/src/man/shoal.3" ]; then
-	for page in shoal.1 shoal.3 shoal.5 shoal.7 shoal-top.1 shoal-metrics.1 shoal-runbook.7; do
-		case_ "manual page $page" test -s "$(find "$root/i" -path "*/man${page#*.}/$page*")"
-	done
+	found() {
+		find "$prefix/share/man" -type f | while read -r page; do
+			name=${page##*/}
+			[ "$(man -M "$prefix/share/man" -w "${name##*.}" "${name%.*}")" = "$page" ] || echo "$name"
+		done
+	}
+	case_with man 'man finds the pages' nothing found
 fi
-echo "1..$n"
-exit $failed
+done_
