@@ -18,7 +18,7 @@ said=$(sed -n '1s/^shoal (\(.*\)-[0-9]*) .*/\1/p' "$top/src/packages/debian/chan
 
 tree=$scratch/shoal-$here
 mkdir "$tree"
-(cd "$top" && tar -c --exclude=__pycache__ meson.build meson_options.txt include src $(ls CHANGELOG.md 2>/dev/null)) | tar -x -C "$tree"
+(cd "$top" && tar -c --exclude=__pycache__ meson.build meson_options.txt include src CHANGELOG.md) | tar -x -C "$tree"
 mv "$tree/src/packages/debian" "$tree/debian"
 
 profiles=
@@ -29,5 +29,5 @@ fi
 cd "$tree"
 unset CC CXX CFLAGS CXXFLAGS CPPFLAGS LDFLAGS DESTDIR MESONFLAGS MAKEFLAGS
 LC_ALL=C.UTF-8 DEB_BUILD_OPTIONS="${DEB_BUILD_OPTIONS-parallel=2}" \
-	dpkg-buildpackage --build=binary --unsigned-changes --unsigned-buildinfo $profiles
+	dpkg-buildpackage --build=binary --unsigned-changes --unsigned-buildinfo $profiles # one word or none
 cp "$scratch"/*.deb "$scratch"/*.changes "$scratch"/*.buildinfo "$out"
