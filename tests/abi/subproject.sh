@@ -19,8 +19,8 @@ cat >>"$parent/meson.build" <<'EOF'
 executable('first-static', 'first.c', dependencies: dependency('shoal', static: true))
 executable('first-shared', 'first.c', dependencies: dependency('shoal', static: false))
 EOF
-# warnings that shoal itself is not built with
-sed -i "3i add_global_arguments('-Wextra', '-pedantic', '-Werror', language: 'c')" "$parent/meson.build"
+# warnings that shoal itself is not built with, nor free of
+sed -i "3i add_global_arguments('-Wconversion', '-Wcast-qual', '-pedantic-errors', '-Werror', language: 'c')" "$parent/meson.build"
 
 configure() {
 	meson setup --wrap-mode=nodownload --force-fallback-for=shoal "$@"

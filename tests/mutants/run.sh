@@ -17,12 +17,28 @@ result() { # 0|1 TEXT
 }
 
 # The tree as git sees it, uncommitted changes and all, in one build directory: a mutant rebuilds a file or two.
-(cd "$top" && git ls-files -z --cached --others --exclude-standard include src tests meson.build meson_options.txt |
+(cd "$top" && git ls-files -z --cached --others --exclude-standard include src tests meson.build meson_options.txt CHANGELOG.md |
 	tar -c --null -T - 2>/dev/null) | tar -x -C "$work" || exit 1
 meson setup "$work/build" "$work" -Dbench=disabled -Dtests=enabled >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
 
+# What is installed, and what is made of it.
+installed_is_red() { # abi/NAME.sh, packages/NAME.sh
+	local arguments=("$work")
+	[ -e "$work/plain" ] || meson setup "$work/plain" "$work" -Dbench=disabled -Dtests=disabled >"$work/log" 2>&1 || return 2
+	ninja -C "$work/plain" >"$work/log" 2>&1 || return 2
+	case $1 in
+	abi/changes.sh) arguments=("$work/plain/libshoal.so" "$work/include") ;;
+	abi/install.sh) arguments=("$work/plain" "$work") ;;
+	esac
+	! CC=cc timeout 600 "$work/tests/$1" "${arguments[@]}" >"$work/log" 2>&1 </dev/null
+}
+
 # A test that hangs under a mutant has noticed it, too.
 is_red() { # TEST [ARGUMENT, a path of the tree]
+	if [[ $1 == abi/* || $1 == packages/* ]]; then
+		installed_is_red "$1"
+		return
+	fi
 	if [[ $1 == cli/* ]]; then
 		ninja -C "$work/build" src/cli/shoal tests/cli-driver tests/cli-workload >"$work/log" 2>&1 || return 2
 		! timeout 300 "$work/tests/$1" "$work/build/src/cli/shoal" "$work" "$work/build/tests/cli-driver" \
