@@ -9,8 +9,8 @@
 #   --quick   the default: one gcc build, every suite, ten seconds for each torture test
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
 #             under ASan + UBSan and under TSan. What is skipped has to be in tests/skips.txt, with its reason
-#   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment
-#   --suite   unit, process, model, abi, torture, fuzz, cli
+#   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment; what meson dist packs
+#   --suite   unit, process, model, abi, torture, fuzz, cli, packages (the Debian ones: with --ci, or if asked for)
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
 #                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
 done
 for s in $only; do
 	case $s in
-	unit | process | model | abi | torture | fuzz | cli) ;;
+	unit | process | model | abi | torture | fuzz | cli | packages) ;;
 	*) echo "no suite $s" >&2 && exit 2 ;;
 	esac
 done
@@ -89,7 +89,13 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 
 . tests/packages.sh
 packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev tmux'
-[ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev prometheus"
+[ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev prometheus cmake make abigail-tools"
+packaging= # has to be asked for where time is short
+if wanted packages && { [ "$tier" != quick ] || [ -n "$only" ]; }; then
+	packaging=true
+	packages="$packages dpkg-dev debhelper lintian fakeroot"
+	[ ! -e src/nginx ] || packages="$packages nginx-light nginx-dev"
+fi
 [ ! -e tests/spin/run.sh ] || packages="$packages spin"
 # shellcheck disable=SC2086 # words
 need $packages || { fail 'packages are missing' && exit; }
@@ -236,6 +242,11 @@ fi
 if [ "$tier" = night ] && wanted process; then
 	say 'gcc -O0'
 	build gcc-O0 gcc -Dwerror=true --buildtype=debug -Dbench=disabled && suites gcc-O0 "$short" 4 process/stepped
+fi
+
+if [ -n "$packaging" ]; then
+	program packages ./tests/packages/debian.sh
+	[ "$tier" != night ] || program dist ./tests/packages/dist.sh
 fi
 
 if wanted model && [ -e tests/spin/run.sh ]; then

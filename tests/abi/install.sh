@@ -28,7 +28,12 @@ belongs() {
 	[ ! -e "$build/src/cli/shoal" ] || [ -x "$prefix/bin/shoal" ] || echo 'no bin/shoal'
 	[ -f "$prefix/share/shoal/shoal.rules.yml" ] || echo 'no share/shoal/shoal.rules.yml'
 	[ -f "$prefix/share/shoal/shoal.dashboard.json" ] || echo 'no share/shoal/shoal.dashboard.json'
-	[ ! -e "$build/src/man/shoal.3" ] || [ -f "$prefix/share/man/man3/shoal.3" ] || echo 'no share/man/man3/shoal.3'
+	[ -e "$build/src/man/shoal.3" ] || return 0
+	[ -f "$prefix/share/man/man3/shoal.3" ] || echo 'no share/man/man3/shoal.3'
+	for page in "$source"/src/man/*.scd; do
+		page=$(basename "$page" .scd)
+		[ -f "$prefix/share/man/man${page##*.}/$page" ] || echo "no $page"
+	done
 }
 
 stray() {
