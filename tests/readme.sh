@@ -1,15 +1,50 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# usage: readme.sh ROOT
-# The program that the README shows is the one that is built and run.
+# usage: readme.sh ROOT VERSION
+# What the README shows is what is built and run, and what CONTRIBUTING and CHANGELOG name is there. Prints TAP.
+# shellcheck disable=SC2317 # functions are called through case_
 cd "$1" || exit 1
-shown=$(awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' README.md)
-built=$(cat tests/examples/first.c)
-if [ "$shown" = "$built" ]; then
-	echo 'ok 1 - the README shows tests/examples/first.c'
-	echo 1..1
-else
-	echo 'not ok 1 - the README shows tests/examples/first.c'
-	echo 1..1
-	exit 1
-fi
+version=$2
+# shellcheck source=tests/abi/tap.sh
+. tests/abi/tap.sh
+
+first() {
+	awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' README.md | diff - tests/examples/first.c
+}
+embed() { # lines of the examples that it doesn't have; it may leave out how a project begins
+	grep -rhvE '^#|^$|^first:|^cmake_minimum|^project\(|^add_executable' tests/abi/embed | while read -r line; do
+		grep -qxF "    $line" README.md || echo "$line"
+	done
+}
+build_depends() { # of the packages that its apt line lacks
+	awk '/^Build-Depends:/ { on = 1; next } /^[^ ]/ { on = 0 } on && !/nonginx/ { gsub(/,/, ""); print $1 }' \
+		src/packages/debian/control | sed 's/^debhelper-compat$/debhelper/' | while read -r package; do
+		grep -A1 '^    apt install build-essential' README.md | grep -qw -- "$package" || echo "$package"
+	done
+}
+paths() {
+	grep -ohE '`(\./)?(src|tests|bench|include)/[A-Za-z0-9_./-]+' CONTRIBUTING.md CHANGELOG.md | tr -d '`' | sort -u | while read -r path; do
+		case $path in
+		*NAME*) ;;
+		*) [ -e "$path" ] || echo "$path" ;;
+		esac
+	done
+}
+commands() { # options and suites of tests/run.sh
+	grep -oE 'run\.sh --[a-z]+( [a-z]+)?' CONTRIBUTING.md README.md | sed 's/.*run\.sh //' | sort -u | while read -r option suite; do
+		grep -q -- "$option" tests/run.sh || echo "$option"
+		[ "$option" != --suite ] || grep -qE "[ |]${suite}[ |)].*;;" tests/run.sh || echo "$suite"
+	done
+}
+versions() { # those of the changelogs
+	sed -n 's/^## \([0-9.]*\).*/CHANGELOG.md \1/p' CHANGELOG.md | head -n 1
+	sed -n '1s/^shoal (\(.*\)-[0-9]*) .*/debian\/changelog \1/p' src/packages/debian/changelog
+}
+
+case_ 'the README shows tests/examples/first.c' first
+case_ 'and tests/abi/embed' nothing embed
+case_ 'and what the Debian packages need' nothing build_depends
+case_ 'what CONTRIBUTING and CHANGELOG name is there' nothing paths
+case_ 'so are the options of tests/run.sh' nothing commands
+case_ "the changelogs begin with $version" test "$(versions | tr '\n' ' ')" = "CHANGELOG.md $version debian/changelog $version "
+done_
