@@ -624,7 +624,7 @@ int shoal_keyspace_stats(struct shoal_keyspace *keyspace, struct shoal_keyspace_
 
 /*
  * Everything that is counted, as Prometheus text (version 0.0.4), so that one scrape of one process tells of the whole
- * machine. Counters only rise for the life of the segment, whoever dies or resizes it. shoal(7) lists what there is. The
+ * machine. Counters only rise for the life of the segment, whoever dies or resizes it. shoal-metrics(1) lists what there is. The
  * second form writes several caches as one text, each with a label `cache`. SYSTEM: the stream can't be written.
  */
 int shoal_metrics(struct shoal *cache, FILE *to);
