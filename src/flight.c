@@ -374,7 +374,6 @@ static void describe(const struct claim *c, struct flight *f, uint32_t sequence)
 	raise(&f->identity[1], sequence, identity_of(k, 1));
 	raise(&f->lease, (sequence + 1) & SEQUENCE_MASK, end_of_lease(c));
 	w32_store(&f->waiters, 0);
-	w64_store(&f->watchers, 0); /* of those before: they have been rung for, or look by themselves */
 	w32_store(&f->keyspace, k->keyspace);
 	w32_store(&f->key_size, k->size);
 	for (i = 0; i < FLIGHT_KEY / 8; i++) {

@@ -43,6 +43,8 @@
  * B.8  Not each ring changes the word: a flight is nudged, too (flight.h), and only the bit that was taken tells. Who
  *      sets it again for one load takes the others of the flight for rung.
  *
+ * B.9  Bits outlive the flight: who claims its slot leaves them, as who ended it may be about to take them, and ring.
+ *
  * Any number of loads: bits share 32 classes, and each class has its own next time, so that a ring or a tick looks at
  * a 32nd of what is watched: three words each. All of one flight are due together, and each is then looked at once.
  *

@@ -193,7 +193,8 @@ static const struct weave_scenario scenarios[] = {
 	},
 	{
 		.name = "two watch one load",
-		.holds = "B.1, B.2",
+		.holds = "B.1, B.2, B.9",
+		.config = {.flights = 4}, /* or a third claimant finds none, and loads uncoalesced */
 		.thread = {publish_it, watch_it, watch_it},
 		.check = nothing_is_left,
 		.deep = 2,
