@@ -31,7 +31,7 @@ paths() {
 	done
 }
 commands() { # options and suites of tests/run.sh
-	grep -oE 'run\.sh --[a-z]+( [a-z]+)?' CONTRIBUTING.md README.md | sed 's/.*run\.sh //' | sort -u | while read -r option suite; do
+	grep -ohE 'tests/run\.sh --[a-z]+( [a-z]+)?' CONTRIBUTING.md README.md | sed 's/.*run\.sh //' | sort -u | while read -r option suite; do
 		grep -q -- "$option" tests/run.sh || echo "$option"
 		[ "$option" != --suite ] || grep -qE "[ |]${suite}[ |)].*;;" tests/run.sh || echo "$suite"
 	done

@@ -17,13 +17,17 @@ result() { # 0|1 TEXT
 }
 
 # The tree as git sees it, uncommitted changes and all, in one build directory: a mutant rebuilds a file or two.
-(cd "$top" && git ls-files -z --cached --others --exclude-standard include src tests meson.build meson_options.txt CHANGELOG.md |
+(cd "$top" && git ls-files -z --cached --others --exclude-standard include src tests meson.build meson_options.txt '*.md' |
 	tar -c --null -T - 2>/dev/null) | tar -x -C "$work" || exit 1
 meson setup "$work/build" "$work" -Dbench=disabled -Dtests=enabled >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
 
 # What is installed, and what is made of it.
-installed_is_red() { # abi/NAME.sh, packages/NAME.sh
+installed_is_red() { # abi/NAME.sh, packages/NAME.sh, readme.sh
 	local arguments=("$work")
+	if [ "$1" = readme.sh ]; then
+		! "$work/tests/readme.sh" "$work" "$(sed -n "s/^  version: '\(.*\)',$/\1/p" "$work/meson.build")" >"$work/log" 2>&1
+		return
+	fi
 	[ -e "$work/plain" ] || meson setup "$work/plain" "$work" -Dbench=disabled -Dtests=disabled >"$work/log" 2>&1 || return 2
 	ninja -C "$work/plain" >"$work/log" 2>&1 || return 2
 	case $1 in
@@ -35,7 +39,7 @@ installed_is_red() { # abi/NAME.sh, packages/NAME.sh
 
 # A test that hangs under a mutant has noticed it, too.
 is_red() { # TEST [ARGUMENT, a path of the tree]
-	if [[ $1 == abi/* || $1 == packages/* ]]; then
+	if [[ $1 == abi/* || $1 == packages/* || $1 == readme.sh ]]; then
 		installed_is_red "$1"
 		return
 	fi
