@@ -441,8 +441,10 @@ void shoal_load_uncacheable(struct shoal_load *load, uint32_t for_ms);
 
 /* Lives of this load's value alone; 0 = the policy's. */
 void shoal_load_ttl(struct shoal_load *load, uint32_t fresh_ms, uint32_t stale_ms);
+void shoal_load_error_ttl(struct shoal_load *load, uint32_t error_ms); /* likewise, of the policy's error_ms */
 
-/* Another lease_ms from now. SUPERSEDED: no longer the leader, or overdue: a late publish may still be stored. */
+/* Another lease_ms from now. SUPERSEDED: no longer the leader, or overdue: a late publish may still be stored. INVALID: not
+ * led by the caller, or not coalesced: nobody waits for it, and it won't be stored. */
 int shoal_load_renew(struct shoal_load *load);
 
 /* The load failed: its waiters get `code`, and so does who asks within retry_ms. */

@@ -276,6 +276,8 @@ static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 	struct packed packed = {.size = size};
 	int r = SHOAL_OK;
 
+	if (l->error_ms && !l->migrating)
+		lives.error = l->error_ms == SHOAL_NONE ? 0 : l->error_ms;
 	if (!l->pin) {
 		store_pack(l->k, l->heap, size, &packed);
 		r = room_reserve(seat, WRITING, kind_of(l, seat, packed.size), l->key.size, packed.size, &offset);
@@ -510,6 +512,12 @@ EXPORT void shoal_load_ttl(struct shoal_load *l, uint32_t fresh_ms, uint32_t sta
 		return;
 	l->fresh_ms = fresh_ms;
 	l->stale_ms = stale_ms;
+}
+
+EXPORT void shoal_load_error_ttl(struct shoal_load *l, uint32_t error_ms)
+{
+	if (l)
+		l->error_ms = error_ms;
 }
 
 EXPORT void shoal_load_uncacheable(struct shoal_load *l, uint32_t for_ms)

@@ -38,7 +38,7 @@ struct shoal_load {
 	struct ticket ticket;
 	struct permit_ticket permit;
 	uint64_t generation;
-	uint32_t fresh_ms, stale_ms;
+	uint32_t fresh_ms, stale_ms, error_ms;
 	bool migrating;       /* a converter runs: it can't end the leadership, which goes on as a normal load */
 	struct lives inherited; /* then: the remaining life of the old value, */
 	uint64_t inherited_ms;  /* from when on, */

@@ -511,6 +511,25 @@ static void an_update_has_its_own_bounds(void **state)
 	walk(p, p->k, &(struct walk){by_fetch, 1000, 2000, 3000, .step = 50});
 }
 
+/* ... also of failure, which the policy bridges for 1000 ms. */
+static void an_update_says_how_long_failure_is_bridged(void **state)
+{
+	struct place *p = *state;
+	uint32_t error_ms[] = {200, 5000, SHOAL_NONE, 0};
+	uint64_t ends[] = {2200, 7000, 2000, 3000};
+	struct shoal_load *load;
+
+	for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++) {
+		assert_int_equal(shoal_delete(p->k, STR("a")), i ? SHOAL_OK : SHOAL_MISS);
+		load = begins(p->k, "a", SHOAL_LEAD);
+		shoal_load_error_ttl(load, error_ms[i]);
+		assert_publishes(load, "x", SHOAL_OK);
+		walk(p, p->k, &(struct walk){by_fetch, 1000, 2000, ends[i], .step = 50});
+		assert_set(p->k, "a", "x");
+	}
+	shoal_load_error_ttl(NULL, 1);
+}
+
 /* A load that was begun before the end of a value, and ends after it. */
 struct slow {
 	struct place *p;
@@ -1304,6 +1323,7 @@ int main(void)
 		CASE(many_keyspace_expires_do_not_prolong),
 		CASE(each_value_has_its_own_expire),
 		CASE(an_update_has_its_own_bounds),
+		CASE(an_update_says_how_long_failure_is_bridged),
 		CASE(a_slow_failure_serves_nothing_past_its_bound),
 		CASE(a_failure_does_not_bring_back_the_deleted),
 		CASE(short_lives_end),
