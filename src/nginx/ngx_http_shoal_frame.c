@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A stored response: struct ngx_http_shoal_frame_s, then each header as {kind:16, name:16, value:32} and its bytes, then
+ * the body. What is read comes from shared memory: it is looked at before it is believed. A change of this takes
+ * another NGX_HTTP_SHOAL_SCHEMA.
+ */
+
+#include "ngx_http_shoal.h"
+
+
+#define NGX_HTTP_SHOAL_MAGIC  0x53484e31
+#define NGX_HTTP_SHOAL_FIELD  (2 * sizeof(uint16_t) + sizeof(uint32_t))
+
+
+typedef void (*ngx_http_shoal_each_pt)(void *data, ngx_uint_t kind,
+    ngx_str_t *name, ngx_str_t *value);
+
+
+typedef struct {
+    u_char      *p;
+    size_t       size;
+    ngx_uint_t   n;
+} ngx_http_shoal_frame_sink_t;
+
+
+static ngx_str_t  ngx_http_shoal_no_name = ngx_null_string;
+
+
+static ngx_uint_t
+ngx_http_shoal_kind(ngx_http_request_t *r, ngx_table_elt_t *h)
+{
+    return h == r->headers_out.etag ? NGX_HTTP_SHOAL_FIELD_ETAG
+           : h == r->headers_out.last_modified
+                 ? NGX_HTTP_SHOAL_FIELD_LAST_MODIFIED
+           : h == r->headers_out.location ? NGX_HTTP_SHOAL_FIELD_LOCATION
+           : h == r->headers_out.content_encoding
+                 ? NGX_HTTP_SHOAL_FIELD_ENCODING
+           : h == r->headers_out.expires ? NGX_HTTP_SHOAL_FIELD_EXPIRES
+           : NGX_HTTP_SHOAL_FIELD_OTHER;
+}
+
+
+static void
+ngx_http_shoal_each_field(ngx_http_request_t *r, ngx_http_shoal_each_pt each,
+    void *data)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    if (r->headers_out.content_type.len) {
+        each(data, NGX_HTTP_SHOAL_FIELD_TYPE, &ngx_http_shoal_no_name,
+             &r->headers_out.content_type);
+    }
+
+    if (r->headers_out.charset.len) {
+        each(data, NGX_HTTP_SHOAL_FIELD_CHARSET, &ngx_http_shoal_no_name,
+             &r->headers_out.charset);
+    }
+
+    for (part = &r->headers_out.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            if (h[i].hash && h[i].key.len <= 0xffff
+                && ngx_http_shoal_is_stored(&h[i].key))
+            {
+                each(data, ngx_http_shoal_kind(r, &h[i]), &h[i].key,
+                     &h[i].value);
+            }
+        }
+    }
+}
+
+
+static void
+ngx_http_shoal_frame_measure(void *data, ngx_uint_t kind, ngx_str_t *name,
+    ngx_str_t *value)
+{
+    ngx_http_shoal_frame_sink_t  *sink = data;
+
+    sink->size += NGX_HTTP_SHOAL_FIELD + name->len + value->len;
+}
+
+
+static void
+ngx_http_shoal_frame_copy(void *data, ngx_uint_t kind, ngx_str_t *name,
+    ngx_str_t *value)
+{
+    ngx_http_shoal_frame_sink_t  *sink = data;
+
+    uint16_t  small;
+    uint32_t  large;
+
+    small = (uint16_t) kind;
+    sink->p = ngx_cpymem(sink->p, &small, sizeof(uint16_t));
+    small = (uint16_t) name->len;
+    sink->p = ngx_cpymem(sink->p, &small, sizeof(uint16_t));
+    large = (uint32_t) value->len;
+    sink->p = ngx_cpymem(sink->p, &large, sizeof(uint32_t));
+    sink->p = ngx_cpymem(sink->p, name->data, name->len);
+    sink->p = ngx_cpymem(sink->p, value->data, value->len);
+    sink->n++;
+}
+
+
+size_t
+ngx_http_shoal_frame_size(ngx_http_request_t *r)
+{
+    ngx_http_shoal_frame_sink_t  sink;
+
+    ngx_memzero(&sink, sizeof(ngx_http_shoal_frame_sink_t));
+    ngx_http_shoal_each_field(r, ngx_http_shoal_frame_measure, &sink);
+
+    return sizeof(ngx_http_shoal_frame_t) + sink.size;
+}
+
+
+void
+ngx_http_shoal_frame_write(ngx_http_shoal_fill_t *fill, u_char *p, size_t size)
+{
+    ngx_http_request_t           *r;
+    ngx_http_shoal_frame_t        frame;
+    ngx_http_shoal_frame_sink_t   sink;
+
+    r = fill->request;
+
+    sink.p = p + sizeof(ngx_http_shoal_frame_t);
+    sink.n = 0;
+    ngx_http_shoal_each_field(r, ngx_http_shoal_frame_copy, &sink);
+
+    ngx_memzero(&frame, sizeof(ngx_http_shoal_frame_t));
+    frame.magic = NGX_HTTP_SHOAL_MAGIC;
+    frame.status = (uint16_t) r->headers_out.status;
+    frame.headers = (uint16_t) sink.n;
+    frame.body = (uint32_t) size;
+    frame.type_len = (uint32_t) r->headers_out.content_type_len;
+    frame.last_modified = r->headers_out.last_modified_time;
+    frame.age_ms = fill->lives.age_ms;
+    frame.fresh_ms = fill->lives.fresh_ms == SHOAL_NONE ? 0
+                     : fill->lives.fresh_ms ? fill->lives.fresh_ms
+                     : fill->conf->fresh;
+    frame.fill_ms = ngx_current_msec - fill->began_ms;
+
+    ngx_memcpy(p, &frame, sizeof(ngx_http_shoal_frame_t));
+}
+
+
+ngx_int_t
+ngx_http_shoal_frame_check(ngx_str_t *response,
+    ngx_http_shoal_frame_t *frame)
+{
+    if (response->len < sizeof(ngx_http_shoal_frame_t)) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(frame, response->data, sizeof(ngx_http_shoal_frame_t));
+
+    if (frame->magic != NGX_HTTP_SHOAL_MAGIC
+        || frame->status < 200 || frame->status > 599
+        || frame->body < sizeof(ngx_http_shoal_frame_t)
+        || frame->body > response->len)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/* offset 0: the first */
+
+ngx_int_t
+ngx_http_shoal_frame_field(ngx_str_t *response, size_t *offset,
+    size_t end, ngx_http_shoal_field_t *field)
+{
+    u_char    *p;
+    size_t     at;
+    uint16_t   kind, name;
+    uint32_t   size;
+
+    at = *offset ? *offset : sizeof(ngx_http_shoal_frame_t);
+
+    if (at == end) {
+        return NGX_DONE;
+    }
+
+    if (end - at < NGX_HTTP_SHOAL_FIELD) {
+        return NGX_ERROR;
+    }
+
+    p = response->data + at;
+    ngx_memcpy(&kind, p, sizeof(uint16_t));
+    ngx_memcpy(&name, p + 2, sizeof(uint16_t));
+    ngx_memcpy(&size, p + 4, sizeof(uint32_t));
+    at += NGX_HTTP_SHOAL_FIELD;
+
+    if (kind >= NGX_HTTP_SHOAL_FIELD_KINDS
+        || name > end - at || size > end - at - name)
+    {
+        return NGX_ERROR;
+    }
+
+    field->kind = kind;
+    field->name.data = response->data + at;
+    field->name.len = name;
+    field->value.data = field->name.data + name;
+    field->value.len = size;
+    *offset = at + name + size;
+
+    return NGX_OK;
+}
+
+
+static ngx_table_elt_t *
+ngx_http_shoal_push_header(ngx_http_request_t *r, ngx_str_t *name,
+    ngx_str_t *value)
+{
+    ngx_table_elt_t  *h;
+
+    h = ngx_list_push(&r->headers_out.headers);
+    if (h == NULL) {
+        return NULL;
+    }
+
+    h->hash = 1;
+    h->key = *name;
+    h->value = *value;
+    h->lowcase_key = NULL;
+#if (nginx_version >= 1023000)
+    h->next = NULL;
+#endif
+
+    return h;
+}
+
+
+static ngx_int_t
+ngx_http_shoal_put_field(ngx_http_request_t *r, ngx_http_shoal_field_t *field,
+    ngx_http_shoal_frame_t *frame)
+{
+    ngx_table_elt_t  *h;
+
+    switch (field->kind) {
+
+    case NGX_HTTP_SHOAL_FIELD_TYPE:
+        r->headers_out.content_type = field->value;
+        r->headers_out.content_type_len = ngx_min(frame->type_len,
+                                                  field->value.len);
+        r->headers_out.content_type_lowcase = NULL;
+        return NGX_OK;
+
+    case NGX_HTTP_SHOAL_FIELD_CHARSET:
+        r->headers_out.charset = field->value;
+        return NGX_OK;
+
+    default:
+        break;
+    }
+
+    h = ngx_http_shoal_push_header(r, &field->name, &field->value);
+    if (h == NULL) {
+        return NGX_ABORT;
+    }
+
+    switch (field->kind) {
+
+    case NGX_HTTP_SHOAL_FIELD_ETAG:
+        r->headers_out.etag = h;
+        break;
+
+    case NGX_HTTP_SHOAL_FIELD_LAST_MODIFIED:
+        r->headers_out.last_modified = h;
+        break;
+
+    case NGX_HTTP_SHOAL_FIELD_LOCATION:
+        r->headers_out.location = h;
+        break;
+
+    case NGX_HTTP_SHOAL_FIELD_ENCODING:
+        r->headers_out.content_encoding = h;
+        break;
+
+    case NGX_HTTP_SHOAL_FIELD_EXPIRES:
+        r->headers_out.expires = h;
+        break;
+
+    default:
+        break;
+    }
+
+    return NGX_OK;
+}
+
+
+/* NGX_ERROR: the bytes are bad; NGX_ABORT: no memory */
+
+ngx_int_t
+ngx_http_shoal_frame_headers(ngx_http_request_t *r,
+    ngx_str_t *response, ngx_http_shoal_frame_t *frame)
+{
+    size_t                   offset;
+    ngx_int_t                rc;
+    ngx_http_shoal_field_t   field;
+
+    offset = 0;
+
+    while ((rc = ngx_http_shoal_frame_field(response, &offset, frame->body,
+                                            &field))
+           == NGX_OK)
+    {
+        rc = ngx_http_shoal_put_field(r, &field, frame);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    if (rc == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    r->headers_out.status = frame->status;
+    r->headers_out.last_modified_time = (time_t) frame->last_modified;
+    r->headers_out.content_length_n = response->len - frame->body;
+
+    return NGX_OK;
+}
