@@ -400,6 +400,13 @@ ngx_http_shoal_begin(ngx_http_shoal_ctx_t *ctx)
     rc = shoal_begin(ctx->conf->keyspace, ctx->key.data, ctx->key.len, &load,
                      &ctx->value);
 
+    /* its own load has failed: an older value, or the error, but no other load */
+
+    if (ctx->error && (rc == SHOAL_LEAD || rc == SHOAL_WAIT)) {
+        shoal_load_cancel(load);
+        return ngx_http_shoal_error(ctx, ctx->error);
+    }
+
     switch (rc) {
 
     case SHOAL_REFRESH:
@@ -436,6 +443,7 @@ ngx_http_shoal_begin(ngx_http_shoal_ctx_t *ctx)
 
 /* woken */
 
+
 static ngx_int_t
 ngx_http_shoal_waited(ngx_http_shoal_ctx_t *ctx)
 {
@@ -467,10 +475,6 @@ ngx_http_shoal_filled(ngx_http_shoal_ctx_t *ctx)
     if (ctx->value.data) {
         ctx->stored = 1;
         return ngx_http_shoal_serve(ctx, NGX_HTTP_SHOAL_MISS, "uri-miss");
-    }
-
-    if (ctx->error) {
-        return ngx_http_shoal_error(ctx, ctx->error);
     }
 
     return ngx_http_shoal_begin(ctx);
