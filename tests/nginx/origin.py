@@ -8,7 +8,7 @@
        truncate       half of the body, then it closes  etag=TAG    and 304 to If-None-Match
   The body says, over and over, its path and which request of that path it answers: "PATH n|", so any piece of it tells.
 
-  /:count?PATH      requests that came for it          /:open?NAME  open a gate for good
+  /:count?PATH      requests that came for it          /:open?NAME  open a gate; /:shut?NAME
   /:await?NAME&N    wait until N are at the gate       /:last?PATH  the headers of the last request for it, as they came
   /:down, /:up      every other path: the connection is closed without an answer
 """
@@ -51,6 +51,8 @@ async def control(path, query):
         return last.get(query, '')
     if path == '/:open':
         gate(query).event.set()
+    elif path == '/:shut':
+        gate(query).event.clear()
     elif path == '/:await':
         name, n = query.split('&')
         await gate(name).gather(int(n))

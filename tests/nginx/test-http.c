@@ -574,7 +574,8 @@ static void metrics_and_status(void **state)
 
 #define CASE(name) cmocka_unit_test_teardown(name, calm)
 
-int main(void)
+/* With a pattern: the cases of that name. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_module_is_of_this_nginx),
@@ -602,5 +603,6 @@ int main(void)
 		CASE(metrics_and_status),
 	};
 
+	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
 	return cmocka_run_group_tests_name("http", tests, begin, end);
 }
