@@ -11,6 +11,8 @@
 #             under ASan + UBSan and under TSan. What is skipped has to be in tests/skips.txt, with its reason
 #   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment; what meson dist packs
 #   --suite   unit, process, model, abi, torture, fuzz, cli, packages (the Debian ones: with --ci, or if asked for)
+#   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment
+#   --suite   unit, process, model, abi, torture, fuzz, nginx
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
 #                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
@@ -38,6 +40,7 @@ done
 for s in $only; do
 	case $s in
 	unit | process | model | abi | torture | fuzz | cli | packages) ;;
+	unit | process | model | abi | torture | fuzz | nginx) ;;
 	*) echo "no suite $s" >&2 && exit 2 ;;
 	esac
 done
@@ -103,6 +106,10 @@ need $packages || { fail 'packages are missing' && exit; }
 [ "$tier" != quick ] || [ -d /run/systemd/system ] || need prometheus || echo 'note: alerts and metrics are tested without Prometheus'
 [ "$tier" = quick ] || need liblmdb-dev libck-dev gnuplot-nox memcached redis-server nginx-light php-cli php-apcu ||
 	echo 'note: the bench harness is tested beside the peers that are here'
+
+if [ "$tier" != quick ] || [[ " $only " == *" nginx "* ]]; then
+	need nginx-light nginx-dev libpcre2-dev libssl-dev zlib1g-dev curl || echo 'note: the nginx module is built and tested where nginx and nginx-dev are'
+fi
 
 ulimit -c 0
 export ASAN_OPTIONS=detect_stack_use_after_return=1
@@ -199,10 +206,11 @@ cannot_run() {
 # ---- the tiers -------------------------------------------------------------------------------------------------------
 
 all='unit process model abi fuzz cli'
+all='unit process model abi fuzz nginx'
 strict=true
 [ "$tier" != quick ] || strict=false
 
-for f in tests/{unit,process,model,torture,fuzz}/test-*.c; do
+for f in tests/{unit,process,model,torture,fuzz,nginx}/test-*.c; do
 	name=${f##*/test-}
 	[ ! -e "$f" ] || grep -q "'${name%.c}'" tests/meson.build || echo "note: $f is not listed in tests/meson.build"
 done
@@ -225,6 +233,7 @@ if [ "$tier" != quick ]; then
 	say 'asan + ubsan'
 	if sanitizer_runs address,undefined; then
 		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture cli
+		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture nginx
 	else
 		program asan cannot_run
 	fi

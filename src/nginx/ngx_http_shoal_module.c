@@ -810,6 +810,10 @@ ngx_http_shoal_add_poll(ngx_cycle_t *cycle, ngx_http_shoal_zone_t *zone)
     int                fd;
     ngx_connection_t  *c;
 
+    /* a worker may have died, and this one be in its place */
+
+    (void) shoal_reap(zone->cache);
+
     fd = shoal_poll_fd(zone->cache);
     if (fd < 0) {
         ngx_log_error(NGX_LOG_ERR, cycle->log, 0, "shoal_poll_fd(): %s",
@@ -873,14 +877,19 @@ ngx_http_shoal_init_process(ngx_cycle_t *cycle)
 }
 
 
-/* those who wait for a worker that is told to end at once take over at once */
+/*
+ * Those who wait for a worker that is told to end at once take over at once. One that may end in peace has no request in hand
+ * and leaves; the other's death gives back what it has.
+ */
 
 static void
 ngx_http_shoal_exit_process(ngx_cycle_t *cycle)
 {
-    ngx_queue_t                 *q;
-    ngx_http_shoal_fill_t       *fill;
-    ngx_http_shoal_main_conf_t  *smcf;
+    ngx_uint_t                    i;
+    ngx_queue_t                  *q;
+    ngx_http_shoal_fill_t        *fill;
+    ngx_http_shoal_zone_t       **zones;
+    ngx_http_shoal_main_conf_t   *smcf;
 
     smcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_shoal_module);
     if (smcf == NULL) {
@@ -894,6 +903,17 @@ ngx_http_shoal_exit_process(ngx_cycle_t *cycle)
         fill = ngx_queue_data(q, ngx_http_shoal_fill_t, queue);
         shoal_load_cancel(fill->load);
         fill->load = NULL;
+    }
+
+    if (ngx_process != NGX_PROCESS_WORKER || ngx_terminate || !ngx_exiting) {
+        return;
+    }
+
+    zones = smcf->zones.elts;
+
+    for (i = 0; i < smcf->zones.nelts; i++) {
+        shoal_close(zones[i]->cache);
+        zones[i]->cache = NULL;
     }
 }
 
