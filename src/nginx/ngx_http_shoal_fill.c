@@ -66,7 +66,11 @@ ngx_http_shoal_copy(ngx_pool_t *pool, ngx_str_t *to, ngx_str_t *from)
         return NGX_ERROR;
     }
 
-    *ngx_cpymem(to->data, from->data, from->len) = '\0';
+    if (from->len) {
+        ngx_memcpy(to->data, from->data, from->len);
+    }
+
+    to->data[to->len] = '\0';
 
     return NGX_OK;
 }
@@ -297,11 +301,9 @@ ngx_http_shoal_copy_request(ngx_http_request_t *fr, ngx_http_request_t *r)
     fr->content_handler = r->content_handler;
     fr->phase_handler = r->phase_handler;
     fr->read_event_handler = ngx_http_block_reading;
-    fr->write_event_handler = ngx_http_core_run_phases;
     fr->main_filter_need_in_memory = 1;
     fr->filter_need_in_memory = 1;
     fr->expect_tested = 1;
-    fr->logged = 1;
 
     return NGX_OK;
 }
@@ -448,6 +450,8 @@ ngx_http_shoal_create_request(ngx_http_request_t *r)
     }
 
     fc->data = fr;
+    fr->logged = 1;
+    fr->write_event_handler = ngx_http_core_run_phases;
 
     return fr;
 }
@@ -618,8 +622,9 @@ ngx_http_shoal_fill_close(ngx_http_shoal_fill_t *fill)
 
     fr = fill->request;
 
-    if (fr->count == 0) {
-        fr->count++;
+    /* an upstream that is cleaned up amid it lets go of the request, too */
+
+    if (fr->count++ == 0) {
         ngx_http_finalize_request(fr, NGX_DONE);
 
     } else {

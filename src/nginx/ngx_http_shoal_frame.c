@@ -23,7 +23,7 @@ typedef struct {
 } ngx_http_shoal_frame_sink_t;
 
 
-static ngx_str_t  ngx_http_shoal_no_name = ngx_null_string;
+static ngx_str_t  ngx_http_shoal_no_name = ngx_string("");
 
 
 static ngx_uint_t
@@ -99,7 +99,11 @@ ngx_http_shoal_frame_copy(void *data, ngx_uint_t kind, ngx_str_t *name,
     large = (uint32_t) value->len;
     sink->p = ngx_cpymem(sink->p, &large, sizeof(uint32_t));
     sink->p = ngx_cpymem(sink->p, name->data, name->len);
-    sink->p = ngx_cpymem(sink->p, value->data, value->len);
+
+    if (value->len) {
+        sink->p = ngx_cpymem(sink->p, value->data, value->len);
+    }
+
     sink->n++;
 }
 

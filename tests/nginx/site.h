@@ -143,6 +143,8 @@ static inline void start_nginx(struct site *s, int fd, int fd_2)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	snprintf(inherited, sizeof(inherited), "%d;%d;", fd, fd_2);
 	setenv("NGINX", inherited, 1);
+	if (*NGINX_RUNTIMES)
+		setenv("LD_PRELOAD", NGINX_RUNTIMES, 1);
 	freopen(site_file(s, "output"), "w", stderr);
 	execl(NGINX, "nginx", "-p", s->folder, "-c", "nginx.conf", (char *)NULL);
 	_exit(127);
@@ -366,6 +368,17 @@ static inline void purge(const struct site *s, const char *target, int status)
 	web_free(&r);
 }
 
+/* A sanitizer says what it has to say there, too. */
+static inline bool is_bad(const char *line)
+{
+	const char *const words[] = {"[alert]", "[crit]", "[emerg]", "Sanitizer", "runtime error", "exited with code 1"};
+
+	for (size_t i = 0; i < COUNT(words); i++)
+		if (strstr(line, words[i]))
+			return true;
+	return false;
+}
+
 /* Nothing is held when nothing is going on, and the log is calm but for what the test did. */
 static inline void assert_calm(const struct site *s, const char *but)
 {
@@ -376,8 +389,8 @@ static inline void assert_calm(const struct site *s, const char *but)
 		site_turn(&began);
 	log = read_whole(site_file(s, "error.log"));
 	for (line = strtok_r(log, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
-		if ((strstr(line, "[alert]") || strstr(line, "[crit]") || strstr(line, "[emerg]")) && !(but && strstr(line, but)))
-			fail_msg("%s", line);
+		if (is_bad(line) && !(but && strstr(line, but)))
+			fail_msg("%s\n%.9000s", line, rest);
 	free(log);
 }
 
