@@ -10,9 +10,7 @@
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
 #             under ASan + UBSan and under TSan. What is skipped has to be in tests/skips.txt, with its reason
 #   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment; what meson dist packs
-#   --suite   unit, process, model, abi, torture, fuzz, cli, packages (the Debian ones: with --ci, or if asked for)
-#   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment
-#   --suite   unit, process, model, abi, torture, fuzz, nginx
+#   --suite   unit, process, model, abi, torture, fuzz, cli, nginx, packages (the Debian ones: with --ci, or if asked for)
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
 #                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
@@ -39,8 +37,7 @@ while [ $# -gt 0 ]; do
 done
 for s in $only; do
 	case $s in
-	unit | process | model | abi | torture | fuzz | cli | packages) ;;
-	unit | process | model | abi | torture | fuzz | nginx) ;;
+	unit | process | model | abi | torture | fuzz | cli | nginx | packages) ;;
 	*) echo "no suite $s" >&2 && exit 2 ;;
 	esac
 done
@@ -205,8 +202,7 @@ cannot_run() {
 
 # ---- the tiers -------------------------------------------------------------------------------------------------------
 
-all='unit process model abi fuzz cli'
-all='unit process model abi fuzz nginx'
+all='unit process model abi fuzz cli nginx'
 strict=true
 [ "$tier" != quick ] || strict=false
 
@@ -232,8 +228,7 @@ if [ "$tier" != quick ]; then
 
 	say 'asan + ubsan'
 	if sanitizer_runs address,undefined; then
-		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture cli
-		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture nginx
+		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture cli nginx
 	else
 		program asan cannot_run
 	fi
