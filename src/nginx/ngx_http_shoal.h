@@ -227,6 +227,22 @@ ngx_int_t ngx_http_shoal_handler(ngx_http_request_t *r);
 extern ngx_module_t  ngx_http_shoal_module;
 extern ngx_module_t  ngx_http_shoal_filter_module;
 
+/* ngx_http_shoal_process.c */
+
+ngx_int_t ngx_http_shoal_init_module(ngx_cycle_t *cycle);
+ngx_int_t ngx_http_shoal_init_process(ngx_cycle_t *cycle);
+void ngx_http_shoal_exit_process(ngx_cycle_t *cycle);
+
+/* ngx_http_shoal_request.c */
+
+ngx_http_request_t *ngx_http_shoal_create_request(ngx_http_request_t *r);
+ngx_int_t ngx_http_shoal_copy_request(ngx_http_request_t *fr,
+    ngx_http_request_t *r);
+ngx_int_t ngx_http_shoal_copy(ngx_pool_t *pool, ngx_str_t *to,
+    ngx_str_t *from);
+ngx_int_t ngx_http_shoal_push_header_in(ngx_http_request_t *fr,
+    ngx_str_t *key, ngx_str_t *value);
+
 /* ngx_http_shoal_handler.c */
 
 ngx_http_shoal_ctx_t *ngx_http_shoal_get_ctx(ngx_http_request_t *r);
