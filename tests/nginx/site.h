@@ -276,14 +276,6 @@ static inline struct shoal_flight site_flight(const struct site *s)
 	return flight;
 }
 
-static inline void await_waiters(const struct site *s, unsigned n)
-{
-	uint64_t began = 0;
-
-	while (site_flight(s).waiters < n)
-		site_turn(&began);
-}
-
 /* Whom the connection is served by. */
 static inline pid_t worker_of(struct web *w)
 {

@@ -195,6 +195,7 @@ static void takeovers_by_reason(void **state)
 
 static void the_uncacheable_are_told_apart(void **state)
 {
+	static const char big[1 << 20];
 	struct place *p = *state;
 	struct shoal_load *load = begins(p->k, "a", SHOAL_LEAD);
 
@@ -203,7 +204,7 @@ static void the_uncacheable_are_told_apart(void **state)
 	assert_int_equal(counts_of(p->k).uncached, 1);
 	assert_int_equal(counts_of(p->k).uncacheable, 1);
 	load = begins(p->k, "b", SHOAL_LEAD);
-	assert_int_equal(shoal_load_publish(load, calloc(1, 1 << 20), 1 << 20), SHOAL_ERR_TOO_BIG);
+	assert_int_equal(shoal_load_publish(load, big, sizeof(big)), SHOAL_ERR_TOO_BIG);
 	assert_int_equal(counts_of(p->k).uncached, 2);
 	assert_int_equal(counts_of(p->k).uncacheable, 1);
 }
