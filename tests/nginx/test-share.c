@@ -48,9 +48,38 @@ struct crowd {
 	uint64_t misses; /* counted before */
 };
 
-/* Each is known by its worker first, and each worker has some. */
+/* How many workers the master has, those included that are about to end. */
+static unsigned workers_now(void)
+{
+	char path[64], pids[1024] = "", *at, *end;
+	unsigned n = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)site.master, (int)site.master);
+	f = fopen(path, "re");
+	assert_non_null(f);
+	assert_true(!fgets(pids, sizeof(pids), f) || *pids);
+	fclose(f);
+	for (at = pids; strtol(at, &end, 10) && end != at; at = end) {
+		char title[64] = "";
+
+		snprintf(path, sizeof(path), "/proc/%ld/cmdline", strtol(at, NULL, 10));
+		f = fopen(path, "re");
+		if (!f)
+			continue;
+		n += fgets(title, sizeof(title), f) && !strncmp(title, "nginx: worker process", 21);
+		fclose(f);
+	}
+	return n;
+}
+
+/* Each is known by its worker first, and each worker has some. Of those before none is left, who might take a client and end. */
 static void gather(struct crowd *c, unsigned n)
 {
+	uint64_t began = 0;
+
+	while (workers_now() != WORKERS)
+		site_turn(&began);
 	c->n = n;
 	c->misses = site_stats(&site).total.misses;
 	for (unsigned i = 0; i < n; i++) {
