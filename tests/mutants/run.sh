@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Break the engine on purpose, one rule at a time: each NAME.patch here is applied to a copy of the tree, built, and the
-# test that its first line names ("# red: process-fresh", "# red: fuzz-call tests/fuzz/corpus-call", "# red: cli/entries.sh") must fail. A mutant that survives, or a patch that no longer
-# applies, is a failure. Prints TAP.
+# test that its first line names ("# red: process-fresh", "# red: fuzz-call tests/fuzz/corpus-call", or a script of tests:
+# "# red: cli/entries.sh", "# red: abi/install.sh") must fail. A mutant that survives, or a patch that no longer applies, is
+# a failure. Prints TAP.
 #   run.sh [NAME ...]
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
