@@ -260,7 +260,7 @@ struct flight {
 	word64 identity[2];   /* of the key: 72 bits of two hashes; sequence of the claim */
 	word32 waiters;       /* a hint */
 	word32 keyspace;      /* a hint, for statistics */
-	word64 watchers;      /* bits of processes whose bell is to ring when it moves; bell.h */
+	word64 watchers;      /* bits of processes whose bell is to ring when it moves; set by them, cleared by CAS by who rings (B.9) */
 	_Alignas(CACHE_LINE) word64 started; /* in 4 ms */
 	word32 key_size;                     /* hints, for display */
 	word32 reserved;
