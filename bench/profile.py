@@ -27,7 +27,7 @@ PARTS = (
     ('protection of the mapping', r'_?urcu_|handle_enter|handle_leave|move_member|segment_has_moved|registry_here|registry_settle'),
     ('resize', r'rcu_change|handle_change|move_'),
     ('announcement', r'rcu_announce$|rcu_clear|rcu_free_pin|store_pin|store_many'),
-    ('counters', r'handle_count|count_lookup|registry_line'),
+    ('counters', r'handle_count|count_lookup|tally_line'),
     ('frequency', r'store_touch|index_touch'),
     ('key', r'index_same|index_is$'),
     ('loads in the way', r'end_loads|flight_|store_supersede'),

@@ -27,7 +27,7 @@ void bell_ring(const struct segment *s, uint32_t process, uint32_t bits)
 
 void bell_ring_reader(const struct segment *s, uint32_t reader, uint32_t bits)
 {
-	bell_ring(s, registry_process(s, reader), bits);
+	bell_ring(s, life_process(s, reader), bits);
 }
 
 void bell_ring_everyone(const struct segment *s)

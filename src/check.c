@@ -230,7 +230,7 @@ static bool look_at_flight(struct check *c, uint64_t i)
 		return wrong(c, "flight %" PRIu64 ": state %u in %#" PRIx64, i, (unsigned)state, word);
 	if (state == FLIGHT_FREE && word >> 32)
 		return wrong(c, "flight %" PRIu64 ": FREE, but with a key or a leader: %#" PRIx64, i, word);
-	if (state >= FLIGHT_CLAIMING && state <= FLIGHT_OVERDUE && !registry_ref(c->m, FLIGHT_LEADER(word)))
+	if (state >= FLIGHT_CLAIMING && state <= FLIGHT_OVERDUE && !life_ref(c->m, FLIGHT_LEADER(word)))
 		return wrong(c, "flight %" PRIu64 ": %#" PRIx64 " is led by reader slot %u, which is free", i, word, FLIGHT_LEADER(word));
 	return false;
 }
@@ -247,7 +247,7 @@ static bool look_at_permit(struct check *c, uint64_t i)
 		return wrong(c, "permit %" PRIu64 ": %#" PRIx64 " where none has been used yet", i, word);
 	if (PERMIT_KEYSPACE(word) >= c->s->geometry.keyspaces)
 		return wrong(c, "permit %" PRIu64 ": %#" PRIx64 " is for keyspace %u of %u", i, word, PERMIT_KEYSPACE(word), c->s->geometry.keyspaces);
-	if (!registry_ref(c->m, PERMIT_READER(word)))
+	if (!life_ref(c->m, PERMIT_READER(word)))
 		return wrong(c, "permit %" PRIu64 ": %#" PRIx64 " is of reader slot %u, which is free", i, word, PERMIT_READER(word));
 	return false;
 }
@@ -307,14 +307,14 @@ static bool look_at_extent(struct check *c, uint64_t i)
 	uint32_t tail = w32_load(&e->tail), x = (uint32_t)i, owner = EXTENT_OWNER(word);
 	uint64_t counts = w64_load(&e->counts);
 
-	ref = registry_ref(c->m, owner); /* 0 as well where there is no such slot */
+	ref = life_ref(c->m, owner); /* 0 as well where there is no such slot */
 	if (state > EXTENT_RETIRED)
 		return wrong(c, "extent %u: state %u in %#" PRIx64, x, (unsigned)state, word);
 	if (tail > c->s->geometry.extent_size || tail % 8)
 		return wrong(c, "extent %u (%#" PRIx64 "): its tail is at %u of %u", x, word, tail, c->s->geometry.extent_size);
 	if (w32_load(&e->kind) >= LOGS)
 		return wrong(c, "extent %u: of log %u", x, w32_load(&e->kind));
-	if (lock && registry_ref(c->m, REF_READER(lock)) != lock)
+	if (lock && life_ref(c->m, REF_READER(lock)) != lock)
 		return wrong(c, "extent %u: locked by %#" PRIx64 ", which is no reader that is here", x, lock);
 	if (state == EXTENT_EVICTING && (!ref || (ref >> 32 & 0xffff) != EXTENT_OWNER_INCARNATION(word)))
 		return wrong(c, "extent %u: %#" PRIx64 " is being evicted by reader slot %u, which another has or none", x, word, owner);

@@ -26,7 +26,7 @@
  *      never replaced, but its lease may end: then it is marked OVERDUE first and passed by. It may still publish, if
  *      nothing newer happened.
  * F.5  No waiter waits on a stranger: a sleeper compares the flight's word, which carries the leader, and the leader's
- *      alive word, which registry_life found to be that leader's. It sleeps 250 ms at most, then looks again.
+ *      alive word, which life_of found to be that leader's. It sleeps 250 ms at most, then looks again.
  * F.6  The words beside a flight's word only rise (raise()); a lease is written before the CAS that begins its leadership.
  *      So a reader that finds the word unchanged has read the present leadership's lease or a longer one.
  *
@@ -44,6 +44,7 @@
 #include "flight.h"
 #include "futex.h"
 #include "hash.h"
+#include "life.h"
 
 #define SEQUENCE_BITS 28
 #define SEQUENCE_MASK ((1u << SEQUENCE_BITS) - 1)
@@ -143,9 +144,9 @@ static bool leader_is_dead(const struct seat *seat, uint64_t word)
 {
 	const word32 *alive;
 	uint32_t seen;
-	uint64_t ref = registry_ref(seat->member, FLIGHT_LEADER(word));
+	uint64_t ref = life_ref(seat->member, FLIGHT_LEADER(word));
 
-	return !ref || registry_life(seat->member, ref, &alive, &seen) >= LIFE_THREAD_DEAD;
+	return !ref || life_of(seat->member, ref, &alive, &seen) >= LIFE_THREAD_DEAD;
 }
 
 /* ---- claim ------------------------------------------------------------------------------------------------- */
@@ -557,14 +558,14 @@ void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_n
 {
 	const struct segment *s = &seat->member->segment;
 	struct flight *f = flight_at(s, t->slot);
-	uint64_t ref = registry_ref(seat->member, FLIGHT_LEADER(t->word)), slice = clock_system_ns(CLOCK_MONOTONIC);
+	uint64_t ref = life_ref(seat->member, FLIGHT_LEADER(t->word)), slice = clock_system_ns(CLOCK_MONOTONIC);
 	const word32 *word = (const word32 *)(const void *)word_of(s, f), *alive = NULL;
-	enum registry_life life;
+	enum life_state life;
 	uint32_t seen = 0;
 
 	if (!ref || w64_load(word_of(s, f)) != t->word)
 		return;
-	life = registry_life(seat->member, ref, &alive, &seen);
+	life = life_of(seat->member, ref, &alive, &seen);
 	if (life >= LIFE_THREAD_DEAD)
 		return;
 	slice += (life == LIFE_ARMED ? SLICE_MS : UNARMED_SLICE_MS) * 1000000u;
@@ -572,7 +573,7 @@ void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_n
 	/* The kernel wakes one sleeper of a dead leader's; that one wakes the rest, whatever it finds next: the value may be
 	 * there, and then nobody asks whether its leader lives. */
 	if (life == LIFE_ARMED && w32_load(alive) != seen)
-		registry_life(seat->member, ref, &alive, &seen);
+		life_of(seat->member, ref, &alive, &seen);
 }
 
 /* The end of the lease as well: nobody rings then. */
@@ -580,14 +581,14 @@ bool flight_watch(struct seat *seat, const struct ticket *t, struct bell_words *
 {
 	const struct segment *s = &seat->member->segment;
 	struct flight *f = flight_at(s, t->slot);
-	uint64_t ref = registry_ref(seat->member, FLIGHT_LEADER(t->word)), now_ms = clock_ms(&s->clock), end_ms;
+	uint64_t ref = life_ref(seat->member, FLIGHT_LEADER(t->word)), now_ms = clock_ms(&s->clock), end_ms;
 	const word32 *alive = NULL;
-	enum registry_life life;
+	enum life_state life;
 	uint32_t seen = 0;
 
 	if (!ref || w64_load(word_of(s, f)) != t->word)
 		return false;
-	life = registry_life(seat->member, ref, &alive, &seen);
+	life = life_of(seat->member, ref, &alive, &seen);
 	end_ms = (w64_load(&f->lease) & PAYLOAD_MASK) * 4;
 	if (life >= LIFE_THREAD_DEAD || end_ms <= now_ms)
 		return false;
@@ -730,7 +731,7 @@ void flight_recover(struct seat *seat, uint64_t ref)
 		word = w64_load(word_of(s, f));
 		state = FLIGHT_STATE(word);
 		if (state == FLIGHT_FREE || state >= FLIGHT_ORPHAN || FLIGHT_LEADER(word) != REF_READER(ref) ||
-		    registry_ref(seat->member, REF_READER(ref)) != ref)
+		    life_ref(seat->member, REF_READER(ref)) != ref)
 			continue;
 		state = state == FLIGHT_COMPUTING && w32_load(&f->waiters) ? FLIGHT_ORPHAN : FLIGHT_FREE;
 		if (w64_cas(word_of(s, f), word, step(word, NOBODY, state)))

@@ -14,6 +14,7 @@
 #include "permit.h"
 #include "recover.h"
 #include "refresher.h"
+#include "tally.h"
 
 struct watch;
 
@@ -187,7 +188,7 @@ static inline void handle_count_fresh(struct seat *seat, uint32_t keyspace, uint
 {
 	struct line *line = seat->lines[keyspace];
 
-	if (unlikely(!line) && !(line = registry_line(seat, keyspace))) {
+	if (unlikely(!line) && !(line = tally_line(seat, keyspace))) {
 		handle_count(&seat->member->segment, keyspace, COUNTER_hits_fresh, 1);
 		return;
 	}
@@ -202,7 +203,7 @@ static inline void handle_count_stale(struct seat *seat, uint32_t keyspace, uint
 	uint64_t now = clock_coarse_ms(&s->clock), for_ms = now > since_ms ? now - since_ms : 0;
 	struct line *line = seat->lines[keyspace];
 
-	if (unlikely(!line) && !(line = registry_line(seat, keyspace))) {
+	if (unlikely(!line) && !(line = tally_line(seat, keyspace))) {
 		handle_count(s, keyspace, COUNTER_hits_stale, 1);
 		handle_count(s, keyspace, COUNTER_stale_ms_sum, for_ms);
 		return;
@@ -216,7 +217,7 @@ static inline void handle_count_hot(struct seat *seat, uint32_t keyspace, enum c
 {
 	struct line *line = seat->lines[keyspace];
 
-	if (unlikely(!line) && !(line = registry_line(seat, keyspace)))
+	if (unlikely(!line) && !(line = tally_line(seat, keyspace)))
 		handle_count(&seat->member->segment, keyspace, c, 1);
 	else
 		w64_bump(&line->counters[c], 1);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "hash.h"
+#include "life.h"
 #include "log.h"
 
 #define HEAD(sequence, x) ((uint64_t)(sequence) << 32 | ((x) + 1))
@@ -54,7 +55,7 @@ static bool take_lock(struct seat *seat, uint32_t x, bool ask)
 
 	if (!owner)
 		return w64_cas(&e->lock, 0, mine);
-	return ask && registry_life(seat->member, owner, &word, &seen) >= LIFE_THREAD_DEAD && w64_cas(&e->lock, owner, mine);
+	return ask && life_of(seat->member, owner, &word, &seen) >= LIFE_THREAD_DEAD && w64_cas(&e->lock, owner, mine);
 }
 
 /* Where to append: a place among the heads of a log, and what it holds. */

@@ -5,7 +5,9 @@
 
 #include "distinct.h"
 #include "futex.h"
+#include "life.h"
 #include "move.h"
+#include "tally.h"
 
 #define PATIENCE_MS 1000u    /* with a resizer that has frozen the region; longer where the last round takes longer */
 #define BUCKETS_PER_MS 4096u /* of that */
@@ -85,12 +87,12 @@ void move_wait(const struct member *m, uint64_t word)
 	const word32 *low = (const word32 *)(const void *)&h->moved, *alive = NULL;
 	uint64_t now = clock_system_ns(CLOCK_MONOTONIC), ref, slice;
 	uint64_t end = now + (PATIENCE_MS + m->segment.geometry.buckets / BUCKETS_PER_MS) * 1000000;
-	enum registry_life life;
+	enum life_state life;
 	uint32_t seen = 0;
 
 	while (w64_load(&h->moved) == word) {
 		ref = w64_load(&h->resizer);
-		life = ref ? registry_life(m, ref, &alive, &seen) : LIFE_GONE;
+		life = ref ? life_of(m, ref, &alive, &seen) : LIFE_GONE;
 		now = clock_system_ns(CLOCK_MONOTONIC);
 		if (life >= LIFE_THREAD_DEAD || now >= end) {
 			if (w64_cas((word64 *)&h->moved, word, MOVED_WORD(MOVED_NUMBER(word), SERVING)))
@@ -119,11 +121,11 @@ void move_inherit_next(const struct segment *from, const struct segment *to)
 	uint32_t k, c, n = (uint32_t)min_u64(from->geometry.keyspaces, to->geometry.keyspaces);
 	uint64_t counts[COUNTER_COUNT];
 
-	w64_max(&to->header->touches, registry_touches(from));
+	w64_max(&to->header->touches, tally_touches(from));
 	for (k = 0; k < n && w64_load(&from->keyspaces[k].identity); k++) {
 		for (c = 0; c < COUNTER_COUNT; c++)
 			counts[c] = 0;
-		registry_counts(from, k, counts);
+		tally_counts(from, k, counts);
 		for (c = 0; c < COUNTER_COUNT; c++)
 			w64_max(&to->keyspaces[k].inherited[c], counts[c]);
 		distinct_merge(to->keyspaces[k].distinct, from->keyspaces[k].distinct);
@@ -170,7 +172,7 @@ static bool clean_one(const struct member *m, const struct segment *old)
 {
 	if (w64_load(&old->header->drained))
 		return true;
-	if (!registry_is_deserted(m, old))
+	if (!life_is_deserted(m, old))
 		return false;
 	move_inherit(old, &m->segment);
 	segment_punch(old);
@@ -212,7 +214,7 @@ static void clean_behind(const struct member *m)
 	const word32 *alive;
 	uint32_t seen;
 
-	if (!ref || registry_life(m, ref, &alive, &seen) < LIFE_THREAD_DEAD)
+	if (!ref || life_of(m, ref, &alive, &seen) < LIFE_THREAD_DEAD)
 		return;
 	reach = segment_reach(&m->segment);
 	if (!reach || w64_load(&h->resizer) != ref || segment_has_moved(&m->segment))

@@ -51,6 +51,7 @@
  * at it. An abort means that somebody else takes, or gives way and tells the next.
  */
 #include "futex.h"
+#include "life.h"
 #include "permit.h"
 
 #define TURN_BITS 30
@@ -156,11 +157,11 @@ static bool is_passed_by(const struct look *l, const struct permit *p)
 /* The word is read before the reader is asked for: if that one is gone, so is whoever wrote the word. */
 static bool free_if_dead(struct look *l, uint32_t i, uint64_t word)
 {
-	uint64_t ref = registry_ref(l->m, PERMIT_READER(word));
+	uint64_t ref = life_ref(l->m, PERMIT_READER(word));
 	const word32 *alive;
 	uint32_t seen;
 
-	if ((ref && registry_life(l->m, ref, &alive, &seen) < LIFE_THREAD_DEAD) ||
+	if ((ref && life_of(l->m, ref, &alive, &seen) < LIFE_THREAD_DEAD) ||
 	    !w64_cas(&l->s->permits[i].word, word, 0))
 		return false;
 	return l->freed = true;
@@ -592,7 +593,7 @@ void permit_recover(const struct member *m, uint64_t ref)
 	for (i = 0; i < l.used; i++) {
 		word = w64_load(&l.s->permits[i].word);
 		if (PERMIT_STATE(word) == PERMIT_FREE || PERMIT_READER(word) != REF_READER(ref) ||
-		    registry_ref(m, REF_READER(ref)) != ref)
+		    life_ref(m, REF_READER(ref)) != ref)
 			continue;
 		l.freed |= w64_cas(&l.s->permits[i].word, word, 0);
 	}

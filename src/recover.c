@@ -16,6 +16,7 @@
  * in hand belong to the process, any thread of which may release them.
  */
 #include "flight.h"
+#include "life.h"
 #include "log.h"
 #include "permit.h"
 #include "proc.h"
@@ -55,9 +56,9 @@ static int recover_threads(struct member *m)
 	uint64_t ref;
 	int found = 0;
 
-	while (registry_next_dead_thread(m, &cursor, &ref)) {
+	while (life_next_dead_thread(m, &cursor, &ref)) {
 		recover_held(m, ref);
-		found += registry_free_reader(m, ref, PINS);
+		found += life_free_reader(m, ref, PINS);
 	}
 	return found;
 }
@@ -70,14 +71,14 @@ int recover_all(struct member *m)
 	int found = 0;
 
 	recover_threads(m);
-	while (registry_next_corpse(m, &cursor, &corpse)) {
+	while (life_next_corpse(m, &cursor, &corpse)) {
 		tell_of(&m->segment.listener, SHOAL_LOG_WARNING, "process %u is dead: what it held is recovered", PROC_PID(corpse.owner));
 		reader = 0;
-		while (registry_next_reader(m, &corpse, &reader, &ref)) {
+		while (life_next_reader(m, &corpse, &reader, &ref)) {
 			recover_held(m, ref);
-			registry_free_reader(m, ref, READER_WORDS);
+			life_free_reader(m, ref, READER_WORDS);
 		}
-		registry_free_process(m, &corpse);
+		life_free_process(m, &corpse);
 		found++;
 	}
 	move_clean(m);
@@ -141,7 +142,7 @@ struct seat *recover_enter(member_pointer *member, int *error)
 			continue;
 		} else if (r == REGISTRY_CORPSE && dead) {
 			recover_held(m, dead);
-			registry_free_reader(m, dead, PINS);
+			life_free_reader(m, dead, PINS);
 		} else if (r != SHOAL_ERR_LIMIT || (!(recover_threads(m) + recover_all(m)) && alone++)) {
 			break; /* nobody is dead, the second time: the first time another may have recovered them just before us */
 		}

@@ -15,7 +15,7 @@
  *      reader whose alive word has another holder is judged by its process.
  * R.4  A dead thread's alive word is taken by the next thread that joins, but only after what the thread held is
  *      recovered (REGISTRY_CORPSE): else its waiters would sleep on a stranger's life. Where nobody joins by it, who looks
- *      for the dead finds it there (registry_next_dead_thread).
+ *      for the dead finds it there (life_next_dead_thread).
  * R.5  Alive words lie in a mapping of their own that stays until the last thread that holds one has exited:
  *      munmap before exit would leave the kernel a list into nowhere and never fire the word. glibc keeps the list's
  *      pointers inside the mutexes, so bytes of this area are exempt from the promise that a bad byte crashes no-one.
@@ -30,13 +30,11 @@
  *      that thread has left it, at its first call in a later one.
  *
  * What is left at a kill: a locked byte (the kernel drops it), a process slot, reader slots with announcements, alive
- * words marked by the kernel: all found by registry_next_corpse and registry_next_reader.
+ * words marked by the kernel: all found by life_next_corpse and life_next_reader.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/futex.h>
-#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -44,51 +42,29 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "futex.h"
 #include "mapping.h"
 #include "proc.h"
 #include "registry.h"
 
 _Thread_local struct registry_here registry_here_cache;
 
-#define OWNER_PROCESS(owner) ((uint32_t)((owner) >> 16 & 0xffff))
 #define OWNER_WORD(incarnation, process, process_incarnation)                                                         \
 	((uint64_t)(incarnation) << 32 | (uint64_t)((process) + 1) << 16 | ((process_incarnation) & 0xffff))
 
-static word32 *futex_word(const struct alive *a)
-{
-	return (word32 *)(void *)&a->mutex;
-}
-
 /* ---- processes --------------------------------------------------------------------------------------------- */
-
-static off_t lock_at(const struct geometry *g, uint32_t process)
-{
-	return (off_t)(g->offset + g->size + process);
-}
 
 static bool lock_byte(int fd, const struct geometry *g, uint32_t process)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = lock_at(g, process), .l_len = 1};
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = member_lock_at(g, process), .l_len = 1};
 
 	return !fcntl(fd, F_OFD_SETLK, &lock);
 }
 
 static void unlock_byte(int fd, const struct geometry *g, uint32_t process)
 {
-	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = lock_at(g, process), .l_len = 1};
+	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = member_lock_at(g, process), .l_len = 1};
 
 	fcntl(fd, F_OFD_SETLK, &lock);
-}
-
-/* By another description than our own, which is none of the process in question. */
-static bool byte_is_free(const struct member *m, const struct segment *s, uint32_t process)
-{
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = lock_at(&s->geometry, process), .l_len = 1};
-
-	int fd = (int)w32_load(&m->lock_fd) - 1;
-
-	return fd >= 0 && mapping_is(fd, &m->segment.file) && !fcntl(fd, F_OFD_GETLK, &lock) && lock.l_type == F_UNLCK;
 }
 
 static void close_lock(struct member *m)
@@ -131,7 +107,7 @@ static int claim_process(struct member *m, struct wiped *w)
 
 static void free_process(struct member *m, struct wiped *w)
 {
-	registry_free_process(m, &(struct corpse){w->process, w->incarnation, w64_peek(&w->identity)});
+	life_free_process(m, &(struct corpse){w->process, w->incarnation, w64_peek(&w->identity)});
 	close_lock(m);
 }
 
@@ -206,48 +182,6 @@ static int join_process(struct member *m)
 	return SHOAL_OK;
 }
 
-/*
- * exec() leaves the pid and start time as they were, and takes everything else: the lock byte is free, and the kernel has
- * marked the alive words of all threads. A process that lives on may have lost either (its descriptors were closed by the
- * program, its threads have left), so both have to be so; a thread without an alive word may be alive.
- */
-static bool has_left_by_exec(const struct member *m, const struct segment *s, uint32_t i, uint64_t owner)
-{
-	uint32_t r, alive, seen;
-	uint64_t reader;
-
-	if (owner & PROC_UNLOCKED || !byte_is_free(m, s, i))
-		return false;
-	for (r = 0; r < s->geometry.readers; r++) {
-		reader = w64_load(&s->readers[r].owner);
-		if (OWNER_PROCESS(reader) != i + 1)
-			continue;
-		alive = w32_load(&s->readers[r].alive);
-		if (!alive || alive > s->geometry.readers)
-			return false;
-		seen = w32_load(futex_word(&s->alive[alive - 1]));
-		if (w64_load(&s->alive[alive - 1].holder) == READER_REF(reader >> 32, r) && seen & FUTEX_TID_MASK &&
-		    !(seen & FUTEX_OWNER_DIED))
-			return false;
-	}
-	return w64_load(&s->processes[i].owner) == owner && byte_is_free(m, s, i);
-}
-
-static bool process_is_dead(const struct member *m, const struct segment *s, uint32_t i, uint64_t owner)
-{
-	const struct wiped *w = m->wiped;
-
-	if (s == &m->segment && w64_peek(&w->epoch) && i == w->process)
-		return false;
-	switch (proc_is_dead(owner, w64_load(&w->identity))) {
-	case PROC_DEAD:
-		return true;
-	case PROC_FOREIGN:
-		return !(owner & PROC_UNLOCKED) && byte_is_free(m, s, i) && w64_load(&s->processes[i].owner) == owner;
-	}
-	return has_left_by_exec(m, s, i, owner);
-}
-
 /* ---- threads ----------------------------------------------------------------------------------------------- */
 
 static bool has_robust_list(void)
@@ -270,7 +204,7 @@ static int64_t take_alive(struct member *m, uint64_t *corpse)
 	for (i = 0; i < n; i++) {
 		struct alive *a = &m->segment.alive[i];
 
-		if (w32_peek(futex_word(a)) & ~FUTEX_OWNER_DIED & ~FUTEX_WAITERS)
+		if (w32_peek(member_alive_word(a)) & ~FUTEX_OWNER_DIED & ~FUTEX_WAITERS)
 			continue;
 		r = pthread_mutex_trylock(&a->mutex);
 		if (r == EOWNERDEAD) {
@@ -279,7 +213,7 @@ static int64_t take_alive(struct member *m, uint64_t *corpse)
 			w64_store(&a->holder, 0); /* the dead one is judged by its process from here on */
 		}
 		if (r == 0 || r == EOWNERDEAD) {
-			if ((w32_peek(futex_word(a)) & FUTEX_TID_MASK) == (uint32_t)syscall(SYS_gettid))
+			if ((w32_peek(member_alive_word(a)) & FUTEX_TID_MASK) == (uint32_t)syscall(SYS_gettid))
 				return i;
 			pthread_mutex_unlock(&a->mutex);
 			return -1; /* glibc's idea of our thread id is not the kernel's */
@@ -323,7 +257,7 @@ static void arm(struct seat *seat)
 	}
 	a = &seat->member->segment.alive[seat->alive];
 	w64_store(&a->holder, seat->tag | (seat->index + 1));
-	atomic_fetch_or(futex_word(a), FUTEX_WAITERS);
+	atomic_fetch_or(member_alive_word(a), FUTEX_WAITERS);
 	w32_store(&seat->reader->alive, (uint32_t)seat->alive + 1);
 }
 
@@ -481,7 +415,7 @@ static void end_mapping(struct member *m)
 	m->ended = true;
 	if (w64_peek(&w->epoch))
 		free_process(m, w);
-	if (segment_has_moved(&m->segment) && !m->segment.read_only && registry_is_deserted(m, &m->segment)) {
+	if (segment_has_moved(&m->segment) && !m->segment.read_only && life_is_deserted(m, &m->segment)) {
 		segment_punch(&m->segment);
 		w64_store(&m->segment.header->drained, 1); /* after it: who dies between leaves it to the next who looks */
 	}
@@ -496,7 +430,7 @@ static bool settle(struct member *m, struct seat *seat)
 	if (!w32_peek(&seat->abandoned) || !seat->listed || holds_something(seat))
 		return false;
 	unlist(m->wiped, seat);
-	registry_free_reader(m, seat->tag | (seat->index + 1), PINS);
+	life_free_reader(m, seat->tag | (seat->index + 1), PINS);
 	if (!seat->threaded)
 		bury(m, seat);
 	end_mapping(m);
@@ -686,220 +620,4 @@ void registry_close(struct member *m)
 	pthread_mutex_unlock(&m->wiped->lock);
 	if (last)
 		end_member(m);
-}
-
-/* ---- life and death ---------------------------------------------------------------------------------------- */
-
-uint32_t registry_process(const struct segment *s, uint32_t reader)
-{
-	return reader < s->geometry.readers ? OWNER_PROCESS(w64_load(&s->readers[reader].owner)) - 1 : UINT32_MAX;
-}
-
-uint64_t registry_ref(const struct member *m, uint32_t reader)
-{
-	uint64_t owner;
-
-	if (reader >= m->segment.geometry.readers)
-		return 0;
-	owner = w64_load(&m->segment.readers[reader].owner);
-	return (uint32_t)owner ? READER_REF(owner >> 32, reader) : 0;
-}
-
-static enum registry_life life_of_process(const struct member *m, uint64_t owner)
-{
-	uint32_t i = OWNER_PROCESS(owner) - 1;
-	uint64_t identity;
-
-	if (i >= m->segment.geometry.processes)
-		return LIFE_GONE;
-	identity = w64_load(&m->segment.processes[i].owner);
-	if (!identity || (w32_load(&m->segment.processes[i].incarnation) & 0xffff) != (owner & 0xffff))
-		return LIFE_PROCESS_DEAD; /* and its slot freed already, before this reader was: a recoverer died between */
-	return process_is_dead(m, &m->segment, i, identity) ? LIFE_PROCESS_DEAD : LIFE_UNARMED;
-}
-
-enum registry_life registry_life(const struct member *m, uint64_t ref, const word32 **word, uint32_t *seen)
-{
-	uint32_t i = REF_READER(ref), alive;
-	enum registry_life life;
-	uint64_t owner;
-	struct alive *a;
-
-	if (registry_ref(m, i) != ref)
-		return LIFE_GONE;
-	owner = w64_load(&m->segment.readers[i].owner);
-	alive = w32_load(&m->segment.readers[i].alive);
-	if (alive && alive <= m->segment.geometry.readers) {
-		a = &m->segment.alive[alive - 1];
-		*seen = w32_load(futex_word(a));
-		*word = futex_word(a);
-		if (w64_load(&a->holder) == ref && *seen & FUTEX_TID_MASK && !(*seen & FUTEX_OWNER_DIED))
-			return LIFE_ARMED;
-		if (w64_load(&a->holder) == ref && *seen & FUTEX_OWNER_DIED) {
-			futex_wake(futex_word(a), INT_MAX); /* the kernel wakes one; that one wakes the rest */
-			life = life_of_process(m, owner);
-			return life == LIFE_UNARMED ? LIFE_THREAD_DEAD : life;
-		}
-	}
-	return life_of_process(m, owner);
-}
-
-bool registry_next_corpse(const struct member *m, uint32_t *cursor, struct corpse *corpse)
-{
-	for (; *cursor < m->segment.geometry.processes; ++*cursor) {
-		struct process *p = &m->segment.processes[*cursor];
-		uint32_t incarnation = w32_load(&p->incarnation);
-		uint64_t owner = w64_load(&p->owner);
-
-		if (!owner || !process_is_dead(m, &m->segment, *cursor, owner))
-			continue;
-		*corpse = (struct corpse){*cursor, incarnation, owner};
-		++*cursor;
-		return true;
-	}
-	return false;
-}
-
-bool registry_next_reader(const struct member *m, const struct corpse *c, uint32_t *cursor, uint64_t *ref)
-{
-	for (; *cursor < m->segment.geometry.readers; ++*cursor) {
-		uint64_t owner = w64_load(&m->segment.readers[*cursor].owner);
-
-		if (OWNER_PROCESS(owner) != c->process + 1 || (owner & 0xffff) != (c->incarnation & 0xffff))
-			continue;
-		*ref = READER_REF(owner >> 32, *cursor);
-		++*cursor;
-		return true;
-	}
-	return false;
-}
-
-bool registry_next_dead_thread(const struct member *m, uint32_t *cursor, uint64_t *ref)
-{
-	while (*cursor < m->segment.geometry.readers) {
-		const struct alive *a = &m->segment.alive[(*cursor)++];
-
-		/* In this order: else one who takes the word after its owner's death, and lives, is taken for the dead. */
-		*ref = w64_load(&a->holder);
-		if (!(w32_load(futex_word(a)) & FUTEX_OWNER_DIED))
-			continue;
-		if (*ref && registry_ref(m, REF_READER(*ref)) == *ref && w32_load(&m->segment.readers[REF_READER(*ref)].alive) == *cursor)
-			return true;
-	}
-	return false;
-}
-
-bool registry_free_reader(const struct member *m, uint64_t ref, unsigned words)
-{
-	struct reader *r = &m->segment.readers[REF_READER(ref)];
-	uint64_t owner = w64_load(&r->owner), word;
-	bool held = false;
-	unsigned i;
-
-	if (owner >> 32 != REF_INCARNATION(ref) || !(uint32_t)owner)
-		return false;
-	for (i = 0; i < READER_WORDS; i++) {
-		word = w64_load(&r->words[i]);
-		if (!word || word >> 32 != REF_INCARNATION(ref))
-			continue;
-		if (i < words)
-			w64_cas(&r->words[i], word, 0);
-		else
-			held = true;
-	}
-	return !held && w64_cas(&r->owner, owner, owner >> 32 << 32);
-}
-
-void registry_free_process(const struct member *m, const struct corpse *c)
-{
-	struct process *p = &m->segment.processes[c->process];
-
-	/* Who comes back to the slot after exec() has the very same identity: of it the incarnation tells. */
-	if (w32_load(&p->incarnation) == c->incarnation)
-		w64_cas(&p->owner, c->owner, 0);
-}
-
-/* The fence: our own slot was given back before we look at the others'. */
-bool registry_is_deserted(const struct member *m, const struct segment *s)
-{
-	uint64_t owner;
-	uint32_t i;
-
-	barrier_full();
-	for (i = 0; i < s->geometry.processes; i++) {
-		owner = w64_load(&s->processes[i].owner);
-		if (owner && !process_is_dead(m, s, i, owner))
-			return false;
-	}
-	return true;
-}
-
-/* ---- counters ---------------------------------------------------------------------------------------------- */
-
-static struct line *line_at(const struct segment *s, uint32_t number)
-{
-	return number && number <= s->geometry.lines ? &s->lines[number - 1] : NULL;
-}
-
-/* The slot's owner alone adds to its list. A kill between the draw and the link loses one line and no count. */
-static struct line *new_line(struct seat *seat, uint32_t keyspace)
-{
-	const struct segment *s = &seat->member->segment;
-	struct line *line;
-	uint32_t number;
-
-	if (w32_peek(&s->header->lines_used) >= s->geometry.lines)
-		return NULL;
-	number = w32_add(&s->header->lines_used, 1) + 1;
-	line = line_at(s, number);
-	if (!line)
-		return NULL;
-	w32_poke(&line->next, w32_peek(&seat->reader->first_line));
-	w32_store(&line->keyspace, keyspace + 1);
-	w32_store(&seat->reader->first_line, number);
-	return line;
-}
-
-struct line *registry_line(struct seat *seat, uint32_t keyspace)
-{
-	const struct segment *s = &seat->member->segment;
-	uint32_t steps;
-	struct line *line;
-
-	if (keyspace >= s->geometry.keyspaces)
-		return NULL;
-	if (seat->lines[keyspace])
-		return seat->lines[keyspace];
-	line = line_at(s, w32_load(&seat->reader->first_line));
-	for (steps = 0; line && steps < s->geometry.keyspaces; steps++) {
-		if (w32_load(&line->keyspace) == keyspace + 1)
-			return seat->lines[keyspace] = line;
-		line = line_at(s, w32_load(&line->next));
-	}
-	return seat->lines[keyspace] = new_line(seat, keyspace);
-}
-
-void registry_counts(const struct segment *s, uint32_t keyspace, uint64_t counts[COUNTER_COUNT])
-{
-	const struct keyspace *record = &s->keyspaces[keyspace];
-	uint32_t i, c, n = (uint32_t)min_u64(w32_load(&s->header->lines_used), s->geometry.lines);
-
-	for (c = 0; c < COUNTER_COUNT; c++)
-		counts[c] += w64_peek(&record->counters[c]) + w64_peek(&record->inherited[c]);
-	for (i = 0; i < n; i++)
-		if (w32_load(&s->lines[i].keyspace) == keyspace + 1) {
-			for (c = 0; c < COUNTERS_HOT; c++)
-				counts[c] += w64_peek(&s->lines[i].counters[c]);
-			counts[COUNTER_stale_ms_sum] += w64_peek(&s->lines[i].stale_ms);
-		}
-}
-
-uint64_t registry_touches(const struct segment *s)
-{
-	uint32_t i, n = (uint32_t)min_u64(w32_load(&s->header->lines_used), s->geometry.lines);
-	uint64_t sum = w64_peek(&s->header->touches);
-
-	for (i = 0; i < n; i++)
-		sum += w64_peek(&s->lines[i].touches);
-	return sum;
 }

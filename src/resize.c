@@ -59,6 +59,7 @@
 
 #include "evict.h"
 #include "futex.h"
+#include "life.h"
 #include "store.h"
 
 #define ATTEMPTS 8
@@ -395,12 +396,12 @@ static bool freeze(struct resize *r)
 /* A change of the reader, by a thread that lives; 0: none. */
 static uint64_t change_of(const struct resize *r, uint32_t reader)
 {
-	uint64_t changing = w64_load(&from(r)->readers[reader].changing), ref = registry_ref(r->old->member, reader);
+	uint64_t changing = w64_load(&from(r)->readers[reader].changing), ref = life_ref(r->old->member, reader);
 	const word32 *alive;
 	uint32_t seen;
 
 	if (!changing || !ref || REF_INCARNATION(ref) != changing >> 32 ||
-	    registry_life(r->old->member, ref, &alive, &seen) >= LIFE_THREAD_DEAD)
+	    life_of(r->old->member, ref, &alive, &seen) >= LIFE_THREAD_DEAD)
 		return 0;
 	return changing;
 }
@@ -491,11 +492,11 @@ static bool claim(struct seat *seat)
 	return w64_cas(resizer, 0, ref_of(seat));
 }
 
-static void count_used(const struct segment *s, struct segment_needs *needs)
+static void count_used(const struct segment *s, struct geometry_needs *needs)
 {
 	uint32_t i;
 
-	*needs = (struct segment_needs){0};
+	*needs = (struct geometry_needs){0};
 	for (i = 0; i < s->geometry.processes; i++)
 		needs->processes += w64_load(&s->processes[i].owner) != 0;
 	for (i = 0; i < s->geometry.readers; i++)
@@ -506,7 +507,7 @@ static void count_used(const struct segment *s, struct segment_needs *needs)
 
 static int build(struct resize *r, uint64_t size)
 {
-	struct segment_needs needs;
+	struct geometry_needs needs;
 	int result;
 
 	count_used(from(r), &needs);

@@ -8,7 +8,7 @@
 #define SHOAL_SEGMENT_H
 
 #include "clock.h"
-#include "layout.h"
+#include "geometry.h"
 #include "mapping.h"
 #include "tell.h"
 
@@ -71,13 +71,8 @@ static inline bool segment_has_moved(const struct segment *s)
 /* Does that word lead to a place where a region may be? Else it is a scribble. */
 bool segment_leads_on(int fd, const struct geometry *g, uint64_t moved);
 
-/* At least so many, whatever the size would have by default. */
-struct segment_needs {
-	uint32_t processes, readers, keyspaces;
-};
-
 /* A new region of the same file, behind all others, mapped; nobody finds it before header.moved says so. */
-int segment_extend(const struct segment *from, uint64_t size, const struct segment_needs *needs, struct segment *to);
+int segment_extend(const struct segment *from, uint64_t size, const struct geometry_needs *needs, struct segment *to);
 /* The one that serves, behind `from`; by our own descriptor, as we may not open the file any more. */
 int segment_follow(const struct segment *from, struct segment *to);
 /* A region's tables without its index and log, for a short look. NULL: not to be had. */

@@ -25,7 +25,7 @@ static void add_counters(const struct segment *s, uint32_t id, struct shoal_keys
 	uint64_t *first = &stats->hits_fresh, *second = &stats->misses_expired, counts[COUNTER_COUNT] = {0};
 	unsigned c;
 
-	registry_counts(s, id, counts);
+	tally_counts(s, id, counts);
 	for (c = 0; c < COUNTER_COUNT; c++)
 		*(c < SECOND ? &first[c] : &second[c - SECOND]) += counts[c];
 	stats->misses += counts[COUNTER_misses_expired] + counts[COUNTER_schema_mismatches] + counts[COUNTER_misses_corrupt];
@@ -178,7 +178,7 @@ static void add_all(const struct segment *s, struct shoal_stats *stats)
 	}
 	stats->reappended_bytes = w64_peek(&s->header->reappended_bytes);
 	stats->grace_blocked_ms = w64_peek(&s->header->grace_blocked_ms);
-	stats->frequency_writes = registry_touches(s);
+	stats->frequency_writes = tally_touches(s);
 	stats->bytes_reserve = (uint64_t)evict_reserve(s) * s->geometry.extent_size;
 }
 

@@ -246,7 +246,7 @@ void store_touch(struct seat *seat, uint32_t keyspace, word64 *slot, uint64_t wo
 {
 	struct line *line;
 
-	if (index_touch(&seat->member->segment, slot, word) && (line = registry_line(seat, keyspace)))
+	if (index_touch(&seat->member->segment, slot, word) && (line = tally_line(seat, keyspace)))
 		w64_bump(&line->touches, 1);
 }
 

@@ -14,8 +14,8 @@ import sys
 
 FLOORS = '''
 0 machine      base | version probe tell atomic | clock hash | proc | futex mapping codec
-1 bytes        counters | layout | histogram distinct segment
-2 who          registry | bell
+1 bytes        counters | layout | geometry | histogram distinct segment
+2 who          member | life | registry | tally bell
 3 when         rcu
 4 where        ghost | extents | log | evict
 5 what         index flight permit

@@ -448,7 +448,7 @@ proctype Evictor(byte me) /* room_make() */
 	atomic { over = over | 1 << me; w = 0; x = 0; p = 0; old = 0; done = false; held = false; turns = 0 }
 }
 
-/* recover_held(): log_recover(), recover_extents(); registry_free_reader() */
+/* recover_held(): log_recover(), recover_extents(); life_free_reader() */
 inline recover()
 {
 	q = 0;

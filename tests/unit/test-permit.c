@@ -841,8 +841,8 @@ static void survivors_go_on(void **state)
 	for (i = 0; i < COUNT(well); i++)
 		assert_ends_well(well[i]);
 	for (i = 0; i < h.s->geometry.readers; i++)
-		if (registry_ref(h.m, i) && i != h.seat->index)
-			permit_recover(h.m, registry_ref(h.m, i));
+		if (life_ref(h.m, i) && i != h.seat->index)
+			permit_recover(h.m, life_ref(h.m, i));
 	unshare_memory(f, sizeof(*f));
 	close_hall(&h);
 }

@@ -107,11 +107,11 @@ static void all_given_back(void)
 	weave_act_as(weave_is_dead(0));
 	recover_all(weave_seat()->member);
 	for (i = 0; i < s->geometry.readers; i++) {
-		uint64_t ref = registry_ref(weave_seat()->member, i);
+		uint64_t ref = life_ref(weave_seat()->member, i);
 		const word32 *word;
 		uint32_t seen;
 
-		if (ref && registry_life(weave_seat()->member, ref, &word, &seen) >= LIFE_THREAD_DEAD)
+		if (ref && life_of(weave_seat()->member, ref, &word, &seen) >= LIFE_THREAD_DEAD)
 			weave_fail("R.2: reader slot %u is a dead one's for ever", i);
 	}
 	for (i = 0; i < s->geometry.extents; i++) {

@@ -762,7 +762,7 @@ static void audit_readers(void)
 				weave_fail("thread %u left an announcement in word %u", i, word);
 		if (w32_load(&seat->loads))
 			weave_fail("thread %u left %u loads counted", i, w32_load(&seat->loads));
-		if (registry_ref(seat->member, seat->index) != (seat->tag | (seat->index + 1)))
+		if (life_ref(seat->member, seat->index) != (seat->tag | (seat->index + 1)))
 			weave_fail("R.2: thread %u lost its slot", i);
 		if (w64_load(&world.s.processes[seat->member->wiped->process].owner) != seat->member->wiped->identity)
 			weave_fail("R.2: process %u lost its slot", i);
@@ -804,7 +804,7 @@ void weave_recover(void)
 
 		if (!weave_is_dead(i) || (dead && dead->reader && keeps_pins(i, dead)))
 			continue;
-		if (dead && dead->reader && registry_ref(seat->member, dead->index) == (dead->tag | (dead->index + 1)))
+		if (dead && dead->reader && life_ref(seat->member, dead->index) == (dead->tag | (dead->index + 1)))
 			weave_fail("R.2: the reader slot of the dead thread %u is not freed", i);
 	}
 	for (i = 0; i < s->geometry.extents; i++) {
