@@ -110,7 +110,8 @@ static int set(struct worker *worker, const struct request *r, const void *value
 	return !answered(worker->state, "STORED");
 }
 
-/* add makes the lock; who doesn't get it looks again after a while. */
+/* add makes the lock; who doesn't get it looks again after a while, and who gets it looks again first: the last one may have
+ * given it back between. */
 static int fetch(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched)
 {
 	struct wire *w = worker->state;
@@ -127,11 +128,13 @@ static int fetch(struct worker *worker, const char *key, struct load *load, void
 			nanosleep(&(struct timespec){0, POLL_NS}, NULL);
 			continue;
 		}
-		size = load->run(load, key, buffer);
-		fetched->led = 1;
-		put(w, key, buffer, size, "");
+		fetched->led = !get(worker, &r, buffer);
+		if (fetched->led) {
+			size = load->run(load, key, buffer);
+			put(w, key, buffer, size, "");
+		}
 		wire_print(w, "delete lock:%.*s noreply\r\n", KEY_SIZE, key);
-		return wire_flush(w) || !answered(w, "STORED") ? -1 : 0;
+		return wire_flush(w) || (fetched->led && !answered(w, "STORED")) ? -1 : 0;
 	}
 	return 0;
 }

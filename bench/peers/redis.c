@@ -130,7 +130,8 @@ static int set(struct worker *worker, const struct request *r, const void *value
 	return !is_ok(s->wire);
 }
 
-/* SET NX makes the lock; who doesn't get it looks again after a while. */
+/* SET NX makes the lock; who doesn't get it looks again after a while, and who gets it looks again first: the last one may
+ * have given it back between. */
 static int fetch(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched)
 {
 	struct wire *w = ((struct state *)worker->state)->wire;
@@ -147,11 +148,13 @@ static int fetch(struct worker *worker, const char *key, struct load *load, void
 			nanosleep(&(struct timespec){0, POLL_NS}, NULL);
 			continue;
 		}
-		size = load->run(load, key, buffer);
-		fetched->led = 1;
-		put(w, key, buffer, size);
+		fetched->led = !get(worker, &r, buffer);
+		if (fetched->led) {
+			size = load->run(load, key, buffer);
+			put(w, key, buffer, size);
+		}
 		wire_print(w, "DEL lock:%.*s\r\n", KEY_SIZE, key);
-		return wire_flush(w) || !is_ok(w) || !wire_line(w) ? -1 : 0;
+		return wire_flush(w) || (fetched->led && !is_ok(w)) || !wire_line(w) ? -1 : 0;
 	}
 	return 0;
 }
