@@ -88,7 +88,7 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 . tests/packages.sh
-packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev tmux'
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev tmux jq make'
 [ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev prometheus cmake make abigail-tools"
 packaging= # has to be asked for where time is short
 if wanted packages && { [ "$tier" != quick ] || [ -n "$only" ]; }; then
