@@ -10,7 +10,8 @@
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
 #             under ASan + UBSan and under TSan. What is skipped has to be in tests/skips.txt, with its reason
 #   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment; what meson dist packs
-#   --suite   unit, process, model, abi, torture, fuzz, cli, nginx, packages (the Debian ones: with --ci, or if asked for)
+#   --suite   unit, process, model, abi, examples, torture, fuzz, cli, nginx, packages (the Debian ones: with --ci, or if
+#             asked for)
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
 #                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
@@ -19,7 +20,7 @@
 cd "$(dirname "$0")/.." || exit 1
 
 usage() {
-	sed -n '4,19s/^# \{0,1\}//p' tests/run.sh
+	sed -n '4,20s/^# \{0,1\}//p' tests/run.sh
 }
 
 tier=quick nightly=
@@ -37,7 +38,7 @@ while [ $# -gt 0 ]; do
 done
 for s in $only; do
 	case $s in
-	unit | process | model | abi | torture | fuzz | cli | nginx | packages) ;;
+	unit | process | model | abi | examples | torture | fuzz | cli | nginx | packages) ;;
 	*) echo "no suite $s" >&2 && exit 2 ;;
 	esac
 done
@@ -202,7 +203,7 @@ cannot_run() {
 
 # ---- the tiers -------------------------------------------------------------------------------------------------------
 
-all='unit process model abi fuzz cli nginx'
+all='unit process model abi examples fuzz cli nginx'
 strict=true
 [ "$tier" != quick ] || strict=false
 
@@ -222,13 +223,13 @@ build gcc gcc -Dwerror=$strict && {
 if [ "$tier" != quick ]; then
 	say clang
 	build clang clang -Dwerror=true && {
-		suites clang "$short" 1 unit process model abi cli
+		suites clang "$short" 1 unit process model abi examples cli
 		suites clang "$fuzz" 1 fuzz
 	}
 
 	say 'asan + ubsan'
 	if sanitizer_runs address,undefined; then
-		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi fuzz torture cli nginx
+		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi examples fuzz torture cli nginx
 	else
 		program asan cannot_run
 	fi

@@ -93,6 +93,25 @@ for cxx in g++ clang++; do
 	case_with $cxx "from C++ by $cxx" by_cpp $cxx "$scratch/cpp"
 done
 
+# ---- the other examples ----------------------------------------------------------------------------------------------
+
+builds() { # NAME [PACKAGE]: with nothing but what pkg-config says
+	# shellcheck disable=SC2046,SC2086 # words
+	$CC -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Werror "$source/tests/examples/$1.c" -o "$scratch/$1" \
+		$(pkg-config --cflags --libs shoal ${2-})
+}
+case_ 'a prefork server builds' builds prefork
+case_ 'an event loop builds' builds epoll
+if pkg-config --exists libuv; then
+	case_ "libuv's loop builds" builds libuv libuv
+else
+	skip_ "libuv's loop builds" 'libuv is not installed'
+fi
+if [ -e "$build/src/cli/shoal" ]; then
+	case_ 'they run' env LD_LIBRARY_PATH="$libdir" python3 "$source/tests/examples/check/loops.py" "$prefix/bin/shoal" \
+		"$scratch/epoll" "$scratch/epoll"
+fi
+
 if [ -e "$libdir/libshoal.a" ]; then
 	mkdir "$scratch/a"
 	cp "$libdir/libshoal.a" "$scratch/a"
