@@ -111,10 +111,15 @@ def leader():
 
 # ---- servers ---------------------------------------------------------------------------------------------------------
 
+def begin(*command, **options):
+    p = subprocess.Popen(command, stdin=subprocess.PIPE, **options)
+    processes.append(p)
+    return p
+
+
 def start(*command):
     """-> a server of which the first line of output has been read, as p.said"""
-    p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    processes.append(p)
+    p = begin(*command, stdout=subprocess.PIPE)
     p.said = p.stdout.readline().decode().strip()
     if not p.said:
         raise AssertionError(f'{command[0]} has said nothing')
@@ -152,8 +157,15 @@ class Origin:
 # ---- clients ---------------------------------------------------------------------------------------------------------
 
 class Client:
-    def __init__(self, port, target):
+    """One connection; it is closed after the first answer, unless it is kept."""
+
+    def __init__(self, port, target=None, keep=False):
+        self.keep = keep
         self.socket = socket.create_connection(('127.0.0.1', port), PATIENCE)
+        if target:
+            self.ask(target)
+
+    def ask(self, target):
         self.socket.sendall(f'GET {target} HTTP/1.1\r\nHost: shop\r\n\r\n'.encode())
 
     def read(self):
@@ -173,7 +185,8 @@ class Client:
         except ConnectionError:
             return 0, data
         finally:
-            self.close()
+            if not self.keep:
+                self.close()
 
     def close(self):
         self.socket.close()
