@@ -68,7 +68,7 @@ static ngx_int_t
 example_init_module(ngx_cycle_t *cycle)
 {
     int                  rc = SHOAL_OK;
-    struct shoal_policy  policy = { .fresh_ms = 60000, .stale_ms = 600000, .retry_ms = 10000, .wait_ms = EXAMPLE_WAIT };
+    struct shoal_policy  policy = { .fresh_ms = 600000, .stale_ms = 3600000, .retry_ms = 10000, .wait_ms = EXAMPLE_WAIT };
 
     if (cache == NULL && !ngx_test_config) {
         rc = shoal_open(getenv("SHOAL_CACHE"), NULL, &cache);

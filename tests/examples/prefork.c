@@ -102,9 +102,9 @@ static void watch_over(unsigned n, int listener, struct shoal *cache, struct sho
 
 int main(int argc, char **argv)
 {
-	/* Old pages are served for five minutes while one worker refreshes them, and for an hour if the origin is down. */
+	/* Old pages are served for an hour while one worker refreshes them, and for a day if the origin is down. */
 	struct shoal_policy policy = {
-		.fresh_ms = 60000, .stale_ms = 300000, .error_ms = 3600000, .retry_ms = 10000, .wait_ms = 60000};
+		.fresh_ms = 600000, .stale_ms = 3600000, .error_ms = 86400000, .retry_ms = 10000, .wait_ms = 60000};
 	unsigned port = argc > 1 ? (unsigned)atoi(argv[1]) : 0, workers = argc > 2 ? (unsigned)atoi(argv[2]) : 4;
 	struct shoal_keyspace *pages;
 	struct shoal *cache;
