@@ -16,6 +16,20 @@ embed() { # lines of the examples that it doesn't have; it may leave out how a p
 		grep -qxF "    $line" README.md || echo "$line"
 	done
 }
+part() { # of module.c: what shoal-embed(7) shows whole
+	awk '/^```$/ { on = !on; if (!on && block ~ /example_open/) printf "%s", block; block = ""; next }
+		on { block = block $0 "\n" }' src/man/shoal-embed.7.scd >"$scratch/block"
+	sed -n "/^\/\* ---- shoal's part/,/^\/\* ---- end of/p" tests/examples/module.c | sed '1,2d;$d' | sed '$d' |
+		diff - "$scratch/block" && [ -s "$scratch/block" ]
+}
+quoted() { # lines of its blocks that no example has
+	sed 's/^[ \t]*//' tests/examples/*.c tests/abi/embed/Makefile tests/abi/embed/CMakeLists.txt tests/abi/embed/meson.build |
+		grep . >"$scratch/lines"
+	awk '/^```$/ { on = !on; next } on && NF' src/man/shoal-embed.7.scd | sed 's/^[ \t]*//' >"$scratch/shown"
+	[ -s "$scratch/shown" ] || echo 'it shows nothing'
+	grep -vxFf "$scratch/lines" "$scratch/shown"
+	:
+}
 build_depends() { # of the packages that its apt line lacks
 	awk '/^Build-Depends:/ { on = 1; next } /^[^ ]/ { on = 0 } on && !/nonginx/ { gsub(/,/, ""); print $1 }' \
 		src/packages/debian/control | sed 's/^debhelper-compat$/debhelper/' | while read -r package; do
@@ -43,7 +57,9 @@ versions() { # those of the changelogs
 
 case_ 'the README shows tests/examples/first.c' first
 case_ 'and tests/abi/embed' nothing embed
-case_ 'and what the Debian packages need' nothing build_depends
+case_ 'shoal-embed(7) shows a part of tests/examples/module.c' part
+case_ 'and lines of the other examples' nothing quoted
+case_ 'the README shows what the Debian packages need' nothing build_depends
 case_ 'what CONTRIBUTING and CHANGELOG name is there' nothing paths
 case_ 'so are the options of tests/run.sh' nothing commands
 case_ "the changelogs begin with $version" test "$(versions | tr '\n' ' ')" = "CHANGELOG.md $version debian/changelog $version "

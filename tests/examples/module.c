@@ -49,8 +49,6 @@ struct example_work_s {
 
 extern ngx_module_t  ngx_http_shoal_example_module;
 
-static ngx_int_t example_add_event(ngx_cycle_t *cycle, int fd,
-    ngx_event_handler_pt handler);
 static void example_answer(example_ctx_t *ctx, ngx_int_t status,
     const void *data, size_t size);
 static void example_work(example_ctx_t *ctx, struct shoal_load *load,
@@ -62,106 +60,79 @@ static void example_work(example_ctx_t *ctx, struct shoal_load *load,
 static struct shoal           *cache;
 static struct shoal_keyspace  *lines;
 
-/* In the master, before it forks. A reload keeps what there is; without a cache each request is worked for. */
+static void example_outcome(example_ctx_t *ctx, int rc, struct shoal_load *load,
+                            struct shoal_value *value);
 
-static ngx_int_t
-example_init_module(ngx_cycle_t *cycle)
+static int example_open(void)    /* in the master, before it forks; a reload finds it open */
 {
-    int                  rc = SHOAL_OK;
-    struct shoal_policy  policy = { .fresh_ms = 600000, .stale_ms = 3600000, .retry_ms = 10000, .wait_ms = EXAMPLE_WAIT };
+    struct shoal_policy  policy = { .fresh_ms = 600000, .stale_ms = 3600000,
+                                     .retry_ms = 10000, .wait_ms = EXAMPLE_WAIT };
+    int  rc = cache ? SHOAL_OK : shoal_open(getenv("SHOAL_CACHE"), NULL, &cache);
 
-    if (cache == NULL && !ngx_test_config) {
-        rc = shoal_open(getenv("SHOAL_CACHE"), NULL, &cache);
-    }
-    if (cache && lines == NULL) {
-        rc = shoal_keyspace_open(cache, "line", 1, &policy, &lines);
-    }
-    if (rc != SHOAL_OK) {
-        ngx_log_error(NGX_LOG_WARN, cycle->log, 0, "without a cache: %s", shoal_strerror(rc));
-    }
-    return NGX_OK;
+    return rc == SHOAL_OK && !lines ? shoal_keyspace_open(cache, "line", 1, &policy, &lines) : rc;
 }
 
-/* In each worker: a descriptor of its own in its loop. It may be there in place of one that died. */
-
-static void
-example_readable(ngx_event_t *ev)
+static int example_descriptor(void)    /* in each worker, after the fork: to be read in its loop */
 {
-    (void) shoal_dispatch(cache);
+    shoal_reap(cache);    /* it may be there in place of one that died */
+    return lines ? shoal_poll_fd(cache) : SHOAL_ERR_INVALID;
 }
 
-static ngx_int_t
-example_init_process(ngx_cycle_t *cycle)
+static void example_readable(ngx_event_t *ev)    /* when that is readable */
 {
-    int  fd = lines ? shoal_poll_fd(cache) : -1;
-
-    (void) shoal_reap(cache);
-    return fd < 0 ? NGX_OK : example_add_event(cycle, fd, example_readable);
+    shoal_dispatch(cache);    /* calls example_woken() for each that has an outcome */
 }
 
-/* What shoal_begin() says, and shoal_wait() later. */
-
-static void example_woken(struct shoal_load *load, void *arg);
-
-static void
-example_outcome(example_ctx_t *ctx, int rc, struct shoal_load *load, struct shoal_value *value)
+static void example_begin(example_ctx_t *ctx)    /* a request: it is answered once, now or later */
 {
-    ctx->load = NULL;
-    switch (rc) {
-
-    case SHOAL_REFRESH:    /* the next line is ours to get, for all; this client has the old one */
-        example_work(ctx, load, 0);
-        /* fall through */
-    case SHOAL_OK:
-        example_answer(ctx, NGX_HTTP_OK, value->data, value->size);
-        shoal_release(value);
-        return;
-    case SHOAL_LEAD:
-        example_work(ctx, load, 1);
-        return;
-    case SHOAL_WAIT:
-        ctx->load = load;
-        if (shoal_watch(load, example_woken, ctx) == SHOAL_OK) {
-            return;
-        }
-        ctx->load = NULL;
-        break;
-    case SHOAL_ERR_LOAD:
-        shoal_load_cancel(load);
-        example_answer(ctx, value->load_error, NULL, 0);
-        return;
-    }
-    shoal_load_cancel(load);    /* no cache, no slot, or it took too long: as if there were none */
-    example_work(ctx, NULL, 1);
-}
-
-static void
-example_begin(example_ctx_t *ctx)
-{
-    struct shoal_load   *load = NULL;
-    struct shoal_value   value;
-
+    struct shoal_value  value;
+    struct shoal_load  *load = NULL;
     int  rc = shoal_begin(lines, ctx->key.data, ctx->key.len, &load, &value);
+
     example_outcome(ctx, rc, load, &value);
 }
 
-static void
-example_woken(struct shoal_load *load, void *arg)
+static void example_woken(struct shoal_load *load, void *ctx)
 {
-    struct shoal_value   value;
+    struct shoal_value  value;
+    int  rc = shoal_wait(load, 0, &value);    /* doesn't wait */
 
-    int  rc = shoal_wait(load, 0, &value);    /* does not wait */
-    example_outcome(arg, rc, load, &value);
+    example_outcome(ctx, rc, load, &value);
 }
 
-/* The work is done, or has failed: those who wait are told first, in all workers, then who is here. */
-
-static void
-example_done(example_work_t *work, ngx_int_t status, const void *data, size_t size)
+static void example_outcome(example_ctx_t *ctx, int rc, struct shoal_load *load,
+                            struct shoal_value *value)
 {
-    if (work->load) {
-        (void) (status == NGX_HTTP_OK ? shoal_load_publish(work->load, data, size)
-                                      : shoal_load_fail(work->load, (int) status));
+    ctx->load = NULL;
+    if (rc == SHOAL_REFRESH) {
+        example_work(ctx, load, 0);    /* for all; this client has the old value */
+    }
+    if (rc == SHOAL_OK || rc == SHOAL_REFRESH) {
+        example_answer(ctx, NGX_HTTP_OK, value->data, value->size);
+        shoal_release(value);
+    } else if (rc == SHOAL_LEAD) {
+        example_work(ctx, load, 1);
+    } else if (rc == SHOAL_WAIT && shoal_watch(load, example_woken, ctx) == SHOAL_OK) {
+        ctx->load = load;
+    } else {
+        shoal_load_cancel(load);    /* NULL is harmless */
+        if (rc == SHOAL_ERR_LOAD) {
+            example_answer(ctx, value->load_error, NULL, 0);    /* its status */
+        } else if (rc == SHOAL_ERR_TIMEOUT || rc == SHOAL_ERR_BUSY) {
+            example_answer(ctx, NGX_HTTP_SERVICE_UNAVAILABLE, NULL, 0);
+        } else {
+            example_work(ctx, NULL, 1);    /* no cache, or no slot in it: without */
+        }
+    }
+}
+
+static void example_done(example_work_t *work, ngx_int_t status, const void *data,
+                         size_t size)
+{
+    if (work->load && status == NGX_HTTP_OK) {
+        shoal_load_publish(work->load, data, size);    /* wakes who waits, in all workers */
+    } else if (work->load) {
+        shoal_load_fail(work->load, (int) status);
     }
     if (work->ctx) {
         work->ctx->work = NULL;
@@ -169,26 +140,18 @@ example_done(example_work_t *work, ngx_int_t status, const void *data, size_t si
     }
 }
 
-/* The request ends, for whatever reason. The work goes on for the others. */
-
-static void
-example_gone(void *data)
+static void example_gone(example_ctx_t *ctx)    /* the request ends, but not the work for it */
 {
-    example_ctx_t *ctx = data;
-
     shoal_load_cancel(ctx->load);
     if (ctx->work) {
         ctx->work->ctx = NULL;
     }
 }
 
-/* A worker that leaves in peace has nothing in hand. From any other its death takes all. */
-
-static void
-example_exit_process(ngx_cycle_t *cycle)
+static void example_exit_process(ngx_cycle_t *cycle)
 {
     if (ngx_exiting && !ngx_terminate) {
-        shoal_close(cache);
+        shoal_close(cache);    /* with nothing in hand; from others their death takes all */
     }
 }
 
@@ -196,16 +159,47 @@ example_exit_process(ngx_cycle_t *cycle)
 
 
 static ngx_int_t
-example_add_event(ngx_cycle_t *cycle, int fd, ngx_event_handler_pt handler)
+example_init_module(ngx_cycle_t *cycle)
 {
+    int  rc;
+
+    if (ngx_test_config) {
+        return NGX_OK;
+    }
+
+    rc = example_open();
+    if (rc != SHOAL_OK) {
+        ngx_log_error(NGX_LOG_WARN, cycle->log,
+                      rc == SHOAL_ERR_SYSTEM ? ngx_errno : 0,
+                      "no cache, each request does the work: %s",
+                      shoal_strerror(rc));
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+example_init_process(ngx_cycle_t *cycle)
+{
+    int                fd;
     ngx_connection_t  *c;
+
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) {
+        return NGX_OK;
+    }
+
+    fd = example_descriptor();
+    if (fd < 0) {
+        return NGX_OK;            /* nobody waits: see example_outcome() */
+    }
 
     c = ngx_get_connection(fd, cycle->log);
     if (c == NULL) {
         return NGX_ERROR;
     }
 
-    c->read->handler = handler;
+    c->read->handler = example_readable;
     c->read->log = cycle->log;
     c->write->log = cycle->log;
     c->read->channel = 1;         /* no client's: nobody waits for its end */

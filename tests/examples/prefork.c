@@ -108,8 +108,9 @@ int main(int argc, char **argv)
 	unsigned port = argc > 1 ? (unsigned)atoi(argv[1]) : 0, workers = argc > 2 ? (unsigned)atoi(argv[2]) : 4;
 	struct shoal_keyspace *pages;
 	struct shoal *cache;
+	int listener;
 	/* Before the fork: it is opened once, and what is wrong with it is known before there are workers. */
-	int outcome = shoal_open(getenv("SHOAL_CACHE"), NULL, &cache), listener;
+	int outcome = shoal_open(getenv("SHOAL_CACHE"), NULL, &cache);
 
 	if (outcome == SHOAL_OK)
 		outcome = shoal_keyspace_open(cache, "page", 1, &policy, &pages);

@@ -84,9 +84,9 @@ def waiter_leaves():
 
 
 def failure():
-    clients = all_ask(16, '/broken?status=503&gate=broken')
+    clients = all_ask(16, '/broken?status=504&gate=broken')
     origin('open?broken')
-    equal([c.read()[0] for c in clients], [503] * 16)
+    equal([c.read()[0] for c in clients], [504] * 16)
     equal(origin.count('/broken'), 1)
     origin('down')
     equal([get(port, '/down')[0] for port in ports], [502, 502])

@@ -51,11 +51,11 @@ server {{
 ''')
 
 
-def starts():
+def starts(**settings):
     global master
     with open(f'{folder}/error.log', 'w'):
         pass
-    environment = dict(os.environ)
+    environment = dict(os.environ, **settings)
     if runtimes:  # nginx leaves to exit() what it has
         environment['LD_PRELOAD'] = ' '.join(runtimes)
         environment['ASAN_OPTIONS'] = environment.get('ASAN_OPTIONS', '') + ':detect_leaks=0'
@@ -227,6 +227,18 @@ def ends(number, load):
     equal((stat()['flights'], stat()['pins'], stat()['running']), (0, 0, 0))
 
 
+def without():
+    """A cache that can't be had: each request is worked for, and the log says why."""
+    starts(SHOAL_CACHE='no such name')
+    clients = [Client(port, '/cold/without') for _ in range(3)]
+    equal(len({line(c.read()) for c in clients}), 3)
+    equal(Client(port, '/fail/without').read()[0], 502)
+    with open(f'{folder}/error.log') as log:
+        equal(len(re.findall(r'no cache, each request does the work: ', log.read())), 1)
+    master.send_signal(signal.SIGQUIT)
+    equal(master.wait(timeout=lib.PATIENCE), 0)
+
+
 configuration()
 case('nginx starts with it', starts)
 case(f'{CROWD} cold requests, four workers, one load', crowd)
@@ -239,4 +251,5 @@ case('a reload keeps the cache, and answers who is parked', reload)
 case('it ends in peace', ends, signal.SIGQUIT, False)
 case('and again', starts)
 case('it ends at once, amid a load', ends, signal.SIGTERM, True)
+case('without a cache it works as well', without)
 lib.done()

@@ -71,10 +71,10 @@ def replaced():
 
 def failure():
     before = stat()['misses']
-    clients = crowd([server.port], WORKERS, '/broken?status=503&gate=broken')
+    clients = crowd([server.port], WORKERS, '/broken?status=504&gate=broken')
     workers_wait(before)
     origin('open?broken')
-    equal([c.read()[0] for c in clients], [503] * WORKERS)
+    equal([c.read()[0] for c in clients], [504] * WORKERS)
     equal(origin.count('/broken'), 1)
 
 
