@@ -23,7 +23,7 @@ part() { # of module.c: what shoal-embed(7) shows whole
 		diff - "$scratch/block" && [ -s "$scratch/block" ]
 }
 quoted() { # lines of its blocks that no example has
-	sed 's/^[ \t]*//' tests/examples/*.c tests/abi/embed/Makefile tests/abi/embed/CMakeLists.txt tests/abi/embed/meson.build |
+	sed 's/^[ \t]*//' tests/examples/*.c tests/examples/config tests/abi/embed/Makefile tests/abi/embed/CMakeLists.txt tests/abi/embed/meson.build |
 		grep . >"$scratch/lines"
 	awk '/^```$/ { on = !on; next } on && NF' src/man/shoal-embed.7.scd | sed 's/^[ \t]*//' >"$scratch/shown"
 	[ -s "$scratch/shown" ] || echo 'it shows nothing'

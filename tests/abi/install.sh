@@ -112,6 +112,22 @@ if [ -e "$build/src/cli/shoal" ]; then
 		"$scratch/epoll" "$scratch/epoll"
 fi
 
+module() ( # TREE: as its author would, with what nginx-dev has there; nginx takes it
+	cd "$1" || exit
+	mkdir "$scratch/module" && cp "$source/tests/examples/module.c" "$source/tests/examples/config" "$scratch/module" || exit
+	# shellcheck disable=SC2016 # for the other shell
+	bash -c 'NGX_CONF_FLAGS=() && . ./conf_flags && ./configure --builddir="$1/build" "${NGX_CONF_FLAGS[@]}" --add-dynamic-module="$1" &&
+		make -f "$1/build/Makefile" modules' - "$scratch/module" || exit
+	echo "load_module $scratch/module/build/ngx_http_shoal_example_module.so; pid $scratch/module/pid; error_log stderr; events {}
+		http { access_log off; server { listen 127.0.0.1:1; location / { shoal_example 1s; } } }" >"$scratch/module/conf"
+	PATH=$PATH:/usr/sbin LD_LIBRARY_PATH=$libdir nginx -t -p "$scratch/module" -c "$scratch/module/conf"
+)
+if [ -e "$build/tests/ngx_http_shoal_example_module.so" ]; then
+	tree=$(meson introspect "$build" --buildoptions | python3 -c 'import json, sys
+print(*[o["value"] for o in json.load(sys.stdin) if o["name"] == "nginx_tree"])')
+	case_with make "an nginx module of one's own builds, and nginx takes it" module "$tree"
+fi
+
 if [ -e "$libdir/libshoal.a" ]; then
 	mkdir "$scratch/a"
 	cp "$libdir/libshoal.a" "$scratch/a"

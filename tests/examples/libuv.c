@@ -189,7 +189,8 @@ static void dispatch(uv_poll_t *poll, int status, int events)
 
 int main(int argc, char **argv)
 {
-	struct shoal_policy policy = {.fresh_ms = 600000, .stale_ms = 3600000, .retry_ms = 10000, .wait_ms = 60000};
+	struct shoal_policy policy = {
+		.fresh_ms = 600000, .stale_ms = 3600000, .retry_ms = 10000, .wait_ms = 60000, .lease_ms = 60000};
 	int outcome = shoal_open(getenv("SHOAL_CACHE"), NULL, &cache), fd, listening;
 	uv_poll_t woken, listener = {.data = &listening};
 

@@ -104,7 +104,8 @@ int main(int argc, char **argv)
 {
 	/* Old pages are served for an hour while one worker refreshes them, and for a day if the origin is down. */
 	struct shoal_policy policy = {
-		.fresh_ms = 600000, .stale_ms = 3600000, .error_ms = 86400000, .retry_ms = 10000, .wait_ms = 60000};
+		.fresh_ms = 600000, .stale_ms = 3600000, .error_ms = 86400000, .retry_ms = 10000, .wait_ms = 60000,
+		.lease_ms = 60000};
 	unsigned port = argc > 1 ? (unsigned)atoi(argv[1]) : 0, workers = argc > 2 ? (unsigned)atoi(argv[2]) : 4;
 	struct shoal_keyspace *pages;
 	struct shoal *cache;

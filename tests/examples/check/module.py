@@ -4,8 +4,8 @@
 
 The module in the nginx of the machine, with four workers. RUNTIMEs of sanitizers are loaded before nginx.
 
-Its origin is a timer, which can't be held back. So a case that wants something to happen amid a load looks whether it has,
-and if not, which takes a very slow machine, it begins anew with another key. What has to hold is held in each round.
+Its origin is a timer, which can't be held back. So a case that wants something to happen amid a load looks whether it has, and if
+not, as on a slow machine, it begins anew with a load of twice the time. What has to hold is held in each round.
 """
 import itertools
 import os
@@ -15,12 +15,13 @@ import socket
 import sys
 
 import lib
-from lib import Client, case, command, equal, leader, stat, until
+from lib import Client, case, command, equal, stat, until
 
 WORKERS = 4
 CROWD = 64
 lib.shoal, nginx, module, runtimes = sys.argv[1], sys.argv[2], os.path.realpath(sys.argv[3]), sys.argv[4:]
 master = None
+TIMES = [200 * 2**i for i in range(8)]  # milliseconds that a load takes: /200/... and so on
 folder = lib.folder()
 os.chmod(folder, 0o755)
 keys = itertools.count()
@@ -34,6 +35,7 @@ port = port_holder.getsockname()[1]
 
 def configuration():
     temp = '\n'.join(f'{name}_temp_path {folder}/{name};' for name in ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'))
+    locations = ' '.join(f'location /{ms}/ {{ shoal_example {ms}ms; }}' for ms in TIMES)
     with open(f'{folder}/nginx.conf', 'w') as f:
         f.write(f'''load_module {module};
 daemon off; pid nginx.pid; error_log error.log info; worker_processes {WORKERS};
@@ -44,8 +46,7 @@ access_log off; keepalive_requests 1000000;
 server {{
     listen 127.0.0.1:{port} reuseport backlog=511;
     location = /pid {{ default_type text/plain; return 200 $pid; }}
-    location / {{ shoal_example 200ms; }}
-    location /slow/ {{ shoal_example 1s; }}
+    {locations}
 }}
 }}
 ''')
@@ -101,46 +102,22 @@ def line(answer):
     return tuple(int(n) for n in re.match(rb'process (\d+), line (\d+): ', answer[1]).groups())
 
 
-def rounds(attempt):
-    """Until it could see what it was to see."""
-    until('a round in time', attempt)
+def rounds(attempt, *args):
+    """Until it could see what it was to see. Longer ones would outlive the lease."""
+    if not any(attempt(f'/{ms}/{next(keys)}', *args) for ms in TIMES):
+        raise AssertionError(f'not even in {TIMES[-1]} ms')
 
 
-def crowd():
-    def attempt():
-        before, key = stat(), f'/cold/{next(keys)}'
-        clients = [c for some in connect(CROWD).values() for c in some]
-        for c in clients:
-            c.ask(key)
-        lines = {line(c.read()) for c in clients}
-        equal(len(lines), 1)
-        now = stat()
-        equal(now['loads'] - before['loads'], 1)
-        for c in clients:
-            c.close()
-        return now['coalesced'] > before['coalesced']
-    rounds(attempt)
-
-
-def killed():
-    def attempt():
-        before, key = stat(), f'/slow/{next(keys)}'
-        clients = connect(WORKERS)
-        first, *others = [some[0] for some in clients.values()]
-        first.ask(key)
-        until('its load', lambda: stat()['loads'] > before['loads'])
-        victim = leader()
-        if not victim:
-            return False
-        equal(victim, list(clients)[0])
-        for c in others:
-            c.ask(key)
-        until('the others', lambda: asked(before) == WORKERS)
-        os.kill(victim, signal.SIGKILL)
-        lines = {line(c.read()) for c in others}
-        equal(len(lines), 1)
-        return first.read()[0] == 0 and lines.pop()[0] != victim and stat()['takeovers'] == before['takeovers'] + 1
-    rounds(attempt)
+def crowd(key):
+    before = stat()
+    clients = [c for some in connect(CROWD).values() for c in some]
+    for c in clients:
+        c.ask(key)
+    lines = {line(c.read()) for c in clients}
+    equal(len(lines), 1)
+    now = stat()
+    equal(now['loads'] - before['loads'], 1)
+    return now['coalesced'] > before['coalesced']
 
 
 def asked(before):
@@ -149,28 +126,46 @@ def asked(before):
     return sum(now[n] - before[n] for n in ('misses', 'hits_fresh', 'hits_stale'))
 
 
-def leaves(leading):
+def first_asks(key):
+    """-> clients, of a worker each, the first of which has caused a load; its worker; what was counted before"""
+    before, by_worker = stat(), connect(WORKERS)
+    clients = [some[0] for some in by_worker.values()]
+    clients[0].ask(key)
+    until('its load', lambda: stat()['loads'] > before['loads'])
+    return clients, next(iter(by_worker)), before
+
+
+def killed(key):
+    (first, *others), worker, before = first_asks(key)
+    for c in others:
+        c.ask(key)
+    until('the others', lambda: asked(before) == WORKERS)
+    os.kill(worker, signal.SIGKILL)
+    lines = {line(c.read()) for c in others}
+    equal(len(lines), 1)
+    if first.read()[0]:
+        return False  # it had the line already
+    taken = stat()['takeovers'] - before['takeovers']
+    equal((stat()['loads'] - before['loads'], lines.pop()[0] != worker), (1 + taken, taken == 1))
+    return taken == 1
+
+
+def leaves(key, leading):
     """Of two clients that want a line one goes, and the other gets it."""
-    def attempt():
-        before, key = stat(), f'/slow/{next(keys)}'
-        by_worker = connect(WORKERS)
-        (worker, (first, *_)), (_, (second, *_)), *_ = by_worker.items()
-        first.ask(key)
-        until('its load', lambda: stat()['loads'] > before['loads'])
-        second.ask(key)
-        until('the other', lambda: asked(before) == 2)
-        amid = stat()['running'] == 1
-        gone, stays = (first, second) if leading else (second, first)
-        gone.close()
-        equal(line(stays.read())[0], worker)
-        equal(stat()['loads'] - before['loads'], 1)
-        until('nothing to be held', lambda: stat()['flights'] == 0 and stat()['pins'] == 0)
-        return amid
-    rounds(attempt)
+    (first, second, *_), worker, before = first_asks(key)
+    second.ask(key)
+    until('the other', lambda: asked(before) == 2)
+    amid = stat()['running'] == 1
+    gone, stays = (first, second) if leading else (second, first)
+    gone.close()
+    equal(line(stays.read())[0], worker)
+    equal(stat()['loads'] - before['loads'], 1)
+    until('nothing to be held', lambda: stat()['flights'] == 0 and stat()['pins'] == 0)
+    return amid
 
 
 def failure():
-    before, key = stat(), f'/fail/{next(keys)}'
+    before, key = stat(), f'/200/fail{next(keys)}'
     clients = [some[0] for some in connect(WORKERS).values()]
     for c in clients:
         c.ask(key)
@@ -179,7 +174,7 @@ def failure():
 
 
 def stale():
-    key = f'/old/{next(keys)}'
+    key = f'/200/{next(keys)}'
     clients = [some[0] for some in connect(WORKERS).values()]
     clients[0].ask(key)
     old, before = line(clients[0].read()), stat()
@@ -201,7 +196,7 @@ def reload():
     """Who is parked is answered by the worker that leaves; those that come find what there was."""
     before, old = stat(), connect(WORKERS)
     parked = [some[0] for some in old.values()]
-    key = f'/slow/{next(keys)}'
+    key = f'/1600/{next(keys)}'
     for c in parked:
         c.ask(key)
     until('them to be parked', lambda: asked(before) == len(parked))
@@ -216,7 +211,7 @@ def reload():
 
 def ends(number, load):
     if load:
-        Client(port, f'/slow/{next(keys)}')
+        Client(port, f'/{TIMES[-1]}/{next(keys)}')
         until('a load to run', lambda: stat()['running'] == 1)
     master.send_signal(number)
     equal(master.wait(timeout=lib.PATIENCE), 0)
@@ -230,9 +225,9 @@ def ends(number, load):
 def without():
     """A cache that can't be had: each request is worked for, and the log says why."""
     starts(SHOAL_CACHE='no such name')
-    clients = [Client(port, '/cold/without') for _ in range(3)]
+    clients = [Client(port, '/200/without') for _ in range(3)]
     equal(len({line(c.read()) for c in clients}), 3)
-    equal(Client(port, '/fail/without').read()[0], 502)
+    equal(Client(port, '/200/fail').read()[0], 502)
     with open(f'{folder}/error.log') as log:
         equal(len(re.findall(r'no cache, each request does the work: ', log.read())), 1)
     master.send_signal(signal.SIGQUIT)
@@ -241,10 +236,10 @@ def without():
 
 configuration()
 case('nginx starts with it', starts)
-case(f'{CROWD} cold requests, four workers, one load', crowd)
-case('a worker is killed amid a load: another takes over', killed)
-case('the client that leads leaves', leaves, True)
-case('a client that waits leaves', leaves, False)
+case(f'{CROWD} cold requests, four workers, one load', rounds, crowd)
+case('a worker is killed amid a load: another takes over', rounds, killed)
+case('the client that leads leaves', rounds, leaves, True)
+case('a client that waits leaves', rounds, leaves, False)
 case('a failure is one for all', failure)
 case('an old line is served while one worker makes the next', stale)
 case('a reload keeps the cache, and answers who is parked', reload)
