@@ -192,21 +192,31 @@ def stale():
     equal(stat()['loads'] - before['loads'], 1)
 
 
-def reload():
+def title(pid):
+    try:
+        with open(f'/proc/{pid}/cmdline') as f:
+            return f.read()
+    except FileNotFoundError:
+        return ''
+
+
+def reload(key):
     """Who is parked is answered by the worker that leaves; those that come find what there was."""
     before, old = stat(), connect(WORKERS)
     parked = [some[0] for some in old.values()]
-    key = f'/1600/{next(keys)}'
     for c in parked:
         c.ask(key)
     until('them to be parked', lambda: asked(before) == len(parked))
     master.send_signal(signal.SIGHUP)
+    until('the old workers to know', lambda: all('shutting down' in title(pid) or not title(pid) for pid in old))
+    amid = stat()['running'] == 1
     lines = {line(c.read()) for c in parked}
     equal(len(lines), 1)
-    until('the old workers to go', lambda: not any(os.path.exists(f'/proc/{pid}') for pid in old))
+    until('the old workers to go', lambda: not any(title(pid) for pid in old))
     client = Client(port, key)
     equal(line(client.read()), lines.pop())
     equal(stat()['loads'] - before['loads'], 1)
+    return amid
 
 
 def ends(number, load):
@@ -242,7 +252,7 @@ case('the client that leads leaves', rounds, leaves, True)
 case('a client that waits leaves', rounds, leaves, False)
 case('a failure is one for all', failure)
 case('an old line is served while one worker makes the next', stale)
-case('a reload keeps the cache, and answers who is parked', reload)
+case('a reload keeps the cache, and answers who is parked', rounds, reload)
 case('it ends in peace', ends, signal.SIGQUIT, False)
 case('and again', starts)
 case('it ends at once, amid a load', ends, signal.SIGTERM, True)
