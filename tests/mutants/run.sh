@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Break the engine on purpose, one rule at a time: each NAME.patch here is applied to a copy of the tree, built, and the
 # test that its first line names ("# red: process-fresh", "# red: fuzz-call tests/fuzz/corpus-call", or a script of tests:
-# "# red: cli/entries.sh", "# red: abi/install.sh") must fail. A mutant that survives, or a patch that no longer applies, is
+# "# red: cli/entries.sh", "# red: abi/install.sh"; "# red: examples/prefork") must fail. A mutant that survives, or a patch that no longer applies, is
 # a failure. Prints TAP.
 #   run.sh [NAME ...]
 set -u
@@ -48,6 +48,14 @@ is_red() { # TEST [ARGUMENT, a path of the tree]
 		ninja -C "$work/build" src/cli/shoal tests/cli-driver tests/cli-workload >"$work/log" 2>&1 || return 2
 		! timeout 300 "$work/tests/$1" "$work/build/src/cli/shoal" "$work" "$work/build/tests/cli-driver" \
 			"$work/build/tests/cli-workload" >"$work/log" 2>&1 </dev/null
+		return
+	fi
+	if [[ $1 == examples/* ]]; then # each by its name, with all that is built for any of them
+		local built
+		built=$(ninja -C "$work/build" -t targets all | sed -n 's/^\(tests\/[^ /]*example[^ /]*\): .*LINKER.*/\1/p')
+		# shellcheck disable=SC2086 # words
+		ninja -C "$work/build" src/cli/shoal $built >"$work/log" 2>&1 || return 2
+		! meson test -C "$work/build" --no-rebuild --suite examples -t 2 "${1#examples/}" >"$work/log" 2>&1 </dev/null
 		return
 	fi
 	ninja -C "$work/build" "tests/$1" >"$work/log" 2>&1 || return 2
