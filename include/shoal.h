@@ -406,7 +406,8 @@ int shoal_begin(struct shoal_keyspace *keyspace, const void *key, size_t key_siz
  * Wait for a load that began as SHOAL_WAIT, up to timeout_ms (0 = only ask; SHOAL_FOREVER is bounded by wait_ms).
  * SHOAL_OK: the value, and the handle has ended. SHOAL_LEAD: the leader died, gave up, or the key was deleted
  * meanwhile: the load is now the caller's. Negative (LOAD, TIMEOUT, ...): the handle is left for another wait or
- * shoal_load_cancel().
+ * shoal_load_cancel(). Who waits in parts, to look after signals between them, is counted as waiting once, and as timed out
+ * after wait_ms.
  */
 int shoal_wait(struct shoal_load *load, uint32_t timeout_ms, struct shoal_value *value);
 

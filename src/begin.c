@@ -507,6 +507,23 @@ int begin_look(struct shoal_load *l, struct shoal_value *value)
 	return r;
 }
 
+/* A part of a wait is over, which began at `now_ns` or in the part before. Who waits in parts, to look after other things
+ * between them, waits once: it ends with an outcome, or as a timeout after wait_ms. */
+static void count_part(struct shoal_load *l, int r, uint64_t now_ns)
+{
+	uint64_t waited_ns;
+
+	if (!l->waits_ns)
+		l->waits_ns = now_ns;
+	waited_ns = clock_system_ns(CLOCK_MONOTONIC) - l->waits_ns;
+	if (r == SHOAL_WAIT && waited_ns < (uint64_t)l->k->policy.wait_ms * 1000000)
+		return;
+	l->waits_ns = 0;
+	begin_count_wait(l, waited_ns);
+	if (r == SHOAL_WAIT)
+		load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
+}
+
 /* The wait loop: look, sleep, wake some others, look. What is published at the very deadline is still returned. */
 int begin_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *value)
 {
@@ -534,11 +551,9 @@ int begin_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *va
 	if (load_running)
 		flight_uncross(l->seat);
 	if (timeout_ms)
-		begin_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - begin_ns);
+		count_part(l, r, begin_ns);
 	if (r != SHOAL_WAIT)
 		return r;
-	if (timeout_ms)
-		load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
 	return l->queued ? SHOAL_ERR_BUSY : SHOAL_ERR_TIMEOUT;
 }
 

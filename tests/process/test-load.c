@@ -885,6 +885,41 @@ static void a_loader_may_end_its_load(void **state)
 	assert_remembers(p->k, "a", 9);
 }
 
+/* Who waits in parts waits once: for the counters, too. */
+static void a_wait_in_parts_is_one(void **state)
+{
+	struct shoal_policy policy = steady;
+	struct place *p = *state;
+	struct shoal_keyspace *k;
+	struct shoal_load *load, *waiter;
+	struct shoal_value value;
+
+	policy.wait_ms = PATIENCE_S * 1000;
+	k = keyspace(p->cache, "patient", &policy);
+	load = leads(k, "a");
+	waiter = waits(k, "a");
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(shoal_wait(waiter, 1, &value), SHOAL_ERR_TIMEOUT);
+	assert_int_equal(counts_of(k).timeouts, 0);
+	assert_int_equal(counts_of(k).wait_ns_sum, 0);
+	assert_publishes(load, "x", SHOAL_OK);
+	assert_int_equal(shoal_wait(waiter, 1, &value), SHOAL_OK);
+	shoal_release(&value);
+	assert_true(counts_of(k).wait_ns_sum >= 3 * 1000000);
+
+	policy.wait_ms = 3;
+	k = keyspace(p->cache, "impatient", &policy);
+	load = leads(k, "a");
+	waiter = waits(k, "a");
+	do
+		assert_int_equal(shoal_wait(waiter, 1, &value), SHOAL_ERR_TIMEOUT);
+	while (!counts_of(k).wait_ns_sum);
+	assert_int_equal(counts_of(k).timeouts, 1);
+	assert_true(counts_of(k).wait_ns_sum >= 3 * 1000000);
+	shoal_load_cancel(waiter);
+	assert_publishes(load, "x", SHOAL_OK);
+}
+
 static void fetch_times_out(void **state)
 {
 	struct shoal_policy policy = steady;
@@ -1313,6 +1348,7 @@ int main(void)
 		CASE(a_step_inside_a_loader_is_a_deadlock),
 		cmocka_unit_test(a_slot_that_was_ours_is_no_deadlock),
 		CASE(a_loader_may_end_its_load),
+		CASE(a_wait_in_parts_is_one),
 		CASE(fetch_times_out),
 		CASE(a_crowd_loads_once),
 		CASE(a_thread_leaves_its_loaders),
