@@ -10,7 +10,7 @@
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
 #             under ASan + UBSan and under TSan. What is skipped has to be in tests/skips.txt, with its reason
 #   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment; what meson dist packs
-#   --suite   unit, process, model, abi, examples, torture, fuzz, cli, nginx, packages (the Debian ones: with --ci, or if
+#   --suite   unit, process, model, abi, examples, torture, fuzz, cli, nginx, python, packages (the Debian ones: with --ci, or if
 #             asked for)
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
@@ -38,7 +38,7 @@ while [ $# -gt 0 ]; do
 done
 for s in $only; do
 	case $s in
-	unit | process | model | abi | examples | torture | fuzz | cli | nginx | packages) ;;
+	unit | process | model | abi | examples | torture | fuzz | cli | nginx | python | packages) ;;
 	*) echo "no suite $s" >&2 && exit 2 ;;
 	esac
 done
@@ -89,7 +89,7 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 . tests/packages.sh
-packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev tmux jq make'
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev tmux jq make python3-cffi'
 [ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev prometheus cmake make abigail-tools"
 packaging= # has to be asked for where time is short
 if wanted packages && { [ "$tier" != quick ] || [ -n "$only" ]; }; then
@@ -107,6 +107,10 @@ need $packages || { fail 'packages are missing' && exit; }
 
 if [ "$tier" != quick ] || [[ " $only " == *" nginx "* ]]; then
 	need nginx-light nginx-dev libpcre2-dev libssl-dev zlib1g-dev curl || echo 'note: the nginx module is built and tested where nginx and nginx-dev are'
+fi
+
+if [ "$tier" != quick ] || [[ " $only " == *" python "* ]]; then
+	need gunicorn || echo 'note: the Python package is tested in its own processes alone'
 fi
 
 ulimit -c 0
@@ -203,7 +207,7 @@ cannot_run() {
 
 # ---- the tiers -------------------------------------------------------------------------------------------------------
 
-all='unit process model abi examples fuzz cli nginx'
+all='unit process model abi examples fuzz cli nginx python'
 strict=true
 [ "$tier" != quick ] || strict=false
 
@@ -223,7 +227,7 @@ build gcc gcc -Dwerror=$strict && {
 if [ "$tier" != quick ]; then
 	say clang
 	build clang clang -Dwerror=true && {
-		suites clang "$short" 1 unit process model abi examples cli
+		suites clang "$short" 1 unit process model abi examples cli python
 		suites clang "$fuzz" 1 fuzz
 	}
 

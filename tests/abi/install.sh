@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# usage: CC=... [CXX=...] install.sh BUILD SOURCE
+# usage: CC=... [CXX=...] [PYTHON=...] install.sh BUILD SOURCE
 # Install into an empty directory. Every file is where it belongs and nothing else is there; programs are built and run
 # with nothing but what pkg-config says: by hand, from Make, from CMake, from C++, and statically.
 # shellcheck disable=SC2317 # functions are called through case_
@@ -17,6 +17,7 @@ mkdir "$scratch/pc"
 sed "s|^prefix=.*|prefix=$prefix|" "$pc" >"$scratch/pc/shoal.pc"
 libdir=$(dirname "$(dirname "$pc")")
 version=$(pkg-config --modversion shoal)
+python=$(dirname "$(dirname "$(find "$prefix" -path '*/python3*/shoal/__init__.py')")")
 
 # ---- the files -------------------------------------------------------------------------------------------------------
 
@@ -28,6 +29,9 @@ belongs() {
 	[ ! -e "$build/src/cli/shoal" ] || [ -x "$prefix/bin/shoal" ] || echo 'no bin/shoal'
 	[ -f "$prefix/share/shoal/shoal.rules.yml" ] || echo 'no share/shoal/shoal.rules.yml'
 	[ -f "$prefix/share/shoal/shoal.dashboard.json" ] || echo 'no share/shoal/shoal.dashboard.json'
+	[ ! -e "$build/src/python" ] || (cd "$build/src/python" && find . -name '*.py') | while read -r file; do
+		[ -f "$python/$file" ] || echo "no $file for Python"
+	done
 	[ -e "$build/src/man/shoal.3" ] || return 0
 	[ -f "$prefix/share/man/man3/shoal.3" ] || echo 'no share/man/man3/shoal.3'
 	for page in "$source"/src/man/*.scd; do
@@ -39,14 +43,15 @@ belongs() {
 stray() {
 	(cd "$prefix" && find . ! -type d) | sed 's/^\.//' | grep -vE '^(/bin/shoal|/include/shoal\.h'$(
 	)'|/share/man/man[1357]/shoal[a-z-]*\.[1357]|/share/bash-completion/completions/shoal[a-z.]*|/share/shoal/shoal\.[a-z.]+'$(
-	)'|/lib(/[a-z0-9_-]+)?/(libshoal\.(a|so|so\.0|so\.[0-9.]+)|pkgconfig/shoal\.pc|nginx/modules/ngx_http_shoal_module\.so))$'
+	)'|/lib(/[a-z0-9_-]+)?/(libshoal\.(a|so|so\.0|so\.[0-9.]+)|pkgconfig/shoal\.pc|nginx/modules/ngx_http_shoal_module\.so))$'$(
+	)'|^/lib/python3(\.[0-9]+)?/(dist|site)-packages/shoal/_[a-z_]+\.py$'
 	find "$scratch/i" ! -type d ! -path "$prefix/*"
 	find "$scratch/i" ! -type l -perm /022
 	:
 }
 
 build_paths() { # the linked files' own
-	grep -lF "$build" "$pc" "$prefix/share/bash-completion/completions"/* 2>/dev/null
+	grep -lF "$build" "$pc" "$prefix/share/bash-completion/completions"/* "$python"/shoal/* 2>/dev/null
 	for f in "$libdir/libshoal.so" "$prefix/bin/shoal"; do
 		[ ! -e "$f" ] || readelf -d "$f" | grep -E 'R(UN)?PATH'
 	done
@@ -140,6 +145,14 @@ if [ -e "$libdir/libshoal.a" ]; then
 	case_ 'a program links with static libraries alone' $CC -static "$example" -o "$scratch/alone" \
 		$(pkg-config --static --cflags --libs shoal)
 	case_ 'it runs, too' runs "$scratch/alone"
+fi
+
+if [ -e "$build/src/python" ] && [ -n "${PYTHON-}" ]; then
+	# shellcheck disable=SC2016 # Python's
+	case_ 'a Python program runs' env LD_LIBRARY_PATH="$libdir" PYTHONPATH="$python" PYTHONDONTWRITEBYTECODE=1 \
+		"$PYTHON" -c 'import shoal
+k = shoal.open().keyspace("k")
+assert shoal.__file__.startswith("'"$python"'") and k.fetch("a", lambda: 1) == k.fetch("a", lambda: 2) == 1'
 fi
 
 # ---- the command and its pages ---------------------------------------------------------------------------------------
