@@ -94,7 +94,7 @@ packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmo
 packaging= # has to be asked for where time is short
 if wanted packages && { [ "$tier" != quick ] || [ -n "$only" ]; }; then
 	packaging=true
-	packages="$packages dpkg-dev debhelper lintian fakeroot"
+	packages="$packages dpkg-dev debhelper dh-python lintian fakeroot"
 	[ ! -e src/nginx ] || packages="$packages nginx-light nginx-dev"
 fi
 [ ! -e tests/spin/run.sh ] || packages="$packages spin"
@@ -110,7 +110,10 @@ if [ "$tier" != quick ] || [[ " $only " == *" nginx "* ]]; then
 fi
 
 if [ "$tier" != quick ] || [[ " $only " == *" python "* ]]; then
-	need gunicorn || echo 'note: the Python package is tested in its own processes alone'
+	need gunicorn || echo 'note: the Python package is tested without gunicorn'
+fi
+if [ "$tier" != quick ] || [[ " $only " == *" abi "* ]]; then
+	need php-cli || echo 'note: the example for PHP is not run'
 fi
 
 ulimit -c 0

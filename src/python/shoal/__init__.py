@@ -9,6 +9,7 @@
 
 Of all workers that call profile(7) at once one runs it, and the others wait for what it returns. For 30 seconds it is
 fresh; for 300 more it is served while one caller replaces it. The worker that runs it may be killed: another takes over.
+Coroutine functions are decorated alike.
 
 It fits servers that fork: what is decorated before the fork (gunicorn --preload) is shared by the workers. Processes
 that don't come from one parent share a cache by its name: SHOAL_CACHE=shop in their environment, or shoal.open('shop').
@@ -24,8 +25,8 @@ from ._cache import Cache, Keyspace, open  # pylint: disable=redefined-builtin
 from ._errors import Busy, Closed, Deadlock, Error, LoadError, Timeout
 from ._library import ffi as _ffi, lib as _lib
 
-__all__ = ['open', 'cached', 'default', 'Cache', 'Keyspace', 'Error', 'LoadError', 'Timeout', 'Busy', 'Deadlock', 'Closed',
-           'unlink']
+__all__ = ['open', 'cached', 'default', 'unlink', 'Cache', 'Keyspace', 'Error', 'LoadError', 'Timeout', 'Busy',
+           'Deadlock', 'Closed', 'EXCLUSIVE', 'ATTACH', 'HUGE_PAGES', 'CHECKSUM', 'FIFO']
 __version__ = _ffi.string(_lib.shoal_version()).decode()
 
 EXCLUSIVE, ATTACH = _lib.SHOAL_EXCLUSIVE, _lib.SHOAL_ATTACH

@@ -4,6 +4,8 @@
 Loads go in steps (shoal_begin, shoal_wait, shoal_load_publish) rather than by shoal_fetch: the loader is then called by
 Python and not by C, so an exception has no C frames to cross, and signals are looked after between the parts of a wait.
 
+Who waits in a thread is called back by nothing; a task of asyncio is, by _tasks.py, to wake it.
+
 An exception may come after any call, also KeyboardInterrupt. So what a call writes its result into is made before it,
 inside the `try` whose `finally` gives it back; and a load is taken out of there before the call that ends it.
 
@@ -23,7 +25,7 @@ import sys
 import threading
 import time
 
-from . import _keys, _values
+from . import _keys, _tasks, _values
 from ._errors import Closed, Deadlock, check, number_of
 from ._library import NULL, ffi, lib
 
@@ -60,7 +62,9 @@ def _fields(struct):
     for name, _ in ffi.typeof(struct).fields:
         if not name.startswith('reserved'):
             value = getattr(struct, name)
-            out[name] = value if isinstance(value, (int, float)) else list(value) if name == 'evicted_by' else _fields(value)
+            if not isinstance(value, (int, float)):
+                value = list(value) if name == 'evicted_by' else _fields(value)
+            out[name] = value
     return out
 
 
@@ -75,8 +79,8 @@ def open(name=None, *, size=0, max_entry=0, mean_entry=0, max_processes=0, max_t
     """Create or attach a cache.
 
     name None: one of this process and those that it forks later. 'shop': the one of that name, /dev/shm/shoal.shop.vN,
-    for all processes of this user. With a '/': that file. The rest is struct shoal_config of shoal.h, 0 being the default;
-    `flags` of EXCLUSIVE, ATTACH, HUGE_PAGES, CHECKSUM, FIFO. A cache that is there keeps its own configuration.
+    for all processes of this user. With a '/': that file. The rest is struct shoal_config of shoal.h, 0 the default; `flags`
+    of EXCLUSIVE, ATTACH, HUGE_PAGES, CHECKSUM, FIFO. A cache that is there keeps its own configuration.
     """
     config = ffi.new('struct shoal_config *', {
         'size': size, 'max_entry': max_entry, 'mean_entry': mean_entry, 'max_processes': max_processes,
@@ -128,8 +132,8 @@ class Cache:
         schema       of the values: those of another are counted misses. Raise it with each change of what is kept
         compress     None, 'lz4' or 'zstd'
         serializer   'pickle', 'json', 'bytes', or an object with dumps and loads. A value that can't be decoded is a
-                     counted miss. Pickle is the default: it runs what it reads, which is fine among processes of one user;
-                     where other users may write the segment it has to be asked for
+                     counted miss. Pickle is the default: it runs what it reads, which is fine among processes of one
+                     user; where other users may write the segment it has to be asked for
         """
         policy = ffi.new('struct shoal_policy *', {
             'fresh_ms': _ms(fresh), 'stale_ms': _ms(stale), 'error_ms': _ms(stale_error), 'retry_ms': _ms(retry),
@@ -145,8 +149,8 @@ class Cache:
 
     def cached(self, *, keyspace=None, key=None, version=1, **policy):
         """A decorator: the function's values are kept in a keyspace of its own, named after its module and itself, or
-        `keyspace`. `version` and the rest are Cache.keyspace's; `key` is Keyspace.cached's. A function inside another one
-        has to be given a name: it may depend on more than its arguments."""
+        `keyspace`. `version` and the rest are Cache.keyspace's; `key` is Keyspace.cached's. A function inside another
+        one has to be given a name: it may depend on more than its arguments."""
 
         def decorate(function):
             name = keyspace or _name_of(function)
@@ -228,25 +232,68 @@ class Keyspace:
                     return self._decode(key, waited)
             if outcome in (lib.SHOAL_LEAD, lib.SHOAL_REFRESH):
                 return self._lead(key, loader, load)
-            if outcome in (lib.SHOAL_ERR_LIMIT, lib.SHOAL_ERR_SYSTEM, lib.SHOAL_ERR_LAYOUT, lib.SHOAL_ERR_CORRUPT):
-                raise _Alone
-            check(outcome, (waited or value).load_error)
+            self._cannot(outcome, waited or value)
         finally:
             if load[0] and not (waited and waited.generation):  # a wait that has got a value has ended its load
                 _end(load, lib.shoal_load_cancel)
             lib.shoal_release(waited or value)  # one of them has something
 
+    async def fetch_async(self, key, loader):
+        """As fetch, in a task of asyncio: `loader` is a coroutine function, and while another process or task loads the
+        key the others of this loop go on. A task that is cancelled gives up, and a waiter takes over."""
+        cache, key = self._cache._open(), _keys.encode(key)
+        for _ in range(2):
+            try:
+                return await self._fetch_async(cache, key, loader)
+            except _Alone:
+                break
+            except _Undecodable:
+                pass
+        return self._loads(self._dumps(await loader()))
+
+    async def _fetch_async(self, cache, key, loader):
+        load, value, waited = ffi.new('struct shoal_load **'), ffi.new('struct shoal_value *'), None
+        try:
+            outcome = lib.shoal_begin(self._handle, key, len(key), load, value)
+            if outcome == lib.SHOAL_OK:
+                return self._decode(key, value)
+            if outcome == lib.SHOAL_WAIT:
+                waited = ffi.new('struct shoal_value *')
+                outcome = self._look(key, load, waited)
+                if outcome in (lib.SHOAL_ERR_TIMEOUT, lib.SHOAL_ERR_BUSY):
+                    await _tasks.woken(cache, load[0])
+                    outcome = lib.shoal_wait(load[0], 0, waited)
+                if outcome == lib.SHOAL_OK:
+                    return self._decode(key, waited)
+            if outcome in (lib.SHOAL_LEAD, lib.SHOAL_REFRESH):
+                return await self._lead_async(key, loader, load)
+            self._cannot(outcome, waited or value)
+        finally:
+            if load[0] and not (waited and waited.generation):
+                _end(load, lib.shoal_load_cancel)
+            lib.shoal_release(waited or value)
+
+    def _cannot(self, outcome, value):
+        """Neither a value nor a load"""
+        if outcome in (lib.SHOAL_ERR_LIMIT, lib.SHOAL_ERR_SYSTEM, lib.SHOAL_ERR_LAYOUT, lib.SHOAL_ERR_CORRUPT):
+            raise _Alone
+        check(outcome, value.load_error)
+
+    def _look(self, key, load, waited):
+        """Is a load that waits worth waiting for? -> as shoal_wait(), TIMEOUT or BUSY: yes"""
+        around = _loading.get()
+        outcome = lib.shoal_wait(load[0], 0, waited)
+        if outcome == lib.SHOAL_ERR_BUSY and any(k._cache is self._cache and k._bounded for k, _ in around):
+            raise _Alone  # or loads with a permit each might wait for another one for ever
+        if outcome == lib.SHOAL_ERR_TIMEOUT and any(k._is(self) and other == key for k, other in around):
+            raise Deadlock
+        return outcome
+
     def _wait(self, key, load, waited):
         """-> as shoal_wait()"""
-        around = _loading.get()
-        if around:
-            outcome = lib.shoal_wait(load[0], 0, waited)
-            if outcome == lib.SHOAL_ERR_BUSY and any(k._cache is self._cache and k._bounded for k, _ in around):
-                raise _Alone  # or loads with a permit each might wait for another one for ever
-            if outcome == lib.SHOAL_ERR_TIMEOUT and any(k._is(self) and other == key for k, other in around):
-                raise Deadlock
-            if outcome not in (lib.SHOAL_ERR_TIMEOUT, lib.SHOAL_ERR_BUSY):
-                return outcome
+        outcome = self._look(key, load, waited)
+        if outcome not in (lib.SHOAL_ERR_TIMEOUT, lib.SHOAL_ERR_BUSY):
+            return outcome
         if threading.current_thread() is not threading.main_thread():
             return lib.shoal_wait(load[0], lib.SHOAL_FOREVER, waited)
         deadline = time.monotonic() + self._wait_s
@@ -265,15 +312,36 @@ class Keyspace:
             data = self._dumps(loader())
             value = self._loads(data)  # what the others get, and they can read it
         except Exception as failure:
-            _end(load, lib.shoal_load_fail, number_of(failure))
-            value = self._instead(key)
+            value = self._failed(key, load, failure)
             if value is _NOTHING:
                 raise
-            _log.warning('%s@%s: an old value is served, as its load failed', *self._identity, exc_info=True)
             return value
         finally:
             _loading.reset(token)
         _end(load, lib.shoal_load_publish, data, len(data))  # stored or not, the caller has its value
+        return value
+
+    async def _lead_async(self, key, loader, load):
+        token = _loading.set(_loading.get() + ((self, key),))
+        try:
+            data = self._dumps(await loader())
+            value = self._loads(data)
+        except Exception as failure:
+            value = self._failed(key, load, failure)
+            if value is _NOTHING:
+                raise
+            return value
+        finally:
+            _loading.reset(token)
+        _end(load, lib.shoal_load_publish, data, len(data))
+        return value
+
+    def _failed(self, key, load, failure):
+        """-> an old value in place of the load, or _NOTHING"""
+        _end(load, lib.shoal_load_fail, number_of(failure))
+        value = self._instead(key)
+        if value is not _NOTHING:
+            _log.warning('%s@%s: an old value is served, as its load failed', *self._identity, exc_info=True)
         return value
 
     def _instead(self, key):
@@ -299,22 +367,27 @@ class Keyspace:
             raise _Undecodable from error
 
     def cached(self, key=None):
-        """A decorator: calls of the function go through the cache. `key`, called with the arguments, returns the key;
-        without it they are spelt as they are, if they are numbers, strings, bytes, None, dates, Decimal, UUID, or
-        tuples or frozensets of these, and else TypeError is raised.
+        """A decorator: calls of the function, a plain one or a coroutine function, go through the cache. `key`, called
+        with the arguments, returns the key; without it they are spelt as they are, if they are numbers, strings, bytes,
+        None, dates, Decimal, UUID, or tuples or frozensets of these, and else TypeError is raised.
 
         The function gets: key(...), the key of a call; expire(...) and delete(...), of the call with these arguments;
         keyspace; __wrapped__, itself without the cache. Two functions should not share a keyspace: their keys would.
         """
 
         def decorate(function):
-            if inspect.iscoroutinefunction(function):
-                raise TypeError(f'{function.__qualname__} is a coroutine function: this is for plain ones')
             spell = key or _keys.speller(function)
 
             @functools.wraps(function)
             def call(*args, **kwargs):
                 return self.fetch(spell(*args, **kwargs), lambda: function(*args, **kwargs))
+
+            @functools.wraps(function)
+            async def call_async(*args, **kwargs):
+                return await self.fetch_async(spell(*args, **kwargs), lambda: function(*args, **kwargs))
+
+            if inspect.iscoroutinefunction(function):
+                call = call_async
 
             call.key = spell
             call.expire = lambda *args, **kwargs: self.expire(spell(*args, **kwargs))
@@ -397,8 +470,8 @@ def _name_of(function):
     if '<' in name:
         raise ValueError(f'{name} needs a name, keyspace=: it may depend on more than its arguments')
     if module in ('__main__', '__mp_main__'):
-        main = sys.modules['__main__']
-        module = main.__spec__.name if getattr(main, '__spec__', None) else os.path.basename(function.__code__.co_filename)
+        spec = getattr(sys.modules['__main__'], '__spec__', None)
+        module = spec.name if spec else os.path.basename(function.__code__.co_filename)
     name = f'{module}.{name}'
     plain = re.sub(r'[^A-Za-z0-9._-]', '_', name)
     if plain == name and len(name) <= 63:

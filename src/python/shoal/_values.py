@@ -29,8 +29,8 @@ def functions_of(serializer, writable_by_others):
     """-> dumps, loads. loads gets a buffer whose bytes lie in the segment: it must not keep it."""
     if serializer is None:
         if writable_by_others:
-            raise ValueError("other users may write this segment, and pickle runs what it reads: choose serializer='json' "
-                             "or 'bytes', or say 'pickle' if you trust them")
+            raise ValueError('other users may write this segment, and pickle runs what it reads: choose serializer='
+                             "'json' or 'bytes', or say 'pickle' if you trust them")
         serializer = 'pickle'
     if isinstance(serializer, str):
         if serializer not in KNOWN:
