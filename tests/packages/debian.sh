@@ -58,6 +58,8 @@ contents() { # what is missing; $multi: where the machine's libraries lie
 		shoal usr/share/man/man5/shoal.5.gz
 		shoal usr/share/man/man7/shoal.7.gz
 		shoal usr/share/bash-completion/completions/shoal.bash
+		python3-shoal usr/lib/python3/dist-packages/shoal/__init__.py
+		python3-shoal usr/lib/python3/dist-packages/shoal/_header.py
 	EOF
 }
 twice() { # files of two packages
@@ -67,6 +69,7 @@ twice() { # files of two packages
 }
 depends() {
 	field shoal Depends | grep -q "libshoal0 (>= ${version%-*})" || echo 'shoal does not need libshoal0 of its version'
+	field python3-shoal Depends | grep -q "libshoal0 (>= ${version%-*})" || echo 'python3-shoal does not need libshoal0 of its version'
 	field libshoal-dev Depends | grep -qF "libshoal0 (= $version)" || echo 'libshoal-dev goes with any libshoal0'
 	for p in $(PKG_CONFIG_PATH=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)/pkgconfig \
 		pkg-config --print-requires-private shoal | sed 's/ .*//'); do
@@ -98,8 +101,8 @@ install() {
 		[ "$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${db:Status-Status}' "$p")" = installed ] || return
 	done
 }
+lib=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 program() {
-	lib=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 	mkdir -p "$scratch/pc"
 	sed "s|^prefix=.*|prefix=$root/usr|" "$lib/pkgconfig/shoal.pc" >"$scratch/pc/shoal.pc"
 	# shellcheck disable=SC2046 # words
@@ -109,6 +112,13 @@ program() {
 command_() {
 	[ "$(LD_LIBRARY_PATH=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH) "$root/usr/bin/shoal" version |
 		grep -cF "${version%-*}")" -gt 0 ]
+}
+python() { # the package has maintainer scripts, of dh_python3: taken out as it is, for the library in $root
+	dpkg-deb -x "$(deb python3-shoal)" "$scratch/python" && LD_LIBRARY_PATH=$lib PYTHONDONTWRITEBYTECODE=1 \
+		PYTHONPATH=$scratch/python/usr/lib/python3/dist-packages /usr/bin/python3 -c '
+import shoal
+k = shoal.open().keyspace("k")
+assert k.fetch("a", lambda: 1) == k.fetch("a", lambda: 2) == 1, k.stats()'
 }
 pages() {
 	for page in 'shoal.1' 'shoal.3' 'shoal.5' 'shoal.7'; do
@@ -126,6 +136,7 @@ else
 	case_ 'what they depend on' nothing depends
 	case_ 'a program builds and runs' program
 	case_ 'the command runs' command_
+	case_ 'a Python program runs' python
 	case_with man 'man finds the pages' nothing pages
 	case_ 'dpkg removes them' remove
 fi
