@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Break the engine on purpose, one rule at a time: each NAME.patch here is applied to a copy of the tree, built, and the
 # test that its first line names ("# red: process-fresh", "# red: fuzz-call tests/fuzz/corpus-call", or a script of tests:
-# "# red: cli/entries.sh", "# red: abi/install.sh"; "# red: examples/prefork") must fail. A mutant that survives, or a patch that no longer applies, is
-# a failure. Prints TAP.
+# "# red: cli/entries.sh", "# red: abi/install.sh"; "# red: examples/prefork"; of the Python package "# red: python/cache") must
+# fail. A mutant that survives, or a patch that no longer applies, is a failure. Prints TAP.
 #   run.sh [NAME ...]
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -56,6 +56,11 @@ is_red() { # TEST [ARGUMENT, a path of the tree]
 		# shellcheck disable=SC2086 # words
 		ninja -C "$work/build" src/cli/shoal $built >"$work/log" 2>&1 || return 2
 		! meson test -C "$work/build" --no-rebuild --suite examples -t 2 "${1#examples/}" >"$work/log" 2>&1 </dev/null
+		return
+	fi
+	if [[ $1 == python/* ]]; then
+		ninja -C "$work/build" "$(ninja -C "$work/build" -t targets all | sed -n 's/^\(libshoal\.so[0-9.]*\): .*/\1/p')" src/python/shoal/_header.py >"$work/log" 2>&1 || return 2
+		! timeout 300 meson test -C "$work/build" --suite python "${1#python/}" >"$work/log" 2>&1 </dev/null
 		return
 	fi
 	ninja -C "$work/build" "tests/$1" >"$work/log" 2>&1 || return 2
