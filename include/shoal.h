@@ -407,7 +407,7 @@ int shoal_begin(struct shoal_keyspace *keyspace, const void *key, size_t key_siz
  * SHOAL_OK: the value, and the handle has ended. SHOAL_LEAD: the leader died, gave up, or the key was deleted
  * meanwhile: the load is now the caller's. Negative (LOAD, TIMEOUT, ...): the handle is left for another wait or
  * shoal_load_cancel(). Who waits in parts, to look after signals between them, is counted as waiting once, and as timed out
- * after wait_ms.
+ * after wait_ms or when it gives up.
  */
 int shoal_wait(struct shoal_load *load, uint32_t timeout_ms, struct shoal_value *value);
 

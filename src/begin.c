@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "begin.h"
-#include "histogram.h"
 #include "probe.h"
 
 /* ---- begin ------------------------------------------------------------------------------------------------- */
@@ -475,18 +474,6 @@ static int look(struct shoal_load *l, struct seat *seat, struct shoal_value *val
 	return SHOAL_WAIT;
 }
 
-void begin_count_wait(const struct shoal_load *l, uint64_t ns)
-{
-	struct keyspace *record;
-
-	urcu_bp_read_lock();
-	record = &move_member(&l->k->cache->member)->segment.keyspaces[l->k->id];
-	histogram_add(record->wait_histogram, ns);
-	w64_add(&record->counters[COUNTER_wait_ns_sum], ns);
-	PROBE(wait, l->k->id, l->key.data, l->key.size, ns);
-	urcu_bp_read_unlock();
-}
-
 /* Where the region has moved it is out of the old one's queue first, or it might get two permits. */
 int begin_look(struct shoal_load *l, struct shoal_value *value)
 {
@@ -508,7 +495,7 @@ int begin_look(struct shoal_load *l, struct shoal_value *value)
 }
 
 /* A part of a wait is over, which began at `now_ns` or in the part before. Who waits in parts, to look after other things
- * between them, waits once: it ends with an outcome, or as a timeout after wait_ms. */
+ * between them, waits once: it ends with an outcome, or as a timeout after wait_ms, or when it gives up. */
 static void count_part(struct shoal_load *l, int r, uint64_t now_ns)
 {
 	uint64_t waited_ns;
@@ -519,7 +506,7 @@ static void count_part(struct shoal_load *l, int r, uint64_t now_ns)
 	if (r == SHOAL_WAIT && waited_ns < (uint64_t)l->k->policy.wait_ms * 1000000)
 		return;
 	l->waits_ns = 0;
-	begin_count_wait(l, waited_ns);
+	load_count_wait(l, waited_ns);
 	if (r == SHOAL_WAIT)
 		load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
 }

@@ -35,7 +35,6 @@ struct attempt {
 int begin_key(struct attempt *a, const void *data, size_t size, struct shoal_load **load);
 /* One look at what it waits for: OK, LEAD, an error, or SHOAL_WAIT. */
 int begin_look(struct shoal_load *l, struct shoal_value *value);
-void begin_count_wait(const struct shoal_load *l, uint64_t ns);
 /* What shoal_wait() says; the handle is left, whatever that is. */
 int begin_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *value);
 

@@ -103,7 +103,7 @@ static void keep(struct shoal_load *l, int r)
 {
 	l->woken = true;
 	l->woken_with = r;
-	begin_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - l->watched.began_ns);
+	load_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - l->watched.began_ns);
 }
 
 EXPORT int shoal_watch(struct shoal_load *l, shoal_wake *wake, void *arg)
@@ -153,7 +153,7 @@ static bool has_ended(struct watch *w, struct shoal_load *l)
 	if (!late)
 		return false;
 	watch_take(w, &l->watched);
-	begin_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - l->watched.began_ns);
+	load_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - l->watched.began_ns);
 	load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
 	return true;
 }

@@ -485,10 +485,31 @@ EXPORT int shoal_load_fail(struct shoal_load *l, int code)
 	return mine ? SHOAL_OK : SHOAL_ERR_SUPERSEDED;
 }
 
+void load_count_wait(const struct shoal_load *l, uint64_t ns)
+{
+	struct keyspace *record;
+
+	urcu_bp_read_lock();
+	record = &move_member(&l->k->cache->member)->segment.keyspaces[l->k->id];
+	histogram_add(record->wait_histogram, ns);
+	w64_add(&record->counters[COUNTER_wait_ns_sum], ns);
+	PROBE(wait, l->k->id, l->key.data, l->key.size, ns);
+	urcu_bp_read_unlock();
+}
+
+/* It waited in parts (begin.c) and gives up after one of them. */
+static void count_given_up(struct shoal_load *l)
+{
+	load_count_wait(l, clock_system_ns(CLOCK_MONOTONIC) - l->waits_ns);
+	load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
+}
+
 EXPORT void shoal_load_cancel(struct shoal_load *l)
 {
 	if (!l || l->state == ENDED || l->migrating)
 		return;
+	if (load_is_ours(l) && l->waits_ns)
+		count_given_up(l);
 	if (load_is_ours(l) && l->coalesced)
 		flight_end(l->seat, &l->ticket, FLIGHT_ORPHAN);
 	else if (load_is_ours(l) && l->joined)

@@ -96,6 +96,9 @@ void load_drop_space(struct shoal_load *l);
 /* It is counted among its flight's waiters no more. */
 void load_unjoin(struct shoal_load *l);
 
+/* It has waited for so long, by CLOCK_MONOTONIC. */
+void load_count_wait(const struct shoal_load *l, uint64_t ns);
+
 /* Its leadership or its waiting is over; inside shoal_fetch the loader may still run, and keeps its permit. Outside a
  * read-side section. */
 void load_end(struct shoal_load *l);
