@@ -259,8 +259,14 @@ example_answer(example_ctx_t *ctx, ngx_int_t status, const void *data,
         ngx_del_timer(&ctx->timer);
     }
 
-    ngx_http_finalize_request(r, status == NGX_HTTP_OK
-                                 ? example_send(r, data, size) : status);
+    if (status == NGX_HTTP_OK) {
+        status = example_send(r, data, size);
+
+    } else if (status < 400 || status > 599) {
+        status = NGX_HTTP_BAD_GATEWAY;    /* another program's code */
+    }
+
+    ngx_http_finalize_request(r, status);
 
     if (parked) {
         ngx_http_run_posted_requests(c);

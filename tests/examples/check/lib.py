@@ -4,6 +4,7 @@
 Nothing is waited for by time: until() asks until it is so, and gives up after PATIENCE seconds, which only a fault takes.
 """
 import atexit
+import ctypes
 import glob
 import json
 import os
@@ -29,8 +30,12 @@ failures = 0
 def clean():
     for p in processes:
         if p.poll() is None:
-            p.kill()
-            p.wait()
+            p.terminate()  # and not at once by force: a master sees to its workers
+            try:
+                p.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
     for path in glob.glob(f'/dev/shm/shoal.{CACHE}*.v*'):
         os.unlink(path)
 
@@ -111,8 +116,15 @@ def leader():
 
 # ---- servers ---------------------------------------------------------------------------------------------------------
 
+libc = ctypes.CDLL(None)
+
+
+def end_with_parent():
+    libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: also if the check is killed
+
+
 def begin(*command, **options):
-    p = subprocess.Popen(command, stdin=subprocess.PIPE, **options)
+    p = subprocess.Popen(command, stdin=subprocess.PIPE, preexec_fn=end_with_parent, **options)
     processes.append(p)
     return p
 
