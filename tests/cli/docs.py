@@ -4,7 +4,8 @@
 
 usage: docs.py SOURCE SHOAL FOLDER        prints TAP; FOLDER is empty, and somebody else's to remove
 
-A block is one of four things:
+A block is one of these:
+  held      its lines are those of a file in tests/examples, which has tests of its own
   C         it is compiled: alone if it has a main(), else inside a function where what it talks of is declared
   shell     it is run, in a folder of its own, by bash -e: there is a cache "shop" with values, and scripts stand in for programs
             of the user's (psql, curl, ssh, ./load-user ...). Commands that tests/docs.commands says another test runs are left out
@@ -130,6 +131,26 @@ def listed(text):
     return next((entry for entry in LIST if entry.fits(text)), None)
 
 
+# ---- what is held by an example -----------------------------------------------------------------------------------------
+
+
+def lines_of(text):
+    return [line for line in (' '.join(x.split()) for x in text.splitlines()) if line]
+
+
+EXAMPLES = [lines_of(f.read_text(errors='replace')) for f in sorted((root / 'tests/examples').iterdir()) if f.is_file()]
+
+
+def is_held(block):
+    """All its lines are in one of them, in that order."""
+    lines = lines_of(block.text)
+    for example in EXAMPLES:
+        rest = iter(example)
+        if all(line in rest for line in lines):
+            return len(lines) > 1
+    return False
+
+
 # ---- C -------------------------------------------------------------------------------------------------------------------
 
 SCAFFOLD = '''
@@ -146,17 +167,25 @@ shoal_wake wake;
 shoal_old_key old_key;
 shoal_migrate convert;
 int snippet(struct shoal *, struct shoal_load *, const void *, size_t, void *, void *, struct request *);
-int snippet(struct shoal *cache, struct shoal_load *load, const void *id, size_t id_size, void *row, void *database,
+int snippet(struct shoal *cache, struct shoal_load *load, const void *key, size_t key_size, void *row, void *database,
             struct request *request)
 {
+	const void *id = key;
+	size_t id_size = key_size;
+	void *db = database;
 	struct shoal_keyspace *profiles = NULL, *old = NULL;
 	struct shoal_policy policy = {0};
 	struct epoll_event event = {0};
 	struct shoal_value value;
 	int epoll = 0;
+#ifdef SHOAL_REDIS_H
+	struct shoal_redis *redis = NULL;
+#endif
 
+	{
 #line 1 "%s"
 %s
+	}
 	return 0;
 }
 '''
@@ -166,10 +195,17 @@ def is_c(block):
     return re.search(r'\bshoal_\w+\(|^struct shoal', block.text, re.M)
 
 
+# Of the public headers.
+INCLUDES = ['-I', str(root / 'include'), *(f'-I{f.parent}' for f in (root / 'src').glob('*/shoal-*.h'))]
+
+
 def compiled(block):
-    text = block.text if re.search(r'^int main\(', block.text, re.M) else SCAFFOLD % (block.where, block.text)
+    text = block.text
+    if not re.search(r'^int main\(', text, re.M):
+        first = ''.join(line + '\n' for line in block.lines if line.startswith('#include'))
+        text = first + SCAFFOLD % (block.where, re.sub(r'^#include.*', '', text, flags=re.M))
     done = subprocess.run([*shlex.split(os.environ.get('CC', 'cc')), '-std=gnu11', '-fsyntax-only', '-Wall', '-Werror', '-Wno-unused',
-                           '-I', str(root / 'include'), '-xc', '-'], input=text, text=True, capture_output=True)
+                           *INCLUDES, '-xc', '-'], input=text, text=True, capture_output=True)
     if done.returncode:
         yield f'{block.where}:\n{done.stderr}'
 
@@ -372,7 +408,7 @@ def is_said(path):
     """Each `shoal VERB ...`, with what follows it up to the end of the command."""
     for b in BLOCKS:
         entry = listed(b.first())
-        if b.where.startswith(f'{path.relative_to(root)}:') and not is_c(b) and (not entry or entry.kind in ('test', 'not')):
+        if b.where.startswith(f'{path.relative_to(root)}:') and not is_c(b) and not is_held(b) and (not entry or entry.kind in ('test', 'not')):
             for command in commands_of(b):
                 for m in re.finditer(r'(?<![\w./@-])shoal ([a-z]+)\b([^|&;<>()]*)', plain(command)):
                     yield b.where, m[1], m[2]
@@ -552,7 +588,9 @@ def main():
     for n, b in enumerate(BLOCKS):
         name = f'{b.where}: {b.first()[:60]}'.replace('#', '')
         entry = listed(b.first())
-        if entry and entry.kind in ('lines', 'shown'):
+        if is_held(b):
+            case(name, [])
+        elif entry and entry.kind in ('lines', 'shown'):
             case(name, entry.complaints(b))
         else:
             case(name, compiled(b) if is_c(b) else run(b, template, n))
