@@ -6,7 +6,7 @@ import signal
 import threading
 
 import shoal
-from crew import PATIENCE_S, Case, Gate
+from crew import PATIENCE_S, Case, Gate, until
 
 N = 16
 
@@ -99,12 +99,19 @@ class Processes(Case):
 
         return run
 
+    @staticmethod
+    def sleeps(pid):
+        """It has asked: the wait is all that it sleeps in"""
+        with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as stat:
+            return stat.read().rsplit(')', 1)[1].split()[0] == 'S'
+
     def test_interrupted_while_it_waits(self):
         gate, leads = Gate(), Gate()
         leader = self.spawn(lambda: self.k.fetch('k', self.held(gate, leads=leads)) != 'value')
         leads.wait()
         waiter = self.spawn(self.interrupted(lambda: self.k.fetch('k', lambda: 1)))
         self.until_counted('misses', 2)
+        until(lambda: self.sleeps(waiter), 'a wait')
         os.kill(waiter, signal.SIGINT)
         self.assertEqual(self.ended(waiter), 7)
         gate.open()
