@@ -21,7 +21,7 @@ FLOORS = '''
 5 what         index flight permit
 6 coordinator  move refresher watch | recover | handle room | store | hit | load | begin | fetch | stats | cache keyspace scan inspect metrics check warm resize dispatch
 '''
-PROGRAMS = ['src/cli', 'src/nginx', 'bench', 'tests/abi', 'tests/examples']
+PROGRAMS = ['src/cli', 'src/nginx', 'src/redis', 'bench', 'tests/abi', 'tests/examples']
 
 root = pathlib.Path(sys.argv[1])
 src = root / 'src'

@@ -10,8 +10,8 @@
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
 #             under ASan + UBSan and under TSan. What is skipped has to be in tests/skips.txt, with its reason
 #   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment; what meson dist packs
-#   --suite   unit, process, model, abi, examples, torture, fuzz, cli, nginx, python, packages (the Debian ones: with --ci, or if
-#             asked for)
+#   --suite   unit, process, model, abi, examples, torture, fuzz, cli, nginx, python, redis, packages (the Debian ones: with --ci,
+#             or if asked for)
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
 #                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
@@ -38,7 +38,7 @@ while [ $# -gt 0 ]; do
 done
 for s in $only; do
 	case $s in
-	unit | process | model | abi | examples | torture | fuzz | cli | nginx | python | packages) ;;
+	unit | process | model | abi | examples | torture | fuzz | cli | nginx | python | redis | packages) ;;
 	*) echo "no suite $s" >&2 && exit 2 ;;
 	esac
 done
@@ -89,7 +89,7 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 . tests/packages.sh
-packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev tmux jq make python3-cffi'
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev libhiredis-dev tmux jq make python3-cffi'
 [ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev prometheus cmake make abigail-tools"
 packaging= # has to be asked for where time is short
 if wanted packages && { [ "$tier" != quick ] || [ -n "$only" ]; }; then
@@ -102,6 +102,7 @@ fi
 need $packages || { fail 'packages are missing' && exit; }
 # To install it starts it, where something starts services: not on a machine that is just to run the quick tests.
 [ "$tier" != quick ] || [ -d /run/systemd/system ] || need prometheus || echo 'note: alerts and metrics are tested without Prometheus'
+[ "$tier" = quick ] && [ -d /run/systemd/system ] || need redis-server || echo 'note: libshoal-redis is tested where redis-server is'
 [ "$tier" = quick ] || need liblmdb-dev libck-dev gnuplot-nox memcached redis-server nginx-light php-cli php-apcu ||
 	echo 'note: the bench harness is tested beside the peers that are here'
 
@@ -210,11 +211,11 @@ cannot_run() {
 
 # ---- the tiers -------------------------------------------------------------------------------------------------------
 
-all='unit process model abi examples fuzz cli nginx python'
+all='unit process model abi examples fuzz cli nginx python redis'
 strict=true
 [ "$tier" != quick ] || strict=false
 
-for f in tests/{unit,process,model,torture,fuzz,nginx}/test-*.c; do
+for f in tests/{unit,process,model,torture,fuzz,nginx,redis}/test-*.c; do
 	name=${f##*/test-}
 	[ ! -e "$f" ] || grep -q "'${name%.c}'" tests/meson.build || echo "note: $f is not listed in tests/meson.build"
 done
@@ -230,20 +231,20 @@ build gcc gcc -Dwerror=$strict && {
 if [ "$tier" != quick ]; then
 	say clang
 	build clang clang -Dwerror=true && {
-		suites clang "$short" 1 unit process model abi examples cli python
+		suites clang "$short" 1 unit process model abi examples cli python redis
 		suites clang "$fuzz" 1 fuzz
 	}
 
 	say 'asan + ubsan'
 	if sanitizer_runs address,undefined; then
-		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi examples fuzz torture cli nginx
+		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model abi examples fuzz torture cli nginx redis
 	else
 		program asan cannot_run
 	fi
 
 	say tsan
 	if sanitizer_runs thread; then
-		build tsan gcc -Db_sanitize=thread -Dc_args=-Wno-tsan && suites tsan "$short" 4 unit process model torture
+		build tsan gcc -Db_sanitize=thread -Dc_args=-Wno-tsan && suites tsan "$short" 4 unit process model torture redis
 	else
 		program tsan cannot_run
 	fi

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# usage: CC=... CXX=... header.sh INCLUDE VERSION
+# usage: CC=... CXX=... header.sh INCLUDE VERSION [REDIS]: REDIS, where shoal-redis.h is
 # The public header stands alone, compiles cleanly in every language it promises, and names the version it belongs to.
-include=$1 version=$2
+include=$1 version=$2 redis=${3-}
 n=0 failed=0
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
@@ -50,6 +50,17 @@ for std in c++11 c++17; do
 		case_ "header as $std" compile $CXX -std=$std $strict -x c++
 	fi
 done
+
+if [ -n "$redis" ]; then
+	text='#include <shoal-redis.h>
+#include <shoal-redis.h>
+int main() { struct shoal_redis_loader l; l.arg = 0; return l.arg != 0; }'
+	# shellcheck disable=SC2086
+	[ -z "${CXX-}" ] || case_ 'shoal-redis.h as c++11' compile $CXX -std=c++11 $strict -I"$redis" -x c++
+	text=$(echo "$text" | sed 's/main()/main(void)/')
+	# shellcheck disable=SC2086
+	case_ 'shoal-redis.h as c11' compile $CC -std=c11 $strict -I"$redis" -Wstrict-prototypes -x c
+fi
 
 major=${version%%.*} minor=${version#*.}
 patch=${minor#*.} minor=${minor%%.*}

@@ -41,9 +41,9 @@ belongs() {
 }
 
 stray() {
-	(cd "$prefix" && find . ! -type d) | sed 's/^\.//' | grep -vE '^(/bin/shoal|/include/shoal\.h'$(
+	(cd "$prefix" && find . ! -type d) | sed 's/^\.//' | grep -vE '^(/bin/shoal|/include/shoal(-redis)?\.h'$(
 	)'|/share/man/man[1357]/shoal[a-z-]*\.[1357]|/share/bash-completion/completions/shoal[a-z.]*|/share/shoal/shoal\.[a-z.]+'$(
-	)'|/lib(/[a-z0-9_-]+)?/(libshoal\.(a|so|so\.0|so\.[0-9.]+)|pkgconfig/shoal\.pc|nginx/modules/ngx_http_shoal_module\.so))$'$(
+	)'|/lib(/[a-z0-9_-]+)?/(libshoal(-redis)?\.(a|so|so\.0|so\.[0-9.]+)|pkgconfig/shoal(-redis)?\.pc|nginx/modules/ngx_http_shoal_module\.so))$'$(
 	)'|^/lib/python3(\.[0-9]+)?/(dist|site)-packages/shoal/_[a-z_]+\.py$'
 	find "$scratch/i" ! -type d ! -path "$prefix/*"
 	find "$scratch/i" ! -type l -perm /022
@@ -51,8 +51,8 @@ stray() {
 }
 
 build_paths() { # the linked files' own
-	grep -lF "$build" "$pc" "$prefix/share/bash-completion/completions"/* "$python"/shoal/* 2>/dev/null
-	for f in "$libdir/libshoal.so" "$prefix/bin/shoal"; do
+	grep -lF "$build" "$pc" "$libdir/pkgconfig/shoal-redis.pc" "$prefix/share/bash-completion/completions"/* "$python"/shoal/* 2>/dev/null
+	for f in "$libdir/libshoal.so" "$libdir/libshoal-redis.so" "$prefix/bin/shoal"; do
 		[ ! -e "$f" ] || readelf -d "$f" | grep -E 'R(UN)?PATH'
 	done
 	:
@@ -153,6 +153,23 @@ if [ -e "$build/src/python" ] && [ -n "${PYTHON-}" ]; then
 		"$PYTHON" -c 'import shoal
 k = shoal.open().keyspace("k")
 assert shoal.__file__.startswith("'"$python"'") and k.fetch("a", lambda: 1) == k.fetch("a", lambda: 2) == 1'
+fi
+
+# ---- the second level ------------------------------------------------------------------------------------------------
+
+if [ -e "$libdir/pkgconfig/shoal-redis.pc" ]; then
+	sed "s|^prefix=.*|prefix=$prefix|" "$libdir/pkgconfig/shoal-redis.pc" >"$scratch/pc/shoal-redis.pc"
+	with_redis() { # there may be none: then it says so, and goes on
+		said=$(LD_LIBRARY_PATH=$libdir "$1" "$scratch/no.sock" 2>"$scratch/why") && [ "${said%%,*}" = user:7 ] &&
+			grep -q 'connect: No such file or directory; going on without' "$scratch/why"
+	}
+	# shellcheck disable=SC2046,SC2086 # words
+	case_ 'a program links with libshoal-redis' $CC "$source/tests/examples/redis.c" -o "$scratch/redis" \
+		$(pkg-config --cflags --libs shoal-redis)
+	case_ 'it runs without Redis' with_redis "$scratch/redis"
+	case_ 'pkg-config names no library of its own use there' \
+		test "$(pkg-config --libs-only-l shoal-redis | tr -s ' ' | sed 's/ $//')" = '-lshoal-redis -lshoal'
+	case_ 'libshoal does not need it' nothing sh -c "readelf -d '$libdir/libshoal.so' | sed -n '/NEEDED.*redis/p'"
 fi
 
 # ---- the command and its pages ---------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# usage: symbols.sh LIBRARY HEADER
+# usage: symbols.sh LIBRARY HEADER [NAME]
 # The shared library exports what the header declares, versioned, and nothing else.
-library=$1 header=$2
+library=$1 header=$2 name=${3-libshoal}
 export LC_ALL=C
 exported=$(nm -D --defined-only "$library" | awk '$2 != "A" { print $3 }' | sort -u)
 names=$(printf '%s\n' "$exported" | sed 's/@.*//')
@@ -27,7 +27,7 @@ none 'exports shoal_* alone' "$(printf '%s\n' "$names" | grep -v '^shoal_')"
 none 'exports all that the header declares' "$(only "$declared")"
 none 'exports nothing that the header does not declare' "$(only "$names")"
 none 'every symbol has a version' "$(printf '%s\n' "$exported" | grep -v '@@SHOAL_[0-9]')"
-none 'soname is libshoal.so.0' "$(objdump -p "$library" | awk '$1 == "SONAME" && $2 != "libshoal.so.0"')"
+none "soname is $name.so.0" "$(objdump -p "$library" | awk -v want="$name.so.0" '$1 == "SONAME" && $2 != want')"
 # nothing a setuid program's caller could say
 none 'reads no environment variable' "$(nm -D --undefined-only "$library" | grep -E '[^a-z](secure_)?getenv(@|$)|[^a-z]environ(@|$)')"
 echo "1..$n"

@@ -53,6 +53,13 @@ contents() { # what is missing; $multi: where the machine's libraries lie
 		libshoal-dev $multi/libshoal.a
 		libshoal-dev $multi/pkgconfig/shoal.pc
 		libshoal-dev usr/share/man/man3/shoal.3.gz
+		libshoal-redis0 $multi/libshoal-redis.so.0
+		libshoal-redis0 $multi/libshoal-redis.so.${version%-*}
+		libshoal-redis-dev usr/include/shoal-redis.h
+		libshoal-redis-dev $multi/libshoal-redis.so
+		libshoal-redis-dev $multi/libshoal-redis.a
+		libshoal-redis-dev $multi/pkgconfig/shoal-redis.pc
+		libshoal-redis-dev usr/share/man/man7/shoal-redis.7.gz
 		shoal usr/bin/shoal
 		shoal usr/share/man/man1/shoal.1.gz
 		shoal usr/share/man/man5/shoal.5.gz
@@ -71,6 +78,7 @@ depends() {
 	field shoal Depends | grep -q "libshoal0 (>= ${version%-*})" || echo 'shoal does not need libshoal0 of its version'
 	field python3-shoal Depends | grep -q "libshoal0 (>= ${version%-*})" || echo 'python3-shoal does not need libshoal0 of its version'
 	field libshoal-dev Depends | grep -qF "libshoal0 (= $version)" || echo 'libshoal-dev goes with any libshoal0'
+	field libshoal0 Depends | grep -q hiredis && echo 'libshoal0 needs hiredis'
 	for p in $(PKG_CONFIG_PATH=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)/pkgconfig \
 		pkg-config --print-requires-private shoal | sed 's/ .*//'); do
 		of=$(dpkg-query -S "*/$p.pc" | sed 's/[:,].*//')
@@ -96,18 +104,27 @@ install() {
 	mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/lib/dpkg/triggers"
 	cp /var/lib/dpkg/status "$root/var/lib/dpkg/status"
 	cp /var/lib/dpkg/arch "$root/var/lib/dpkg/" 2>/dev/null
-	by_dpkg --install "$(deb libshoal0)" "$(deb libshoal-dev)" "$(deb shoal)"
-	for p in libshoal0 libshoal-dev shoal; do
+	by_dpkg --install "$(deb libshoal0)" "$(deb libshoal-dev)" "$(deb libshoal-redis0)" "$(deb libshoal-redis-dev)" "$(deb shoal)"
+	for p in libshoal0 libshoal-dev libshoal-redis0 libshoal-redis-dev shoal; do
 		[ "$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${db:Status-Status}' "$p")" = installed ] || return
 	done
 }
 lib=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 program() {
 	mkdir -p "$scratch/pc"
-	sed "s|^prefix=.*|prefix=$root/usr|" "$lib/pkgconfig/shoal.pc" >"$scratch/pc/shoal.pc"
+	for p in shoal shoal-redis; do
+		sed "s|^prefix=.*|prefix=$root/usr|" "$lib/pkgconfig/$p.pc" >"$scratch/pc/$p.pc"
+	done
 	# shellcheck disable=SC2046 # words
 	${CC:-cc} "$source/tests/examples/first.c" -o "$scratch/first" \
 		$(PKG_CONFIG_PATH="$scratch/pc" pkg-config --cflags --libs shoal) && LD_LIBRARY_PATH=$lib "$scratch/first"
+}
+with_redis() { # without one
+	lib=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
+	# shellcheck disable=SC2046 # words
+	${CC:-cc} "$source/tests/examples/redis.c" -o "$scratch/redis" \
+		$(PKG_CONFIG_PATH="$scratch/pc" pkg-config --cflags --libs shoal-redis) &&
+		LD_LIBRARY_PATH=$lib "$scratch/redis" "$scratch/no.sock" | grep '^user:7,'
 }
 command_() {
 	[ "$(LD_LIBRARY_PATH=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH) "$root/usr/bin/shoal" version |
@@ -126,7 +143,7 @@ pages() {
 	done
 }
 remove() {
-	by_dpkg --purge shoal libshoal-dev libshoal0 && nothing find "$root" -path "$root/var" -prune -o ! -type d -print
+	by_dpkg --purge shoal libshoal-redis-dev libshoal-redis0 libshoal-dev libshoal0 && nothing find "$root" -path "$root/var" -prune -o ! -type d -print
 }
 
 if [ -n "$as_root" ] && ! command -v fakeroot >/dev/null; then
@@ -135,6 +152,7 @@ else
 	case_ 'dpkg installs them' install
 	case_ 'what they depend on' nothing depends
 	case_ 'a program builds and runs' program
+	case_ 'and one with the second level' with_redis
 	case_ 'the command runs' command_
 	case_ 'a Python program runs' python
 	case_with man 'man finds the pages' nothing pages
