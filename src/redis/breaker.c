@@ -59,8 +59,8 @@ enum breaker_change breaker_tell(const struct breaker *b, struct breaker_visit *
 	if (failed) {
 		if ((atomic_fetch_add(b->failed, 1) + 1) % b->failures)
 			return BREAKER_AS_IT_WAS;
-		shoal_set_ttl(b->keyspace, b->key.data, b->key.size, &b->cool_down_ms, sizeof(b->cool_down_ms), b->cool_down_ms,
-		              SHOAL_FOREVER);
+		shoal_set_ttl(b->keyspace, b->key.data, b->key.size, &b->cool_down_ms, sizeof(b->cool_down_ms),
+		              b->cool_down_ms, SHOAL_FOREVER);
 		return BREAKER_OPENED;
 	}
 	if (atomic_load_explicit(b->failed, memory_order_relaxed)) /* a hint, and not written by each load */

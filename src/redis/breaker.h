@@ -25,10 +25,10 @@
 
 struct breaker {
 	struct shoal_keyspace *keyspace;
-	struct shoal_slice key;         /* the server */
+	struct shoal_slice key; /* the server */
 	uint32_t cool_down_ms;
-	unsigned failures;              /* in a row that open it */
-	_Atomic unsigned *failed;       /* so many in a row: shared by the processes that were forked since */
+	unsigned failures;        /* in a row that open it */
+	_Atomic unsigned *failed; /* so many in a row: shared by the processes that were forked since */
 };
 
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_PROBE };

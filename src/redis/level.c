@@ -22,8 +22,9 @@ void level_random(char *to, size_t digits)
 	assert(digits <= sizeof(bytes));
 	if (getrandom(bytes, digits, 0) != (ssize_t)digits) /* interrupted, or refused: what no other thread has now */
 		for (size_t i = 0; i < digits; i++)
-			bytes[i] = (unsigned char)((wire_now() ^ (uint64_t)getpid() << 20 ^ (uintptr_t)&bytes >> 8) * (2 * i + 1) *
-			                           0x9e3779b97f4a7c15u >> 56);
+			bytes[i] = (unsigned char)((wire_now() ^ (uint64_t)getpid() << 20 ^ (uintptr_t)&bytes >> 8) *
+			                                   (2 * i + 1) * 0x9e3779b97f4a7c15u >>
+			                           56);
 	for (size_t i = 0; i < digits; i++)
 		to[i] = hex[bytes[i] & 15];
 }
@@ -33,8 +34,9 @@ void level_random(char *to, size_t digits)
 static struct wire *take_idle(struct shoal_redis *redis)
 {
 	for (int i = 0; i < LEVEL_IDLE; i++) {
-		struct wire *w = atomic_load_explicit(&redis->idle[i], memory_order_relaxed) ? atomic_exchange(&redis->idle[i], NULL)
-		                                                                              : NULL;
+		struct wire *w = atomic_load_explicit(&redis->idle[i], memory_order_relaxed)
+		                         ? atomic_exchange(&redis->idle[i], NULL)
+		                         : NULL;
 
 		if (w && w->pid == getpid())
 			return w;
@@ -200,7 +202,8 @@ int shoal_redis_open(struct shoal *cache, const struct shoal_redis_config *confi
 	void *shared;
 	int result;
 
-	if (!cache || !redis || (config && (config->cool_down_ms > UINT32_MAX >> BREAKER_DOUBLINGS || config->port > 65535)))
+	if (!cache || !redis ||
+	    (config && (config->cool_down_ms > UINT32_MAX >> BREAKER_DOUBLINGS || config->port > 65535)))
 		return SHOAL_ERR_INVALID;
 	r = calloc(1, sizeof(*r));
 	shared = mmap(NULL, sizeof(*r->shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -254,7 +257,8 @@ int shoal_redis_check(struct shoal_redis *redis, char *text, size_t capacity)
 	if (!redis)
 		return SHOAL_ERR_INVALID;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-	r = wire_open(&redis->address, redis->max_value + 65536, wire_now() + redis->budget_ms * UINT64_C(1000000), &w, &why);
+	r = wire_open(&redis->address, redis->max_value + 65536, wire_now() + redis->budget_ms * UINT64_C(1000000), &w,
+	              &why);
 	if (!r)
 		wire_close(w);
 	else if (text && capacity)
@@ -391,7 +395,8 @@ static int change(struct shoal_redis_keyspace *k, enum script script, const void
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
 	there = change_there(k, script, key, key_size);
 	reason = errno;
-	here = script == SCRIPT_DELETE ? shoal_delete(k->keyspace, key, key_size) : shoal_expire(k->keyspace, key, key_size);
+	here = script == SCRIPT_DELETE ? shoal_delete(k->keyspace, key, key_size)
+	                               : shoal_expire(k->keyspace, key, key_size);
 	pthread_setcancelstate(state, NULL);
 	errno = there < 0 ? reason : errno;
 	return there < 0 ? there : here < 0 ? here : there && here ? SHOAL_MISS : SHOAL_OK;

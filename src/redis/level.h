@@ -47,9 +47,9 @@ struct shoal_redis_keyspace {
 	uint32_t schema, wait_ms, lease_ms, retry_ms;
 };
 
-#define level_count(redis, field, n)                                                                                  \
-	atomic_fetch_add_explicit(                                                                                    \
-		&(redis)->shared->counters[offsetof(struct shoal_redis_stats, field) / sizeof(uint64_t)], n,          \
+#define level_count(redis, field, n)                                                                                   \
+	atomic_fetch_add_explicit(                                                                                     \
+		&(redis)->shared->counters[offsetof(struct shoal_redis_stats, field) / sizeof(uint64_t)], n,           \
 		memory_order_relaxed) /* nobody decides on it */
 
 /* The two keys in Redis of one key, by malloc: *value and *lock lie in one block that begins with *value. 0 or SYSTEM. */
@@ -63,8 +63,8 @@ void level_random(char *to, size_t digits);
  * A script, over a connection of this process, until `deadline`. Counts its errors, and has the breaker neither asked
  * nor told. A connection that was idle and turns out to be closed is opened anew.
  */
-int level_script(struct shoal_redis *redis, enum script script, const struct wire_command *keys_and_args, uint64_t deadline,
-                 redisReply **reply, struct wire_why *why);
+int level_script(struct shoal_redis *redis, enum script script, const struct wire_command *keys_and_args,
+                 uint64_t deadline, redisReply **reply, struct wire_why *why);
 
 /* breaker_tell(), counted and logged. */
 void level_tell(struct shoal_redis *redis, struct breaker_visit *visit, int result, const struct wire_why *why);

@@ -42,12 +42,12 @@ struct shoal_redis_fill {
 	int held;               /* the lock */
 	int ended;              /* published */
 	int uncacheable;
-	uint64_t spent_ns;      /* L.1 */
-	redisReply *reply;      /* of the last look: the bytes of `old` */
-	struct record old;      /* value.data NULL: none */
-	uint64_t looked;        /* when the lives of `old` were so */
+	uint64_t spent_ns;         /* L.1 */
+	redisReply *reply;         /* of the last look: the bytes of `old` */
+	struct record old;         /* value.data NULL: none */
+	uint64_t looked;           /* when the lives of `old` were so */
 	struct record_lives lives; /* of what is published */
-	void *space;            /* reserved */
+	void *space;               /* reserved */
 	size_t capacity;
 };
 
@@ -62,8 +62,8 @@ static void free_reply(redisReply *reply)
 }
 
 /* One command within what is left of the budget, or within the whole of it. */
-static int command(struct shoal_redis_fill *f, enum script script, const struct wire_command *c, struct breaker_visit *visit,
-                   int charged, redisReply **reply)
+static int command(struct shoal_redis_fill *f, enum script script, const struct wire_command *c,
+                   struct breaker_visit *visit, int charged, redisReply **reply)
 {
 	struct shoal_redis *redis = f->k->redis;
 	uint64_t begin = wire_now(), budget = redis->budget_ms * MS;
@@ -316,7 +316,8 @@ static int store(struct shoal_redis_fill *f, const void *data, size_t size)
 		return 0;
 	if (size > f->k->redis->max_value)
 		level_count(f->k->redis, too_big, 1);
-	if (f->uncacheable || size > f->k->redis->max_value || !(f->lives.fresh_ms || f->lives.stale_ms || f->lives.error_ms))
+	if (f->uncacheable || size > f->k->redis->max_value ||
+	    !(f->lives.fresh_ms || f->lives.stale_ms || f->lives.error_ms))
 		return hold(f, 0, 1);
 	record = malloc(RECORD_HEADER + size);
 	if (!record)
@@ -492,12 +493,16 @@ static int from_source(struct shoal_redis_fill *f, const struct shoal_redis_load
 static void count_verdict(struct shoal_redis *redis, enum verdict verdict)
 {
 	static const size_t fields[] = {
-		[HIT] = offsetof(struct shoal_redis_stats, hits),     [WAITED] = offsetof(struct shoal_redis_stats, waited),
-		[STALE] = offsetof(struct shoal_redis_stats, stale),  [LED] = offsetof(struct shoal_redis_stats, led),
-		[UNLED] = offsetof(struct shoal_redis_stats, unled),  [FAILED] = offsetof(struct shoal_redis_stats, failed),
+		[HIT] = offsetof(struct shoal_redis_stats, hits),
+		[WAITED] = offsetof(struct shoal_redis_stats, waited),
+		[STALE] = offsetof(struct shoal_redis_stats, stale),
+		[LED] = offsetof(struct shoal_redis_stats, led),
+		[UNLED] = offsetof(struct shoal_redis_stats, unled),
+		[FAILED] = offsetof(struct shoal_redis_stats, failed),
 	};
 
-	atomic_fetch_add_explicit(&redis->shared->counters[fields[verdict] / sizeof(uint64_t)], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&redis->shared->counters[fields[verdict] / sizeof(uint64_t)], 1,
+	                          memory_order_relaxed);
 }
 
 static int load_by(struct shoal_redis_fill *f, const struct shoal_redis_loader *l, int cancel_state)

@@ -69,6 +69,8 @@ static uint32_t within(uint32_t life, int64_t *left)
 {
 	if (*left < 0)
 		return life;
+	if (life == SHOAL_FOREVER) /* which it isn't, in Redis: the longest that has an end */
+		life--;
 	if (life > *left)
 		life = (uint32_t)*left;
 	*left -= life;
@@ -83,8 +85,8 @@ static int is_stamp(const unsigned char *at)
 	return 1;
 }
 
-enum record_kind record_read(const struct shoal_slice *bytes, uint32_t schema, const struct shoal_slice *key, int64_t age_ms,
-                             int64_t left_ms, struct record *record)
+enum record_kind record_read(const struct shoal_slice *bytes, uint32_t schema, const struct shoal_slice *key,
+                             int64_t age_ms, int64_t left_ms, struct record *record)
 {
 	const unsigned char *header = (const unsigned char *)bytes->data + RECORD_STAMP;
 	struct shoal_slice value;

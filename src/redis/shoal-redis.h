@@ -25,23 +25,26 @@ extern "C" {
 /* ---- the server -------------------------------------------------------------------------------------------- */
 
 struct shoal_redis_config {
-	const char *socket;    /* path of a unix socket; else: */
-	const char *host;      /* default 127.0.0.1. A name is looked up whenever a connection is opened, and that is not bounded
+	const char *socket; /* path of a unix socket; else: */
+	const char *
+		host; /* default 127.0.0.1. A name is looked up whenever a connection is opened, and that is not bounded
 	                          by the budget: give an address where it matters */
-	unsigned port;         /* default 6379 */
+	unsigned port; /* default 6379 */
 	unsigned database;
-	const char *user;      /* of ACLs; default none */
-	const char *password;  /* default none */
-	const char *prefix;    /* of all keys in Redis; default "shoal:" */
-	uint32_t budget_ms;    /* what Redis may add to a load, all its commands together; default 50 */
-	uint32_t wait_ms;      /* how long to wait for another machine's load; default the policy's wait_ms */
-	uint32_t lease_ms;     /* of the lock on a key in Redis; default the policy's lease_ms. Longer than the slowest load */
-	uint32_t recheck_ms;   /* a stale value that another machine refreshes is not asked for again so long; default 50 */
-	unsigned failures;     /* in a row, of this program and its forked children, until Redis is left alone; default 3 */
+	const char *user;     /* of ACLs; default none */
+	const char *password; /* default none */
+	const char *prefix;   /* of all keys in Redis; default "shoal:" */
+	uint32_t budget_ms;   /* what Redis may add to a load, all its commands together; default 50 */
+	uint32_t wait_ms;     /* how long to wait for another machine's load; default the policy's wait_ms */
+	uint32_t
+		lease_ms; /* of the lock on a key in Redis; default the policy's lease_ms. Longer than the slowest load */
+	uint32_t
+		recheck_ms; /* a stale value that another machine refreshes is not asked for again so long; default 50 */
+	unsigned failures; /* in a row, of this program and its forked children, until Redis is left alone; default 3 */
 	uint32_t cool_down_ms; /* for so long, doubled by each failure after that, up to 16 times; default 1 000 */
 	uint32_t reserved32;
-	size_t max_value;      /* larger ones are not stored in Redis; default 1 MiB */
-	shoal_log *log;        /* told when Redis is left alone, and when it is back; NULL = silence */
+	size_t max_value; /* larger ones are not stored in Redis; default 1 MiB */
+	shoal_log *log;   /* told when Redis is left alone, and when it is back; NULL = silence */
 	void *log_arg;
 	uint64_t reserved[8];
 };
@@ -132,25 +135,25 @@ struct shoal_slice shoal_redis_previous(struct shoal_redis_fill *fill);
 
 /* Of this handle, in all processes that were forked since it was opened. */
 struct shoal_redis_stats {
-	uint64_t loads;          /* that came here; each counted in one of the next seven */
-	uint64_t hits;           /* fresh in Redis */
-	uint64_t waited;         /* of another machine's load, and got it */
-	uint64_t stale;          /* a stale value of Redis, which another machine refreshes */
-	uint64_t led;            /* loaded here, with the lock */
-	uint64_t unled;          /* loaded here beside another machine, for which this one had waited wait_ms */
-	uint64_t failed;         /* loaded here, as Redis failed */
-	uint64_t passed;         /* loaded here without asking Redis, as it had failed before */
-	uint64_t stored;         /* values, in Redis */
-	uint64_t locks_lost;     /* not stored: the load outlived its lease */
-	uint64_t superseded;     /* not stored, and not kept here: deleted or expired meanwhile */
-	uint64_t too_big;        /* not stored: more than max_value */
-	uint64_t bridged;        /* a stale value of Redis in place of a load that failed */
-	uint64_t inherited;      /* locks of a process of this machine that died */
-	uint64_t corrupt;        /* values in Redis that are none */
-	uint64_t mismatches;     /* of another schema or format, or larger than max_value */
-	uint64_t errors;         /* commands or connections that failed */
-	uint64_t opens;          /* how often Redis was left alone */
-	uint64_t connections;    /* opened */
+	uint64_t loads;       /* that came here; each counted in one of the next seven */
+	uint64_t hits;        /* fresh in Redis */
+	uint64_t waited;      /* of another machine's load, and got it */
+	uint64_t stale;       /* a stale value of Redis, which another machine refreshes */
+	uint64_t led;         /* loaded here, with the lock */
+	uint64_t unled;       /* loaded here beside another machine, for which this one had waited wait_ms */
+	uint64_t failed;      /* loaded here, as Redis failed */
+	uint64_t passed;      /* loaded here without asking Redis, as it had failed before */
+	uint64_t stored;      /* values, in Redis */
+	uint64_t locks_lost;  /* not stored: the load outlived its lease */
+	uint64_t superseded;  /* not stored, and not kept here: deleted or expired meanwhile */
+	uint64_t too_big;     /* not stored: more than max_value */
+	uint64_t bridged;     /* a stale value of Redis in place of a load that failed */
+	uint64_t inherited;   /* locks of a process of this machine that died */
+	uint64_t corrupt;     /* values in Redis that are none */
+	uint64_t mismatches;  /* of another schema or format, or larger than max_value */
+	uint64_t errors;      /* commands or connections that failed */
+	uint64_t opens;       /* how often Redis was left alone */
+	uint64_t connections; /* opened */
 	uint64_t sent_bytes, received_bytes;
 	uint64_t reserved[11];
 };

@@ -47,7 +47,8 @@ static int ready(int fd, short events, uint64_t deadline, struct wire_why *why)
 	do {
 		now = wire_now();
 		left = now >= deadline ? (struct timespec){0, 0}
-		                       : (struct timespec){(time_t)((deadline - now) / 1000000000), (long)((deadline - now) % 1000000000)};
+		                       : (struct timespec){(time_t)((deadline - now) / 1000000000),
+		                                           (long)((deadline - now) % 1000000000)};
 		n = ppoll(&p, 1, &left, NULL);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
@@ -97,7 +98,8 @@ static int connect_unix(const char *path, uint64_t deadline, int *fd, struct wir
 
 static int connect_host(const char *host, unsigned port, uint64_t deadline, int *fd, struct wire_why *why)
 {
-	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *all, *a;
+	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *all,
+			*a;
 	char service[16];
 	int r;
 
@@ -119,7 +121,8 @@ static int send_all(struct wire *w, const char *data, size_t size, uint64_t dead
 {
 	while (size) {
 		ssize_t n = send(w->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-		int r = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? ready(w->fd, POLLOUT, deadline, why) : SHOAL_OK;
+		int r = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? ready(w->fd, POLLOUT, deadline, why)
+		                                                           : SHOAL_OK;
 
 		if (r)
 			return r;
@@ -202,7 +205,8 @@ static int next_reply(struct wire *w, uint64_t deadline, redisReply **reply, str
 }
 
 /* As wire_call(), with the server's refusals as replies. */
-static int ask(struct wire *w, const struct wire_command *c, uint64_t deadline, redisReply **reply, struct wire_why *why)
+static int ask(struct wire *w, const struct wire_command *c, uint64_t deadline, redisReply **reply,
+               struct wire_why *why)
 {
 	char *text = NULL;
 	int size = redisFormatCommandArgv(&text, c->n, (const char **)(uintptr_t)c->args, c->sizes), r;
@@ -230,8 +234,8 @@ int wire_call(struct wire *w, const struct wire_command *c, uint64_t deadline, r
 	return r;
 }
 
-int wire_script(struct wire *w, enum script script, const struct wire_command *keys, uint64_t deadline, redisReply **reply,
-                struct wire_why *why)
+int wire_script(struct wire *w, enum script script, const struct wire_command *keys, uint64_t deadline,
+                redisReply **reply, struct wire_why *why)
 {
 	for (int whole = 0; whole < 2; whole++) {
 		struct wire_command c = {0};
@@ -326,7 +330,8 @@ int wire_open(const struct wire_address *a, size_t limit, uint64_t deadline, str
 	w->fd = -1;
 	w->pid = getpid();
 	w->limit = limit;
-	r = a->socket ? connect_unix(a->socket, deadline, &w->fd, why) : connect_host(a->host, a->port, deadline, &w->fd, why);
+	r = a->socket ? connect_unix(a->socket, deadline, &w->fd, why)
+	              : connect_host(a->host, a->port, deadline, &w->fd, why);
 	if (!r)
 		r = log_in(w, a, deadline, why);
 	if (!r)

@@ -25,12 +25,12 @@ struct wire_address {
 
 struct wire {
 	int fd;
-	pid_t pid;                /* whose connection it is */
-	int used;                 /* it has served before: its server may have gone meanwhile */
+	pid_t pid; /* whose connection it is */
+	int used;  /* it has served before: its server may have gone meanwhile */
 	redisReader *reader;
-	char sha[SCRIPTS][41];    /* under which the server knows the scripts */
-	size_t limit;             /* of a reply's bytes; more is an error */
-	uint64_t sent, received;  /* bytes, to be taken away by the caller */
+	char sha[SCRIPTS][41];   /* under which the server knows the scripts */
+	size_t limit;            /* of a reply's bytes; more is an error */
+	uint64_t sent, received; /* bytes, to be taken away by the caller */
 };
 
 struct wire_command {
@@ -52,13 +52,16 @@ struct wire_why {
 	char text[160];
 };
 
-int wire_open(const struct wire_address *address, size_t limit, uint64_t deadline, struct wire **wire, struct wire_why *why);
-int wire_call(struct wire *wire, const struct wire_command *command, uint64_t deadline, redisReply **reply, struct wire_why *why);
+int wire_open(const struct wire_address *address, size_t limit, uint64_t deadline, struct wire **wire,
+              struct wire_why *why);
+int wire_call(struct wire *wire, const struct wire_command *command, uint64_t deadline, redisReply **reply,
+              struct wire_why *why);
 
 /* A script by its name. `command` has room for three more and begins with the keys, two of them. */
-int wire_script(struct wire *wire, enum script script, const struct wire_command *command, uint64_t deadline, redisReply **reply,
-                struct wire_why *why);
+int wire_script(struct wire *wire, enum script script, const struct wire_command *command, uint64_t deadline,
+                redisReply **reply, struct wire_why *why);
 
-void wire_close(struct wire *wire); /* also of a parent's, in a child: that leaves the parent's alone. NULL is harmless */
+void wire_close(
+	struct wire *wire); /* also of a parent's, in a child: that leaves the parent's alone. NULL is harmless */
 
 #endif

@@ -34,7 +34,8 @@ int main(int argc, char **argv)
 	if (shoal_redis_check(redis, why, sizeof(why)) != SHOAL_OK)
 		fprintf(stderr, "%s; going on without\n", why);
 
-	outcome = shoal_fetch(shoal_redis_keyspace(profiles.keyspace), "user:7", 6, shoal_redis_load, &profiles, &value);
+	outcome =
+		shoal_fetch(shoal_redis_keyspace(profiles.keyspace), "user:7", 6, shoal_redis_load, &profiles, &value);
 	if (outcome == SHOAL_OK)
 		printf("%.*s\n", (int)value.size, (const char *)value.data);
 	shoal_release(&value);

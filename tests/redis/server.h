@@ -35,8 +35,9 @@ static inline void start_server(struct server *s)
 		dup2(log[1], 1);
 		close(log[0]);
 		signal(SIGPIPE, SIG_IGN);
-		execlp(REDIS_SERVER, REDIS_SERVER, "--port", "0", "--unixsocket", s->socket, "--dir", s->folder, "--save", "",
-		       "--appendonly", "no", s->password ? "--requirepass" : (char *)NULL, s->password, (char *)NULL);
+		execlp(REDIS_SERVER, REDIS_SERVER, "--port", "0", "--unixsocket", s->socket, "--dir", s->folder,
+		       "--save", "", "--appendonly", "no", s->password ? "--requirepass" : (char *)NULL, s->password,
+		       (char *)NULL);
 		_exit(127);
 	}
 	close(log[1]);

@@ -22,11 +22,11 @@ struct scene {
 	word32 loads, here, entered, gate; /* gate: how often a load may pass; else closed while `gated` */
 	word32 gated;
 	word32 of_key[KEYS];
-	char text[32];                     /* what is loaded */
+	char text[32]; /* what is loaded */
 	int fails;
 	uint32_t fresh_ms;
-	struct machine *crowd;             /* wait until all three have come to load */
-	struct test_clock *clock;          /* of which a load takes 10 ms */
+	struct machine *crowd;    /* wait until all three have come to load */
+	struct test_clock *clock; /* of which a load takes 10 ms */
 };
 
 static struct scene *new_scene(const char *text)
@@ -99,8 +99,8 @@ static bool fetches(struct machine *m, struct scene *s, const char *key, const c
 	bool right = r == SHOAL_OK && holds(&value, text);
 
 	if (!right)
-		fprintf(stderr, "fetch %s: %d, load error %d, \"%.*s\", not \"%s\"\n", key, r, value.load_error, (int)value.size,
-		        value.data ? (const char *)value.data : "", text);
+		fprintf(stderr, "fetch %s: %d, load error %d, \"%.*s\", not \"%s\"\n", key, r, value.load_error,
+		        (int)value.size, value.data ? (const char *)value.data : "", text);
 	shoal_release(&value);
 	return right;
 }
@@ -202,7 +202,8 @@ static void age_in_redis(const struct server *s, uint64_t ms)
 	assert_true(c && !c->err);
 	stamp = redisCommand(c, "GETRANGE %s 0 15", value_key);
 	left = redisCommand(c, "PTTL %s", value_key);
-	assert_true(stamp && stamp->type == REDIS_REPLY_STRING && stamp->len == 16 && left && left->integer > (long long)ms);
+	assert_true(stamp && stamp->type == REDIS_REPLY_STRING && stamp->len == 16 && left &&
+	            left->integer > (long long)ms);
 	snprintf(older, sizeof(older), "%016llu", strtoull(stamp->str, NULL, 10) - ms);
 	freeReplyObject(stamp);
 	freeReplyObject(redisCommand(c, "SETRANGE %s 0 %s", value_key, older));
@@ -363,7 +364,8 @@ static void a_lease_is_renewed(void **state)
 	struct shoal_value value;
 
 	(void)state;
-	assert_int_equal(shoal_fetch(shoal_redis_keyspace(t.m[0].k), STR("k"), shoal_redis_load, &loader, &value), SHOAL_OK);
+	assert_int_equal(shoal_fetch(shoal_redis_keyspace(t.m[0].k), STR("k"), shoal_redis_load, &loader, &value),
+	                 SHOAL_OK);
 	assert_true(holds(&value, "renewed"));
 	shoal_release(&value);
 	assert_figure(&t.m[0], stored, 1);
@@ -915,7 +917,9 @@ static void warmed_once(void **state)
 		struct warmer w = {.loader = {t.m[i].k, source, t.s, {0}}};
 		struct shoal_warm_report report;
 
-		assert_int_equal(shoal_warm_keys(shoal_redis_keyspace(t.m[i].k), next_key, shoal_redis_load, &w, &warm, &report), 0);
+		assert_int_equal(shoal_warm_keys(shoal_redis_keyspace(t.m[i].k), next_key, shoal_redis_load, &w, &warm,
+		                                 &report),
+		                 0);
 		assert_int_equal(report.loaded, 10);
 	}
 	assert_int_equal(w32_load(&t.s->loads), 10);

@@ -36,11 +36,11 @@ static struct record_lives left_after(const struct record_lives *lives, int64_t 
 }
 
 #define assert_left(lives, age, left, fresh, stale, error)                                                             \
-	do {                                                                                                          \
-		struct record_lives l_ = left_after(lives, age, left);                                                \
-		assert_int_equal(l_.fresh_ms, fresh);                                                                 \
-		assert_int_equal(l_.stale_ms, stale);                                                                 \
-		assert_int_equal(l_.error_ms, error);                                                                 \
+	do {                                                                                                           \
+		struct record_lives l_ = left_after(lives, age, left);                                                 \
+		assert_int_equal(l_.fresh_ms, fresh);                                                                  \
+		assert_int_equal(l_.stale_ms, stale);                                                                  \
+		assert_int_equal(l_.error_ms, error);                                                                  \
 	} while (0)
 
 static void lives_pass_in_turn(void **state)
@@ -234,14 +234,10 @@ static void a_probe_has_an_heir(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(lives_pass_in_turn),
-		cmocka_unit_test(redis_may_end_it_earlier),
-		cmocka_unit_test(some_have_no_end),
-		cmocka_unit_test(no_other_bytes_are_a_record),
-		cmocka_unit_test(the_scripts_know_it),
-		cmocka_unit_test(failures_in_a_row_open_it),
-		cmocka_unit_test(one_probes_then),
-		cmocka_unit_test(a_probe_has_an_heir),
+		cmocka_unit_test(lives_pass_in_turn),  cmocka_unit_test(redis_may_end_it_earlier),
+		cmocka_unit_test(some_have_no_end),    cmocka_unit_test(no_other_bytes_are_a_record),
+		cmocka_unit_test(the_scripts_know_it), cmocka_unit_test(failures_in_a_row_open_it),
+		cmocka_unit_test(one_probes_then),     cmocka_unit_test(a_probe_has_an_heir),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
