@@ -120,6 +120,18 @@ static long long early_from(const struct shoal_redis_fill *f)
 	return here->age_ms > slack ? (long long)(here->age_ms - slack) : 0;
 }
 
+/* From what is no Redis, or has other ideas of our scripts. */
+static int refuse_answer(struct shoal_redis_fill *f)
+{
+	struct breaker_visit none = {0};
+	struct wire_why why = {"an answer that makes no sense"};
+
+	level_count(f->k->redis, errors, 1);
+	level_tell(f->k->redis, &none, SHOAL_ERR_CORRUPT, &why);
+	f->answers = 0;
+	return SHOAL_ERR_CORRUPT;
+}
+
 static int ask(struct shoal_redis_fill *f, int corrupt, struct breaker_visit *visit, int charged)
 {
 	unsigned char tag[RECORD_TAG];
@@ -140,9 +152,7 @@ static int ask(struct shoal_redis_fill *f, int corrupt, struct breaker_visit *vi
 	r = command(f, SCRIPT_LOOK, &c, visit, charged, &reply);
 	if (!r && !is_look(reply)) {
 		free_reply(reply);
-		level_count(f->k->redis, errors, 1);
-		f->answers = 0;
-		return SHOAL_ERR_CORRUPT;
+		return refuse_answer(f);
 	}
 	if (!r) {
 		free_reply(f->reply);

@@ -10,6 +10,9 @@
  */
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "server.h"
 
@@ -550,6 +553,98 @@ static void nobody_listens(void **state)
 	end_stage(&t);
 }
 
+/* ---- servers that are none --------------------------------------------------------------------------------- */
+
+enum manner { CLOSES, CHATTERS, PROMISES, COUNTS, NESTS, DRIPS, IS_SILENT, MANNERS };
+
+static bool say(int fd, const char *text)
+{
+	return send(fd, text, strlen(text), MSG_NOSIGNAL) == (ssize_t)strlen(text);
+}
+
+/* Till who asked has gone; it never says anything that would be an answer. */
+static void answer_by(enum manner manner, int fd)
+{
+	static const char *const first[MANNERS] = {
+		[CHATTERS] = "HTTP/1.1 400 Bad Request\r\n\r\n", [PROMISES] = "$2147483647\r\n", [NESTS] = ""};
+	char buffer[4096];
+
+	if (first[manner] && !say(fd, first[manner]))
+		return;
+	for (;;) {
+		ssize_t n = recv(fd, buffer, sizeof(buffer),
+		                 manner == PROMISES || manner == DRIPS || manner == NESTS ? MSG_DONTWAIT : 0);
+
+		if (!n || (n < 0 && errno != EAGAIN))
+			return;
+		if (manner == COUNTS && !say(fd, ":1\r\n"))
+			return;
+		if ((manner == PROMISES || manner == DRIPS || manner == NESTS) &&
+		    !say(fd, manner == NESTS ? "*1\r\n" : "+"))
+			return;
+		if (manner == DRIPS)
+			poll(NULL, 0, 1); /* a slow server: it goes on for ever */
+	}
+}
+
+struct impostor {
+	int fd;
+	enum manner manner;
+};
+
+static int pretend(void *arg)
+{
+	const struct impostor *i = arg;
+	int fd;
+
+	while ((fd = accept(i->fd, NULL, NULL)) >= 0) {
+		if (i->manner != CLOSES)
+			answer_by(i->manner, fd);
+		close(fd);
+	}
+	return 1;
+}
+
+static int listen_at(const char *path)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "%s", path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(fd, 16), 0);
+	return fd;
+}
+
+static void servers_that_are_none(void **state)
+{
+	struct shoal_redis_config config = patient;
+	struct scene *s = new_scene("first");
+
+	(void)state;
+	config.budget_ms = 200;
+	for (int manner = 0; manner < MANNERS; manner++) {
+		struct server server = new_server(NULL);
+		struct impostor impostor = {.manner = (enum manner)manner};
+		struct machine m;
+		pid_t pid;
+
+		stop_server(&server);
+		unlink(server.socket);
+		impostor.fd = listen_at(server.socket);
+		pid = spawn(pretend, &impostor);
+		close(impostor.fd);
+		m = new_machine(&server, &config, &hourly);
+		assert_fetches(&m, s, "k", "first");
+		assert_figure(&m, failed, 1);
+		assert_figure(&m, errors, 1);
+		kill_child(pid);
+		end_machine(&m);
+		end_server(&server);
+	}
+	end_scene(s);
+}
+
 /* ---- R.4 --------------------------------------------------------------------------------------------------- */
 
 static int see_lives(const struct shoal_entry *entry, void *arg)
@@ -697,6 +792,99 @@ static void a_delete_is_remembered(void **state)
 	assert_misses(shoal_redis_keyspace(t.m[0].k), "k");
 	assert_fetches(&t.m[0], t.s, "k", "second");
 	assert_fetches(&t.m[2], t.s, "k", "second");
+	end_stage(&t);
+}
+
+/* What is in the database, and since when a machine's cache may not be older. */
+struct storm {
+	word32 here, wrong;
+	word64 now[4], floor[MACHINES][4];
+};
+
+struct stormer {
+	struct machine *m;
+	struct storm *storm;
+	int i;
+};
+
+static int read_database(struct shoal_redis_fill *fill, const void *key, size_t key_size, void *arg)
+{
+	struct storm *storm = arg;
+	uint64_t now = w64_load(&storm->now[*(const char *)key - 'a']);
+
+	sched_yield();
+	return shoal_redis_publish(fill, &now, sizeof(now));
+}
+
+static void change_key(struct stormer *w, int key)
+{
+	char name = (char)('a' + key);
+	word64 *floor = &w->storm->floor[w->i % MACHINES][key];
+	uint64_t now = w64_add(&w->storm->now[key], 1) + 1, before;
+
+	must(shoal_redis_delete(w->m->k, &name, 1) >= 0);
+	while ((before = w64_load(floor)) < now && !w64_cas(floor, before, now))
+		;
+}
+
+static void read_key(struct stormer *w, int key)
+{
+	struct shoal_redis_loader loader = {w->m->k, read_database, w->storm, {0}};
+	char name = (char)('a' + key);
+	uint64_t floor = w64_load(&w->storm->floor[w->i % MACHINES][key]), seen;
+	struct shoal_value value;
+
+	must(shoal_fetch(shoal_redis_keyspace(w->m->k), &name, 1, shoal_redis_load, &loader, &value) == SHOAL_OK);
+	must(value.size == sizeof(seen));
+	memcpy(&seen, value.data, sizeof(seen));
+	shoal_release(&value);
+	if (seen < floor)
+		w32_add(&w->storm->wrong, 1);
+}
+
+static int storm_on(void *arg)
+{
+	struct stormer *w = arg;
+	uint64_t seed = (uint64_t)w->i;
+
+	must(meet(&w->storm->here, MACHINES * WORKERS));
+	for (int n = 0; n < 500; n++) {
+		int key = (int)(draw(&seed) % 4);
+
+		if (draw(&seed) % 4)
+			read_key(w, key);
+		else
+			change_key(w, key);
+	}
+	return 0;
+}
+
+/* Who has deleted a key never sees on its machine what there was before. */
+static void a_storm_of_deletes(void **state)
+{
+	struct stage t = new_stage(&patient, &hourly);
+	struct storm *storm = share(sizeof(*storm));
+	struct stormer w[MACHINES * WORKERS];
+	pid_t pids[MACHINES * WORKERS];
+
+	(void)state;
+	for (int i = 0; i < MACHINES * WORKERS; i++) {
+		w[i] = (struct stormer){&t.m[i % MACHINES], storm, i};
+		pids[i] = spawn(storm_on, &w[i]);
+	}
+	for (int i = 0; i < MACHINES * WORKERS; i++)
+		assert_ends_well(pids[i]);
+	assert_int_equal(w32_load(&storm->wrong), 0);
+	for (int i = 0; i < MACHINES; i++) {
+		struct shoal_redis_stats stats = figures(&t.m[i]);
+
+		printf("# machine %d: %llu loads, %llu led, %llu hits, %llu waited, %llu superseded\n", i,
+		       (unsigned long long)stats.loads, (unsigned long long)stats.led, (unsigned long long)stats.hits,
+		       (unsigned long long)stats.waited, (unsigned long long)stats.superseded);
+		assert_int_equal(stats.errors, 0);
+		assert_int_equal(stats.unled, 0);
+	}
+	unshare_memory(storm, sizeof(*storm));
 	end_stage(&t);
 }
 
@@ -996,12 +1184,14 @@ int main(void)
 		cmocka_unit_test(a_server_that_restarts),
 		cmocka_unit_test(a_wrong_password_is_told),
 		cmocka_unit_test(nobody_listens),
+		cmocka_unit_test(servers_that_are_none),
 		cmocka_unit_test(lives_do_not_add_up),
 		cmocka_unit_test(the_stale_one_is_shared),
 		cmocka_unit_test(an_early_refresh_is_one_for_all),
 		cmocka_unit_test(a_value_for_ever),
 		cmocka_unit_test(a_delete_stops_a_load_elsewhere),
 		cmocka_unit_test(a_delete_is_remembered),
+		cmocka_unit_test(a_storm_of_deletes),
 		cmocka_unit_test(deleted_is_gone_in_both),
 		cmocka_unit_test(expired_is_stale_in_both),
 		cmocka_unit_test(bytes_that_are_wrong),
