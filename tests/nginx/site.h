@@ -15,6 +15,13 @@
 
 #define WORKERS 4
 
+/* What a program's own is. In its texts ZONE is the zone, FOLDER the folder. */
+struct setup {
+	const char *locations; /* of each server */
+	const char *http;      /* beside them; may be NULL */
+	const char *zone;      /* the parameters of shoal_zone; NULL: size=16m */
+};
+
 struct site {
 	char folder[64], zone[64];
 	pid_t master, origin;
@@ -89,14 +96,18 @@ static inline void start_origin(struct site *s)
 	close(out[0]);
 }
 
-/* ZONE is the zone. */
-static inline void write_locations(const struct site *s, FILE *f, const char *more)
+/* With ZONE and FOLDER replaced. */
+static inline void write_text(const struct site *s, FILE *f, const char *text)
 {
-	const char *at;
+	while (text && *text) {
+		const char *word = !strncmp(text, "ZONE", 4) ? s->zone : !strncmp(text, "FOLDER", 6) ? s->folder : NULL;
 
-	for (; (at = strstr(more, "ZONE")); more = at + 4)
-		fprintf(f, "%.*s%s", (int)(at - more), more, s->zone);
-	fputs(more, f);
+		if (word)
+			fputs(word, f);
+		else
+			putc(*text, f);
+		text += !word ? 1 : word == s->zone ? 4 : 6;
+	}
 }
 
 static const char common[] =
@@ -106,7 +117,7 @@ static const char common[] =
 	"location / { shoal ZONE; shoal_key $request_uri; shoal_purge $purge; shoal_fresh 1h; shoal_retry 1h;\n"
 	"  proxy_pass http://origin; }\n";
 
-static inline void write_configuration(const struct site *s, const char *more)
+static inline void write_configuration(const struct site *s, const struct setup *setup)
 {
 	FILE *f = fopen(site_file(s, "nginx.conf"), "w");
 	const char *const folders[] = {"client_body", "proxy", "fastcgi", "uwsgi", "scgi"};
@@ -117,15 +128,16 @@ static inline void write_configuration(const struct site *s, const char *more)
 	fprintf(f, "worker_shutdown_timeout 30s;\nevents { worker_connections 1024; }\nhttp {\naccess_log off;\n");
 	for (size_t i = 0; i < COUNT(folders); i++)
 		fprintf(f, "%s_temp_path %s_temp;\n", folders[i], folders[i]);
-	fprintf(f, "shoal_zone %s size=16m;\nproxy_cache_path peer keys_zone=peer:1m;\n", s->zone);
+	fprintf(f, "shoal_zone %s %s;\nproxy_cache_path peer keys_zone=peer:1m;\n", s->zone, setup->zone ? setup->zone : "size=16m");
 	fprintf(f, "map $request_method $purge { PURGE 1; default 0; }\nkeepalive_requests 1000000;\n");
 	fprintf(f, "upstream origin { server 127.0.0.1:%u; keepalive 64; }\n", s->origin_port);
 	fprintf(f, "proxy_http_version 1.1;\nproxy_set_header Connection '';\ngzip_types text/plain;\ngzip_min_length 20;\n");
 	fprintf(f, "root %s;\nadd_header X-Status \"$shoal_status $shoal_key $shoal_age $shoal_fill_time\" always;\n", s->folder);
+	write_text(s, f, setup->http);
 	for (int i = 0; i < 2; i++) {
 		fprintf(f, "server {\nlisten 127.0.0.1:%u%s;\n", i ? s->port_2 : s->port, i ? " http2" : "");
-		write_locations(s, f, common);
-		write_locations(s, f, more);
+		write_text(s, f, common);
+		write_text(s, f, setup->locations);
 		fprintf(f, "}\n");
 	}
 	fprintf(f, "}\n");
@@ -153,6 +165,50 @@ static inline void start_nginx(struct site *s, int fd, int fd_2)
 	_exit(127);
 }
 
+/* A moment of a wait for something that is counted. */
+static inline void site_turn(uint64_t *began)
+{
+	if (!*began)
+		*began = clock_system_ns(CLOCK_MONOTONIC);
+	if (clock_system_ns(CLOCK_MONOTONIC) - *began > PATIENCE_S * SECOND_NS)
+		fail_msg("in vain");
+	poll(NULL, 0, 1);
+}
+
+/* The processes of the master that are workers, those included that are about to end; returns how many. */
+static inline unsigned workers_of(const struct site *s, pid_t pids[64])
+{
+	char path[64], *list, *word, *rest;
+	unsigned n = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)s->master, (int)s->master);
+	list = read_whole(path);
+	for (word = strtok_r(list, " ", &rest); word && n < 64; word = strtok_r(NULL, " ", &rest)) {
+		char *title;
+
+		snprintf(path, sizeof(path), "/proc/%s/cmdline", word);
+		title = read_whole(path);
+		if (!strncmp(title, "nginx: worker process", 21))
+			pids[n++] = atoi(word);
+		free(title);
+	}
+	free(list);
+	return n;
+}
+
+/* Each of them, and no other; as long as there is a master. */
+static inline void await_workers(const struct site *s)
+{
+	uint64_t began = 0;
+	pid_t pids[64];
+
+	while (workers_of(s, pids) != WORKERS) {
+		if (waitpid(s->master, NULL, WNOHANG))
+			fail_msg("nginx ended: %s", read_whole(site_file(s, "output")));
+		site_turn(&began);
+	}
+}
+
 static inline void site_attach(struct site *s)
 {
 	struct shoal_config config = {.flags = SHOAL_ATTACH | SHOAL_INSPECT};
@@ -165,9 +221,8 @@ static inline void site_attach(struct site *s)
 	assert_int_equal(shoal_open(s->zone, &config, &s->cache), SHOAL_OK);
 }
 
-static inline void site_start(struct site *s, const char *more)
+static inline void site_start(struct site *s, const struct setup *setup)
 {
-	struct response r;
 	int fd, fd_2;
 
 	memset(s, 0, sizeof(*s));
@@ -178,15 +233,11 @@ static inline void site_start(struct site *s, const char *more)
 	fd = listen_somewhere(&s->port);
 	fd_2 = listen_somewhere(&s->port_2);
 	start_origin(s);
-	write_configuration(s, more);
+	write_configuration(s, setup);
 	start_nginx(s, fd, fd_2);
 	close(fd);
 	close(fd_2);
-	r = web_get(s->port, "/:pid");
-	if (r.status != 200)
-		fprintf(stderr, "%s", read_whole(site_file(s, "output")));
-	assert_int_equal(r.status, 200);
-	web_free(&r);
+	await_workers(s);
 	site_attach(s);
 }
 
@@ -249,16 +300,6 @@ static inline struct shoal_stats site_stats(const struct site *s)
 
 	assert_int_equal(shoal_stats(s->cache, &stats), SHOAL_OK);
 	return stats;
-}
-
-/* A moment of a wait for something that is counted. */
-static inline void site_turn(uint64_t *began)
-{
-	if (!*began)
-		*began = clock_system_ns(CLOCK_MONOTONIC);
-	if (clock_system_ns(CLOCK_MONOTONIC) - *began > PATIENCE_S * SECOND_NS)
-		fail_msg("in vain");
-	poll(NULL, 0, 1);
 }
 
 /* What one flight has, of the only one that loads. */

@@ -3,9 +3,7 @@
  * The nginx module as a cache of HTTP: what is stored and for how long, what is said of it, and that a client gets what it
  * would have got without it. One request at a time; test-share.c has many.
  */
-#include "site.h"
-
-static struct site site;
+#include "suite.h"
 
 static const char locations[] =
 	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
@@ -27,25 +25,7 @@ static const char locations[] =
 	"  proxy_set_header X-What \"$1 $what $copy $scheme $host\"; proxy_pass http://origin; }\n"
 	"location = /page.html { return 503 'sorry'; }\n";
 
-static int begin(void **state)
-{
-	site_start(&site, locations);
-	return 0;
-}
-
-static int end(void **state)
-{
-	site_stop(&site);
-	return 0;
-}
-
-static int calm(void **state)
-{
-	assert_calm(&site, NULL);
-	return 0;
-}
-
-#define COUNTS(path, n) assert_int_equal(origin(&site, "count?%s", path), n)
+static const struct setup setup = {.locations = locations};
 
 /* ---- the module -------------------------------------------------------------------------------------------- */
 
@@ -572,9 +552,6 @@ static void metrics_and_status(void **state)
 	web_free(&r);
 }
 
-#define CASE(name) cmocka_unit_test_teardown(name, calm)
-
-/* With a pattern: the cases of that name. */
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -603,6 +580,5 @@ int main(int argc, char **argv)
 		CASE(metrics_and_status),
 	};
 
-	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
-	return cmocka_run_group_tests_name("http", tests, begin, end);
+	return RUN("http", tests);
 }

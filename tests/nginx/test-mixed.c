@@ -4,33 +4,21 @@
  * killed and the configuration is reloaded. Each body is looked at, byte for byte. Lost connections are a killed worker's
  * right; a wrong body, another status, or anything that is still held in the end is not.
  */
-#include "site.h"
+#include "suite.h"
 
 #define CLIENTS 8
 #define KEYS 64
-
-static struct site site;
 
 static const char locations[] =
 	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
 	"  shoal_stale_error 1h; proxy_pass http://origin; }\n"
 	"location /short/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 20ms; shoal_stale 20ms; proxy_pass http://origin; }\n";
 
+static const struct setup setup = {.locations = locations};
+
 struct tally {
 	word32 answers, lost, wrong, stop;
 };
-
-static int begin(void **state)
-{
-	site_start(&site, locations);
-	return 0;
-}
-
-static int end(void **state)
-{
-	site_stop(&site);
-	return 0;
-}
 
 static unsigned next(unsigned *seed)
 {
@@ -101,18 +89,12 @@ static void client(unsigned seed, struct tally *tally)
 	web_close(&w);
 }
 
-/* Some child of the master; none: it is just making one. */
+/* Some worker; 0: there is none, the master is just making them. */
 static pid_t some_worker(unsigned *seed)
 {
-	char path[64], *list, *word, *rest;
 	pid_t pids[64];
-	unsigned n = 0;
+	unsigned n = workers_of(&site, pids);
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)site.master, (int)site.master);
-	list = read_whole(path);
-	for (word = strtok_r(list, " ", &rest); word && n < COUNT(pids); word = strtok_r(NULL, " ", &rest))
-		pids[n++] = atoi(word);
-	free(list);
 	return n ? pids[next(seed) % n] : 0;
 }
 
@@ -179,11 +161,11 @@ static void workers_die_under_load(void **state)
 	unshare_memory(tally, sizeof(*tally));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(workers_die_under_load),
 	};
 
-	return cmocka_run_group_tests_name("mixed", tests, begin, end);
+	return RUN("mixed", tests);
 }

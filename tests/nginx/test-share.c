@@ -3,143 +3,15 @@
  * The nginx module under many clients and four workers: one load per key, whoever dies, leaves, is slow or reloads. What
  * the origin holds back is let go when the test has seen what it waits for, so nothing here depends on time.
  */
-#include "site.h"
-
-#define CROWD 64
-
-static struct site site;
+#include "crowd.h"
 
 static const char locations[] =
 	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
 	"  proxy_pass http://origin; }\n";
 
-static int begin(void **state)
-{
-	site_start(&site, locations);
-	return 0;
-}
-
-static int end(void **state)
-{
-	site_stop(&site);
-	return 0;
-}
-
-static int calm(void **state)
-{
-	assert_calm(&site, NULL);
-	return 0;
-}
-
-static int calm_but_for_kills(void **state)
-{
-	assert_calm(&site, "exited on signal 9");
-	return 0;
-}
-
-#define COUNTS(path, n) assert_int_equal(origin(&site, "count?%s", path), n)
+static const struct setup setup = {.locations = locations};
 
 /* ---- crowds ------------------------------------------------------------------------------------------------ */
-
-struct crowd {
-	struct web clients[CROWD];
-	pid_t workers[CROWD]; /* whom each is served by */
-	unsigned n;
-	uint64_t misses; /* counted before */
-};
-
-/* How many workers the master has, those included that are about to end. */
-static unsigned workers_now(void)
-{
-	char path[64], pids[1024] = "", *at, *end;
-	unsigned n = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)site.master, (int)site.master);
-	f = fopen(path, "re");
-	assert_non_null(f);
-	assert_true(!fgets(pids, sizeof(pids), f) || *pids);
-	fclose(f);
-	for (at = pids; strtol(at, &end, 10) && end != at; at = end) {
-		char title[64] = "";
-
-		snprintf(path, sizeof(path), "/proc/%ld/cmdline", strtol(at, NULL, 10));
-		f = fopen(path, "re");
-		if (!f)
-			continue;
-		n += fgets(title, sizeof(title), f) && !strncmp(title, "nginx: worker process", 21);
-		fclose(f);
-	}
-	return n;
-}
-
-/* Each is known by its worker first, and each worker has some. Of those before none is left, who might take a client and end. */
-static void gather(struct crowd *c, unsigned n)
-{
-	uint64_t began = 0;
-
-	while (workers_now() != WORKERS)
-		site_turn(&began);
-	c->n = n;
-	c->misses = site_stats(&site).total.misses;
-	for (unsigned i = 0; i < n; i++) {
-		c->clients[i] = web_connect(site.port);
-		c->workers[i] = worker_of(&c->clients[i]);
-	}
-}
-
-static void all_ask(struct crowd *c, const char *target)
-{
-	for (unsigned i = 0; i < c->n; i++)
-		web_ask(&c->clients[i], "GET", target, NULL);
-}
-
-/* One leads and n wait: each of them has counted a miss. (A flight's `waiters` is not exact where its slot is claimed twice.) */
-static void await_crowd(const struct crowd *c, unsigned n)
-{
-	uint64_t began = 0;
-
-	while (site_stats(&site).total.misses < c->misses + n + 1)
-		site_turn(&began);
-}
-
-static void disperse(struct crowd *c)
-{
-	for (unsigned i = 0; i < c->n; i++)
-		web_close(&c->clients[i]);
-}
-
-static double ms_since(uint64_t began)
-{
-	return (double)(clock_system_ns(CLOCK_MONOTONIC) - began) / 1e6;
-}
-
-/* All of them get the nth body; returns how long after the first the last was answered. */
-static double all_get(struct crowd *c, const char *path, unsigned n)
-{
-	struct pollfd polled[CROWD];
-	uint64_t first = 0;
-	unsigned left = c->n;
-	double last = 0;
-
-	for (unsigned i = 0; i < c->n; i++)
-		polled[i] = (struct pollfd){.fd = c->clients[i].fd, .events = POLLIN};
-	for (; left; last = ms_since(first)) {
-		assert_true(poll(polled, c->n, PATIENCE_S * 1000) > 0);
-		if (!first)
-			first = clock_system_ns(CLOCK_MONOTONIC);
-		for (unsigned i = 0; i < c->n; i++)
-			if (polled[i].revents) {
-				struct response r = web_read(&c->clients[i]);
-
-				assert_body(&r, path, n, 64);
-				web_free(&r);
-				polled[i].fd = -1;
-				left--;
-			}
-	}
-	return last;
-}
 
 /* nginx's own cache, side by side: its figures are for show. */
 static void peer(struct crowd *c)
@@ -467,10 +339,6 @@ static void a_reload_amid_a_load(void **state)
 	disperse(&c);
 }
 
-#define CASE(name) cmocka_unit_test_teardown(name, calm)
-#define CASE_WITH_KILLS(name) cmocka_unit_test_teardown(name, calm_but_for_kills)
-
-/* With a pattern: the cases of that name. */
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -488,6 +356,5 @@ int main(int argc, char **argv)
 		CASE_WITH_KILLS(a_killed_worker_has_one_heir),
 	};
 
-	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
-	return cmocka_run_group_tests_name("share", tests, begin, end);
+	return RUN("share", tests);
 }
