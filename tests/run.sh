@@ -107,7 +107,7 @@ need $packages || { fail 'packages are missing' && exit; }
 	echo 'note: the bench harness is tested beside the peers that are here'
 
 if [ "$tier" != quick ] || [[ " $only " == *" nginx "* ]]; then
-	need nginx-light nginx-dev libpcre2-dev libssl-dev zlib1g-dev curl || echo 'note: the nginx module is built and tested where nginx and nginx-dev are'
+	need nginx-light nginx-dev libpcre2-dev libssl-dev zlib1g-dev curl openssl || echo 'note: the nginx module is built and tested where nginx and nginx-dev are'
 fi
 
 if [ "$tier" != quick ] || [[ " $only " == *" python "* ]]; then

@@ -285,7 +285,9 @@ ngx_http_shoal_send(ngx_http_request_t *r, u_char *body, size_t size)
 
     rc = ngx_http_send_header(r);
 
-    if (rc == NGX_OK && !r->header_only) {
+    /* NGX_AGAIN is no end of it: a header of HTTP/2 may have to wait, too */
+
+    if (rc != NGX_ERROR && rc <= NGX_OK && !r->header_only) {
         out.buf = b;
         out.next = NULL;
         rc = ngx_http_output_filter(r, &out);

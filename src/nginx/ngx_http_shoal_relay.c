@@ -84,10 +84,17 @@ ngx_http_shoal_relay_headers(ngx_http_request_t *r, ngx_http_request_t *fr)
 }
 
 
+/* what TLS or gzip keep back until they have more of it is no reason to wait: nothing would tell that it is over */
+
 static ngx_uint_t
 ngx_http_shoal_is_behind(ngx_http_request_t *r)
 {
-    return r->buffered || r->connection->buffered;
+    ngx_event_t  *wev;
+
+    wev = r->connection->write;
+
+    return (r->buffered || r->connection->buffered)
+           && (!wev->ready || wev->delayed);
 }
 
 

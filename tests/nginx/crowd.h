@@ -15,15 +15,20 @@ struct crowd {
 };
 
 /* Each is known by its worker first, and each worker has some. Of those before none is left, who might take a client and end. */
-static inline void gather(struct crowd *c, unsigned n)
+static inline void gather_at(struct crowd *c, unsigned n, unsigned port, struct web (*connect_to)(unsigned port))
 {
 	await_workers(&site);
 	c->n = n;
 	c->misses = site_stats(&site).total.misses;
 	for (unsigned i = 0; i < n; i++) {
-		c->clients[i] = web_connect(site.port);
+		c->clients[i] = connect_to(port);
 		c->workers[i] = worker_of(&c->clients[i]);
 	}
+}
+
+static inline void gather(struct crowd *c, unsigned n)
+{
+	gather_at(c, n, site.port, web_connect);
 }
 
 static inline void all_ask(struct crowd *c, const char *target)

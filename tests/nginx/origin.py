@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""An origin that counts. It prints its port, serves what the query asks for, and ends with its standard input.
+"""An origin that counts. It prints its port, serves what the query asks for, and ends with its standard input. Given a FOLDER with
+a certificate and its key it has a second port, for TLS.
 
   /PATH?h=Name:Value  a header, any number of them      status=N    200
        size=N         bytes of the body, 64             chunked     without a length
@@ -13,6 +14,7 @@
   /:down, /:up      every other path: the connection is closed without an answer
 """
 import asyncio
+import ssl
 import sys
 import urllib.parse
 
@@ -133,10 +135,15 @@ async def serve(reader, writer):
 
 
 async def main():
-    server = await asyncio.start_server(serve, '127.0.0.1', 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    servers = [await asyncio.start_server(serve, '127.0.0.1', 0, backlog=1024)]
+    if len(sys.argv) > 1:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(f'{sys.argv[1]}/certificate', f'{sys.argv[1]}/key')
+        servers.append(await asyncio.start_server(serve, '127.0.0.1', 0, backlog=1024, ssl=context))
+    print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    server.close()
+    for server in servers:
+        server.close()
 
 
 asyncio.run(main())

@@ -15,18 +15,20 @@
 
 #define WORKERS 4
 
-/* What a program's own is. In its texts ZONE is the zone, FOLDER the folder. */
+/* What a program's own is. In its texts ZONE is the zone, FOLDER the folder, SECURE the origin's address for https. */
 struct setup {
 	const char *locations; /* of each server */
 	const char *http;      /* beside them; may be NULL */
 	const char *zone;      /* the parameters of shoal_zone; NULL: size=16m */
+	bool tls;              /* by https, too: HTTP/1.1 and 2 */
 };
 
 struct site {
 	char folder[64], zone[64];
 	pid_t master, origin;
 	int origin_stdin;
-	unsigned port, port_2, origin_port; /* of HTTP/1.1, of HTTP/2 */
+	unsigned port, port_2, port_tls; /* of HTTP/1.1, of HTTP/2, of both by TLS */
+	unsigned origin_port, origin_tls;
 	struct shoal *cache; /* attached, to look at */
 };
 
@@ -71,7 +73,18 @@ static inline int listen_somewhere(unsigned *port)
 	return fd;
 }
 
-static inline void start_origin(struct site *s)
+/* A key, and a certificate that it signs itself. */
+static inline void make_certificate(const struct site *s)
+{
+	char command[512], *certificate = strdup(site_file(s, "certificate"));
+
+	snprintf(command, sizeof(command), "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+		 "-subj /CN=shop -keyout '%s' -out '%s' 2>/dev/null", site_file(s, "key"), certificate);
+	assert_int_equal(system(command), 0);
+	free(certificate);
+}
+
+static inline void start_origin(struct site *s, bool tls)
 {
 	int in[2], out[2];
 	char line[32] = "";
@@ -84,7 +97,7 @@ static inline void start_origin(struct site *s)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		dup2(in[0], 0);
 		dup2(out[1], 1);
-		execlp("python3", "python3", TEST_FOLDER "/origin.py", (char *)NULL);
+		execlp("python3", "python3", TEST_FOLDER "/origin.py", tls ? s->folder : NULL, (char *)NULL);
 		_exit(127);
 	}
 	close(in[0]);
@@ -92,21 +105,29 @@ static inline void start_origin(struct site *s)
 	s->origin_stdin = in[1];
 	for (size_t n = 0; n < sizeof(line) - 1 && !strchr(line, '\n'); n++)
 		assert_int_equal(read(out[0], line + n, 1), 1);
-	s->origin_port = (unsigned)atoi(line);
+	assert_true(sscanf(line, "%u %u", &s->origin_port, &s->origin_tls) == 1 + tls);
 	close(out[0]);
 }
 
-/* With ZONE and FOLDER replaced. */
+/* With the words in capitals replaced. */
 static inline void write_text(const struct site *s, FILE *f, const char *text)
 {
-	while (text && *text) {
-		const char *word = !strncmp(text, "ZONE", 4) ? s->zone : !strncmp(text, "FOLDER", 6) ? s->folder : NULL;
+	char secure[32];
+	const char *const words[] = {"ZONE", "FOLDER", "SECURE"}, *const means[] = {s->zone, s->folder, secure};
+	const char *next, *word;
 
+	snprintf(secure, sizeof(secure), "127.0.0.1:%u", s->origin_tls);
+	for (; text && *text; text = next) {
+		word = NULL;
+		for (size_t i = 0; i < COUNT(words) && !word; i++)
+			if (!strncmp(text, words[i], strlen(words[i]))) {
+				word = means[i];
+				next = text + strlen(words[i]);
+			}
 		if (word)
 			fputs(word, f);
 		else
-			putc(*text, f);
-		text += !word ? 1 : word == s->zone ? 4 : 6;
+			next = text + 1, putc(*text, f);
 	}
 }
 
@@ -116,6 +137,14 @@ static const char common[] =
 	"location /peer/ { proxy_cache peer; proxy_cache_lock on; proxy_cache_valid 1h; proxy_pass http://origin; }\n"
 	"location / { shoal ZONE; shoal_key $request_uri; shoal_purge $purge; shoal_fresh 1h; shoal_retry 1h;\n"
 	"  proxy_pass http://origin; }\n";
+
+static inline void write_server(const struct site *s, FILE *f, const struct setup *setup, unsigned port, const char *how)
+{
+	fprintf(f, "server {\nlisten 127.0.0.1:%u%s;\n", port, how);
+	write_text(s, f, common);
+	write_text(s, f, setup->locations);
+	fprintf(f, "}\n");
+}
 
 static inline void write_configuration(const struct site *s, const struct setup *setup)
 {
@@ -134,26 +163,26 @@ static inline void write_configuration(const struct site *s, const struct setup 
 	fprintf(f, "proxy_http_version 1.1;\nproxy_set_header Connection '';\ngzip_types text/plain;\ngzip_min_length 20;\n");
 	fprintf(f, "root %s;\nadd_header X-Status \"$shoal_status $shoal_key $shoal_age $shoal_fill_time\" always;\n", s->folder);
 	write_text(s, f, setup->http);
-	for (int i = 0; i < 2; i++) {
-		fprintf(f, "server {\nlisten 127.0.0.1:%u%s;\n", i ? s->port_2 : s->port, i ? " http2" : "");
-		write_text(s, f, common);
-		write_text(s, f, setup->locations);
-		fprintf(f, "}\n");
-	}
+	write_server(s, f, setup, s->port, "");
+	write_server(s, f, setup, s->port_2, " http2");
+	if (setup->tls)
+		write_server(s, f, setup, s->port_tls, " ssl http2 sndbuf=64k;\nssl_certificate certificate;\nssl_certificate_key key");
 	fprintf(f, "}\n");
 	assert_int_equal(fclose(f), 0);
 }
 
-static inline void start_nginx(struct site *s, int fd, int fd_2)
+/* With these sockets to listen on. */
+static inline void start_nginx(struct site *s, const int *fds, unsigned n)
 {
-	char inherited[32], options[512];
+	char inherited[64] = "", options[512];
 
 	s->master = fork();
 	assert_true(s->master >= 0);
 	if (s->master)
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	snprintf(inherited, sizeof(inherited), "%d;%d;", fd, fd_2);
+	for (unsigned i = 0; i < n; i++)
+		snprintf(inherited + strlen(inherited), sizeof(inherited) - strlen(inherited), "%d;", fds[i]);
 	setenv("NGINX", inherited, 1);
 	if (*NGINX_RUNTIMES) { /* nginx leaves to exit() what it has */
 		snprintf(options, sizeof(options), "%s:detect_leaks=0", getenv("ASAN_OPTIONS") ? getenv("ASAN_OPTIONS") : "");
@@ -223,20 +252,23 @@ static inline void site_attach(struct site *s)
 
 static inline void site_start(struct site *s, const struct setup *setup)
 {
-	int fd, fd_2;
+	unsigned *const ports[] = {&s->port, &s->port_2, &s->port_tls}, n = setup->tls ? 3 : 2;
+	int fds[3];
 
 	memset(s, 0, sizeof(*s));
 	snprintf(s->folder, sizeof(s->folder), "/tmp/shoal-nginx-XXXXXX");
 	assert_non_null(mkdtemp(s->folder));
 	assert_int_equal(chmod(s->folder, 0755), 0);
 	snprintf(s->zone, sizeof(s->zone), "nginx-%d", (int)getpid());
-	fd = listen_somewhere(&s->port);
-	fd_2 = listen_somewhere(&s->port_2);
-	start_origin(s);
+	for (unsigned i = 0; i < n; i++)
+		fds[i] = listen_somewhere(ports[i]);
+	if (setup->tls)
+		make_certificate(s);
+	start_origin(s, setup->tls);
 	write_configuration(s, setup);
-	start_nginx(s, fd, fd_2);
-	close(fd);
-	close(fd_2);
+	start_nginx(s, fds, n);
+	for (unsigned i = 0; i < n; i++)
+		close(fds[i]);
 	await_workers(s);
 	site_attach(s);
 }

@@ -21,9 +21,20 @@ struct response {
 	size_t size;
 };
 
+struct web;
+
+/* What is between it and its socket, if something is. */
+struct web_layer {
+	ssize_t (*recv)(struct web *w, void *data, size_t size);
+	ssize_t (*send)(const struct web *w, const void *data, size_t size);
+	void (*end)(struct web *w);
+};
+
 struct web {
 	int fd;
-	char *data;       /* read and not used */
+	const struct web_layer *layer; /* NULL: nothing */
+	void *session;                 /* the layer's */
+	char *data;                    /* read and not used */
 	size_t size, capacity;
 };
 
@@ -42,6 +53,8 @@ static inline struct web web_connect(unsigned port)
 
 static inline void web_close(struct web *w)
 {
+	if (w->layer)
+		w->layer->end(w);
 	close(w->fd);
 	free(w->data);
 	*w = (struct web){.fd = -1};
@@ -51,7 +64,7 @@ static inline void web_send(const struct web *w, const char *data, size_t size)
 {
 	ssize_t n;
 
-	while (size && (n = send(w->fd, data, size, MSG_NOSIGNAL)) > 0) {
+	while (size && (n = w->layer ? w->layer->send(w, data, size) : send(w->fd, data, size, MSG_NOSIGNAL)) > 0) {
 		data += n;
 		size -= (size_t)n;
 	}
@@ -76,7 +89,8 @@ static inline bool web_more(struct web *w)
 		w->data = realloc(w->data, w->capacity + 1);
 		assert_non_null(w->data);
 	}
-	n = recv(w->fd, w->data + w->size, w->capacity - w->size, 0);
+	n = w->layer ? w->layer->recv(w, w->data + w->size, w->capacity - w->size)
+		     : recv(w->fd, w->data + w->size, w->capacity - w->size, 0);
 	if (n <= 0) {
 		if (n < 0 && errno == EAGAIN)
 			fail_msg("no answer within %d s", PATIENCE_S);
