@@ -554,7 +554,7 @@ ngx_http_shoal_start(ngx_http_request_t *r, ngx_http_shoal_loc_conf_t *slcf)
         return ngx_http_shoal_purge_handler(ctx);
     }
 
-    if (!(r->method & slcf->methods)) {
+    if (!(r->method & slcf->methods & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
         return ngx_http_shoal_pass(ctx, NGX_HTTP_SHOAL_PASS, "method");
     }
 

@@ -250,26 +250,34 @@ static inline void site_attach(struct site *s)
 	assert_int_equal(shoal_open(s->zone, &config, &s->cache), SHOAL_OK);
 }
 
-static inline void site_start(struct site *s, const struct setup *setup)
+/* nginx, at ports of its own; again, if it has ended. */
+static inline void site_run(struct site *s, const struct setup *setup)
 {
 	unsigned *const ports[] = {&s->port, &s->port_2, &s->port_tls}, n = setup->tls ? 3 : 2;
 	int fds[3];
 
-	memset(s, 0, sizeof(*s));
-	snprintf(s->folder, sizeof(s->folder), "/tmp/shoal-nginx-XXXXXX");
-	assert_non_null(mkdtemp(s->folder));
-	assert_int_equal(chmod(s->folder, 0755), 0);
-	snprintf(s->zone, sizeof(s->zone), "nginx-%d", (int)getpid());
 	for (unsigned i = 0; i < n; i++)
 		fds[i] = listen_somewhere(ports[i]);
-	if (setup->tls)
-		make_certificate(s);
-	start_origin(s, setup->tls);
 	write_configuration(s, setup);
 	start_nginx(s, fds, n);
 	for (unsigned i = 0; i < n; i++)
 		close(fds[i]);
 	await_workers(s);
+}
+
+static inline void site_start(struct site *s, const struct setup *setup)
+{
+	static unsigned sites;
+
+	memset(s, 0, sizeof(*s));
+	snprintf(s->folder, sizeof(s->folder), "/tmp/shoal-nginx-XXXXXX");
+	assert_non_null(mkdtemp(s->folder));
+	assert_int_equal(chmod(s->folder, 0755), 0);
+	snprintf(s->zone, sizeof(s->zone), "nginx-%d-%u", (int)getpid(), sites++);
+	if (setup->tls)
+		make_certificate(s);
+	start_origin(s, setup->tls);
+	site_run(s, setup);
 	site_attach(s);
 }
 
