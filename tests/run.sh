@@ -108,6 +108,9 @@ need $packages || { fail 'packages are missing' && exit; }
 
 if [ "$tier" != quick ] || [[ " $only " == *" nginx "* ]]; then
 	need nginx-light nginx-dev libpcre2-dev libssl-dev zlib1g-dev curl openssl || echo 'note: the nginx module is built and tested where nginx and nginx-dev are'
+	# php-fpm is another that starts
+	[ "$tier" = quick ] && [ -d /run/systemd/system ] || need php-fpm uwsgi-core uwsgi-plugin-python3 ||
+		echo 'note: the nginx module is tested with the applications that are here'
 fi
 
 if [ "$tier" != quick ] || [[ " $only " == *" python "* ]]; then

@@ -121,7 +121,7 @@ async def one(reader, writer):
     last[path] = head + posted.decode('latin-1')
     if down:
         return False
-    return await respond(writer, method, path, query, headers)
+    return await respond(writer, method, path, query, headers) and headers.get('connection') != 'close'
 
 
 async def serve(reader, writer):

@@ -15,7 +15,7 @@
 
 #define WORKERS 4
 
-/* What a program's own is. In its texts ZONE is the zone, FOLDER the folder, SECURE the origin's address for https. */
+/* What a program's own is. In its texts ZONE is the zone, FOLDER the folder, PLAIN the origin's address, SECURE that for https. */
 struct setup {
 	const char *locations; /* of each server */
 	const char *http;      /* beside them; may be NULL */
@@ -112,10 +112,11 @@ static inline void start_origin(struct site *s, bool tls)
 /* With the words in capitals replaced. */
 static inline void write_text(const struct site *s, FILE *f, const char *text)
 {
-	char secure[32];
-	const char *const words[] = {"ZONE", "FOLDER", "SECURE"}, *const means[] = {s->zone, s->folder, secure};
+	char plain[32], secure[32];
+	const char *const words[] = {"ZONE", "FOLDER", "PLAIN", "SECURE"}, *const means[] = {s->zone, s->folder, plain, secure};
 	const char *next, *word;
 
+	snprintf(plain, sizeof(plain), "127.0.0.1:%u", s->origin_port);
 	snprintf(secure, sizeof(secure), "127.0.0.1:%u", s->origin_tls);
 	for (; text && *text; text = next) {
 		word = NULL;
@@ -358,6 +359,34 @@ static inline struct shoal_flight site_flight(const struct site *s)
 
 	assert_int_equal(shoal_flights(s->cache, note_flight, &flight), SHOAL_OK);
 	return flight;
+}
+
+struct wanted {
+	const char *key;
+	pid_t leader;
+};
+
+static inline int is_wanted(const struct shoal_flight *flight, void *arg)
+{
+	struct wanted *w = arg;
+
+	if (flight->state == SHOAL_FLIGHT_LOADING && flight->key_size == strlen(w->key) &&
+	    !memcmp(flight->key.data, w->key, flight->key.size))
+		w->leader = flight->leader;
+	return 0;
+}
+
+/* The worker that loads it; as soon as one does. */
+static inline pid_t site_leader(const struct site *s, const char *key)
+{
+	struct wanted w = {.key = key};
+	uint64_t began = 0;
+
+	for (;; site_turn(&began)) {
+		assert_int_equal(shoal_flights(s->cache, is_wanted, &w), SHOAL_OK);
+		if (w.leader)
+			return w.leader;
+	}
 }
 
 /* Whom the connection is served by. */

@@ -162,7 +162,7 @@ static void reloads_lose_nothing(void **state)
 	struct trouble t = begin_load();
 	char path[32];
 
-	for (unsigned turn = 0; turn < (UNDER_ASAN ? 3 : 6) && !w32_load(&t.load->wrong); turn++) {
+	for (unsigned turn = 0; turn < (UNDER_ASAN ? 2 : 6) && !w32_load(&t.load->wrong); turn++) {
 		pid_t old[64];
 		unsigned n = workers_of(&site, old);
 		struct web first, second;
@@ -184,38 +184,17 @@ static void reloads_lose_nothing(void **state)
 	}
 	end_load(&t, false);
 	COUNTS("/hot/0", 1);
-	COUNTS("/new/100", 1);
+	COUNTS("/new/10", 1);
 }
 
 /* ---- one worker --------------------------------------------------------------------------------------------- */
 
-struct wanted {
-	char key[48];
-	pid_t leader;
-};
-
-static int is_wanted(const struct shoal_flight *flight, void *arg)
+static pid_t leader_of_held(const char *path)
 {
-	struct wanted *w = arg;
+	char key[128];
 
-	if (flight->state == SHOAL_FLIGHT_LOADING && flight->key_size == strlen(w->key) &&
-	    !memcmp(flight->key.data, w->key, flight->key_size))
-		w->leader = flight->leader;
-	return 0;
-}
-
-/* The worker that loads it. */
-static pid_t leader_of(const char *path)
-{
-	struct wanted w = {.leader = 0};
-	uint64_t began = 0;
-
-	snprintf(w.key, sizeof(w.key), "%s?gate=%s", path, path + 1);
-	while (!w.leader) {
-		assert_int_equal(shoal_flights(site.cache, is_wanted, &w), SHOAL_OK);
-		site_turn(&began);
-	}
-	return w.leader;
+	snprintf(key, sizeof(key), "%s?gate=%s", path, path + 1);
+	return site_leader(&site, key);
 }
 
 /* A connection to another worker; where there is none to be had, false. */
@@ -235,14 +214,14 @@ static void workers_quit(void **state)
 	struct trouble t = begin_load();
 	char path[32];
 
-	for (unsigned turn = 0; turn < 4 && !w32_load(&t.load->wrong); turn++) {
+	for (unsigned turn = 0; turn < (UNDER_ASAN ? 2 : 4) && !w32_load(&t.load->wrong); turn++) {
 		struct web first, second;
 		pid_t pid;
 
 		snprintf(path, sizeof(path), "/quits%u", turn);
 		first = held(path);
 		origin(&site, "await?quits%u&1", turn);
-		pid = leader_of(path);
+		pid = leader_of_held(path);
 		kill(pid, SIGQUIT);
 		await_answers(t.load, 200);
 		second = held(path);
@@ -262,7 +241,7 @@ static void workers_are_terminated(void **state)
 	bool lonely = false;
 	char path[32];
 
-	for (unsigned turn = 0; turn < 4 && !lonely && !w32_load(&t.load->wrong); turn++) {
+	for (unsigned turn = 0; turn < (UNDER_ASAN ? 2 : 4) && !lonely && !w32_load(&t.load->wrong); turn++) {
 		struct web first, second;
 		struct response r;
 		pid_t pid;
@@ -270,7 +249,7 @@ static void workers_are_terminated(void **state)
 		snprintf(path, sizeof(path), "/terminated%u", turn);
 		first = held(path);
 		origin(&site, "await?terminated%u&1", turn);
-		pid = leader_of(path);
+		pid = leader_of_held(path);
 		lonely = !connect_elsewhere(pid, &second);
 		if (!lonely)
 			ask_held(&second, path);
