@@ -12,6 +12,7 @@
 struct load {
 	word32 answers, closed, lost, wrong, stop;
 	word32 kills, gone; /* begun; over: the worker is no more */
+	word32 slow;        /* clients that wait for the others' answers */
 };
 
 struct caller {
@@ -35,6 +36,12 @@ static inline void wrong(struct load *load, const char *target, const struct res
 	printf("# %s: %d, %zu bytes: %.100s\n%.600s\n", target, r->status, r->size, r->body ? r->body : "", r->head ? r->head : "");
 	fflush(stdout);
 	w32_add(&load->wrong, 1);
+}
+
+/* Of a stream that was reset curl leaves the head, and a part of the body. */
+static inline bool is_broken(const struct response *r, size_t size)
+{
+	return !r->status || (r->status == 200 && r->size < size);
 }
 
 /* Was a worker killed since so many were over? */
@@ -75,6 +82,43 @@ static inline struct response call(struct caller *c, const char *method, const c
 		count_lost(c->load, gone, target, &r);
 		return r;
 	}
+}
+
+/*
+ * Until curl has ended. One whose worker was killed may wait for ever with what it has not sent: it is given up when the others
+ * have had some answers.
+ */
+static inline void await_curl(struct load *load, pid_t pid, uint32_t gone)
+{
+	uint32_t answers = w32_load(&load->answers);
+	uint64_t began = 0;
+	int status;
+
+	while (!waitpid(pid, &status, WNOHANG)) {
+		if (w32_load(&load->kills) == gone)
+			answers = w32_load(&load->answers);
+		if (w32_load(&load->answers) - answers > 100 || w32_load(&load->stop))
+			kill(pid, SIGKILL);
+		site_turn(&began);
+	}
+}
+
+/*
+ * The ith of a curl's. A connection of HTTP/2 that was opened when its worker was told to quit may be sent GOAWAY before its first
+ * stream is looked at (RFC 9113, 6.8), which curl asks again on kept connections only: a stream of which nothing came is
+ * asked again here.
+ */
+static inline struct response stream_answer(struct caller *c, const char *name, unsigned i, const char *target, uint32_t gone)
+{
+	struct response r = curl_answer(name, i);
+
+	for (unsigned turn = 0; turn < 3 && !r.status && w32_load(&c->load->kills) == gone; turn++) {
+		web_free(&r);
+		w32_add(&c->load->closed, 1);
+		await_curl(c->load, curl_start("again", 1, target, NULL), gone);
+		r = curl_answer("again", 0);
+	}
+	return r;
 }
 
 /* The nth body of this path, whichever n; 0: it is not. */

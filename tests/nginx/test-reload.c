@@ -12,7 +12,7 @@ static const char locations[] =
 	"location /short/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 10ms; proxy_pass http://origin; }\n"
 	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 10ms; shoal_stale 1h; proxy_pass http://origin; }\n";
 
-static const struct setup setup = {.locations = locations, .tls = true};
+static const struct setup setup = {.locations = locations, .zone = "size=64m", .tls = true}; /* for all that is new */
 
 struct trouble {
 	struct load *load;
@@ -34,7 +34,7 @@ static void ask_one(struct caller *c, unsigned *seed)
 	else if (kind == 1)
 		snprintf(path, sizeof(path), "/short/a"), snprintf(target, sizeof(target), "%s?size=30000", path), size = 30000;
 	else if (kind == 2)
-		snprintf(path, sizeof(path), "/new/%u", i), snprintf(target, sizeof(target), "%s?size=3000", path), size = 3000;
+		snprintf(path, sizeof(path), "/new/%u", i), snprintf(target, sizeof(target), "%s", path);
 	else
 		snprintf(path, sizeof(path), "/stale/own"), snprintf(target, sizeof(target), "%s?h=Set-Cookie:a", path);
 	r = call(c, "GET", target, NULL, NULL);
@@ -58,14 +58,18 @@ static void ask_streams(struct caller *c, unsigned *seed)
 		curl_ask(f, "streams", i, target, NULL);
 	}
 	pid = curl_run(f, "streams");
-	ending_of(pid);
+	await_curl(c->load, pid, gone);
+	if (w32_load(&c->load->stop))
+		return;
 	for (unsigned i = 0; i < 32; i++) {
-		struct response r = curl_answer("streams", i);
+		struct response r;
 
-		snprintf(target, sizeof(target), "/streams/%u", (*seed + i) % 64);
-		if (!r.status)
+		snprintf(target, sizeof(target), "/streams/%u?size=20000", (*seed + i) % 64);
+		r = stream_answer(c, "streams", i, target, gone);
+		*strchr(target, '?') = '\0';
+		if (is_broken(&r, 20000))
 			count_lost(c->load, gone, target, &r);
-		else if (r.status != 200 || !body_number(&r, target, 20000))
+		else if (!body_number(&r, target, 20000))
 			wrong(c->load, target, &r);
 		else
 			w32_add(&c->load->answers, 1);
@@ -182,9 +186,41 @@ static void reloads_lose_nothing(void **state)
 		COUNTS(path, 1);
 		await_workers(&site);
 	}
+	for (uint64_t began = 0; !origin(&site, "count?/new/10");)
+		site_turn(&began);
 	end_load(&t, false);
 	COUNTS("/hot/0", 1);
 	COUNTS("/new/10", 1);
+}
+
+/* Streams that wait are answered by the worker that has them, old as it is. */
+static void streams_outlive_a_reload(void **state)
+{
+	uint64_t misses = site_stats(&site).total.misses, began = 0;
+	pid_t old[64], curl;
+	unsigned n;
+
+	if (!has_streams()) {
+		skipped("no curl with HTTP/2");
+		return;
+	}
+	await_workers(&site);
+	n = workers_of(&site, old);
+	curl = curl_start("held", 16, "/held-streams?gate=streams", NULL);
+	while (site_stats(&site).total.misses < misses + 16)
+		site_turn(&began);
+	reload();
+	while (!are_new(old, n))
+		site_turn(&began);
+	origin(&site, "open?streams");
+	assert_ends_well(curl);
+	for (unsigned i = 0; i < 16; i++) {
+		struct response r = curl_answer("held", i);
+
+		assert_body(&r, "/held-streams", 1, 64);
+		web_free(&r);
+	}
+	COUNTS("/held-streams", 1);
 }
 
 /* ---- one worker --------------------------------------------------------------------------------------------- */
@@ -328,6 +364,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(reloads_lose_nothing),
+		CASE(streams_outlive_a_reload),
 		CASE(workers_quit),
 		CASE(workers_are_terminated),
 		CASE(nginx_quits),
