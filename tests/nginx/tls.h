@@ -81,7 +81,10 @@ static inline FILE *curl_file(const char *name)
 static inline void curl_ask(FILE *f, const char *name, unsigned i, const char *target, const char *more)
 {
 	const char *line, *end;
+	char file[64];
 
+	snprintf(file, sizeof(file), "%s.%u", name, i);
+	unlink(site_file(&site, file)); /* of one that was given up */
 	fprintf(f, "%ssilent\nshow-error\ninsecure\nhttp2\ninclude\nno-buffer\nmax-time=%d\nurl=\"https://127.0.0.1:%u%s\"\noutput=\"%s.%u\"\n",
 		i ? "next\n" : "", PATIENCE_S, site.port_tls, target, site_file(&site, name), i);
 	for (line = more; line && (end = strstr(line, "\r\n")); line = end + 2)
