@@ -87,6 +87,7 @@ typedef struct {
     ngx_uint_t                  purge_soft;
     ngx_uint_t                  purge_all;
     ngx_array_t                *valid;        /* ngx_http_cache_valid_t */
+    ngx_flag_t                  invalidate;
 } ngx_http_shoal_loc_conf_t;
 
 
@@ -158,6 +159,7 @@ typedef struct {
 
 struct ngx_http_shoal_ctx_s {
     ngx_http_request_t         *request;
+    ngx_http_shoal_ctx_t       *outer;        /* of the location that has redirected here */
     ngx_http_shoal_loc_conf_t  *conf;
     ngx_str_t                   key;
     ngx_http_shoal_status_e     status;
@@ -182,6 +184,7 @@ struct ngx_http_shoal_ctx_s {
     unsigned                    framed:1;     /* age_ms and the like are known */
     unsigned                    stored:1;
     unsigned                    passed:1;
+    unsigned                    unsafe:1;     /* what is stored goes if it succeeds */
 };
 
 
@@ -248,6 +251,14 @@ ngx_int_t ngx_http_shoal_push_header_in(ngx_http_request_t *fr,
 ngx_http_shoal_ctx_t *ngx_http_shoal_get_ctx(ngx_http_request_t *r);
 void ngx_http_shoal_wake_client(ngx_http_shoal_ctx_t *ctx);
 void ngx_http_shoal_poll(ngx_event_t *ev);
+
+/* ngx_http_shoal_invalidate.c */
+
+ngx_uint_t ngx_http_shoal_is_safe(ngx_http_request_t *r);
+ngx_int_t ngx_http_shoal_get_key(ngx_http_request_t *r,
+    ngx_http_shoal_loc_conf_t *slcf, ngx_str_t *target, ngx_str_t *key);
+void ngx_http_shoal_invalidate(ngx_http_request_t *r,
+    ngx_http_shoal_ctx_t *ctx);
 
 /* ngx_http_shoal_fill.c */
 

@@ -546,6 +546,10 @@ ngx_http_shoal_header_filter(ngx_http_request_t *r)
     if (r == r->main) {
         ctx = ngx_http_shoal_get_ctx(r);
 
+        if (ctx) {
+            ngx_http_shoal_invalidate(r, ctx);
+        }
+
         if (ctx && ctx->status
             && ngx_http_shoal_add_headers(r, ctx) != NGX_OK)
         {

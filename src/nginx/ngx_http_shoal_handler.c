@@ -475,7 +475,6 @@ static ngx_int_t
 ngx_http_shoal_filled(ngx_http_shoal_ctx_t *ctx)
 {
     if (ctx->value.data) {
-        ctx->stored = 1;
         return ngx_http_shoal_serve(ctx, NGX_HTTP_SHOAL_MISS, "uri-miss");
     }
 
@@ -526,12 +525,28 @@ ngx_http_shoal_create_ctx(ngx_http_request_t *r,
     ctx = cln->data;
     ngx_memzero(ctx, sizeof(ngx_http_shoal_ctx_t));
     ctx->request = r;
+    ctx->outer = ngx_http_shoal_find_ctx(r);
     ctx->conf = slcf;
     cln->handler = ngx_http_shoal_cleanup;
 
     ngx_http_set_ctx(r, ctx, ngx_http_shoal_module);
 
     return ctx;
+}
+
+
+/* HEAD is GET's affair, and so is what the other methods change */
+
+static ngx_int_t
+ngx_http_shoal_key(ngx_http_shoal_ctx_t *ctx)
+{
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+
+    return r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD)
+           ? ngx_http_complex_value(r, ctx->conf->key, &ctx->key)
+           : ngx_http_shoal_get_key(r, ctx->conf, NULL, &ctx->key);
 }
 
 
@@ -545,7 +560,7 @@ ngx_http_shoal_start(ngx_http_request_t *r, ngx_http_shoal_loc_conf_t *slcf)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (ngx_http_complex_value(r, slcf->key, &ctx->key) != NGX_OK) {
+    if (ngx_http_shoal_key(ctx) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -554,7 +569,10 @@ ngx_http_shoal_start(ngx_http_request_t *r, ngx_http_shoal_loc_conf_t *slcf)
         return ngx_http_shoal_purge_handler(ctx);
     }
 
+    /* an unknown method has the bit that says that a mask is set */
+
     if (!(r->method & slcf->methods & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
+        ctx->unsafe = slcf->invalidate && !ngx_http_shoal_is_safe(r);
         return ngx_http_shoal_pass(ctx, NGX_HTTP_SHOAL_PASS, "method");
     }
 

@@ -115,6 +115,13 @@ static ngx_command_t  ngx_http_shoal_commands[] = {
       offsetof(ngx_http_shoal_loc_conf_t, valid),
       NULL },
 
+    { ngx_string("shoal_invalidate"),
+      NGX_HTTP_SHOAL_EVERYWHERE|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_shoal_loc_conf_t, invalidate),
+      NULL },
+
     { ngx_string("shoal_purge"),
       NGX_HTTP_SHOAL_EVERYWHERE|NGX_CONF_1MORE,
       ngx_http_shoal_purge,
@@ -223,6 +230,7 @@ ngx_http_shoal_create_loc_conf(ngx_conf_t *cf)
     slcf->purge_soft = NGX_CONF_UNSET_UINT;
     slcf->purge_all = NGX_CONF_UNSET_UINT;
     slcf->valid = NGX_CONF_UNSET_PTR;
+    slcf->invalidate = NGX_CONF_UNSET;
 
     return slcf;
 }
@@ -280,6 +288,7 @@ ngx_http_shoal_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_uint_value(conf->purge_soft, prev->purge_soft, 0);
     ngx_conf_merge_uint_value(conf->purge_all, prev->purge_all, 0);
     ngx_conf_merge_ptr_value(conf->valid, prev->valid, NULL);
+    ngx_conf_merge_value(conf->invalidate, prev->invalidate, 1);
 
     if (conf->key == NULL) {
         conf->key = prev->key;
