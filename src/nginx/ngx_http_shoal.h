@@ -21,7 +21,7 @@
 #include <shoal.h>
 
 
-#define NGX_HTTP_SHOAL_SCHEMA  1
+#define NGX_HTTP_SHOAL_SCHEMA  2
 
 
 typedef struct ngx_http_shoal_fill_s  ngx_http_shoal_fill_t;
@@ -78,6 +78,7 @@ typedef struct {
     ngx_msec_t                  fresh;
     ngx_msec_t                  stale;
     ngx_msec_t                  stale_error;
+    ngx_msec_t                  keep;
     ngx_msec_t                  wait;
     ngx_msec_t                  retry;
     ngx_uint_t                  methods;
@@ -102,6 +103,7 @@ typedef struct {
     int64_t                     last_modified;
     uint64_t                    age_ms;       /* when it came */
     uint64_t                    fresh_ms;     /* from then on */
+    uint64_t                    served_ms;    /* likewise, if loading fails */
     uint64_t                    fill_ms;
 } ngx_http_shoal_frame_t;
 
@@ -279,6 +281,26 @@ void ngx_http_shoal_relay_broken(ngx_http_shoal_fill_t *fill);
 /* ngx_http_shoal_filter.c */
 
 ngx_int_t ngx_http_shoal_filter_init(ngx_conf_t *cf);
+void ngx_http_shoal_read_rules(ngx_http_shoal_fill_t *fill,
+    ngx_http_shoal_rules_t *rules);
+
+/* ngx_http_shoal_collect.c */
+
+ngx_int_t ngx_http_shoal_collect(ngx_http_shoal_fill_t *fill);
+ngx_int_t ngx_http_shoal_collect_body(ngx_http_shoal_fill_t *fill,
+    ngx_chain_t *in);
+size_t ngx_http_shoal_limit(ngx_http_shoal_fill_t *fill);
+ngx_int_t ngx_http_shoal_reserve(ngx_http_shoal_fill_t *fill, size_t size);
+void ngx_http_shoal_commit(ngx_http_shoal_fill_t *fill);
+void ngx_http_shoal_again(ngx_http_shoal_fill_t *fill);
+ngx_int_t ngx_http_shoal_uncacheable(ngx_http_shoal_fill_t *fill);
+void ngx_http_shoal_discard(ngx_chain_t *in);
+
+/* ngx_http_shoal_revalidate.c */
+
+ngx_int_t ngx_http_shoal_condition(ngx_http_shoal_fill_t *fill);
+ngx_int_t ngx_http_shoal_not_modified(ngx_http_shoal_fill_t *fill);
+ngx_uint_t ngx_http_shoal_may_stand_in(const struct shoal_value *value);
 
 /* ngx_http_shoal_rules.c */
 
@@ -294,9 +316,13 @@ ngx_uint_t ngx_http_shoal_is_stored(ngx_str_t *name);
 
 /* ngx_http_shoal_frame.c */
 
-size_t ngx_http_shoal_frame_size(ngx_http_request_t *r);
-void ngx_http_shoal_frame_write(ngx_http_shoal_fill_t *fill, u_char *p,
-    size_t size);
+size_t ngx_http_shoal_frame_size(ngx_http_request_t *r, ngx_str_t *previous,
+    ngx_http_shoal_frame_t *old);
+void ngx_http_shoal_frame_write(ngx_http_shoal_fill_t *fill,
+    ngx_str_t *previous, ngx_http_shoal_frame_t *old, u_char *p, size_t size);
+ngx_uint_t ngx_http_shoal_frame_replaces(ngx_http_request_t *r,
+    ngx_http_shoal_field_t *field);
+void ngx_http_shoal_load_lives(ngx_http_shoal_fill_t *fill);
 ngx_int_t ngx_http_shoal_frame_check(ngx_str_t *response,
     ngx_http_shoal_frame_t *frame);
 ngx_int_t ngx_http_shoal_frame_field(ngx_str_t *response,

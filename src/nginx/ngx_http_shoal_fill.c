@@ -36,56 +36,6 @@ ngx_http_shoal_get_fill(ngx_http_request_t *r)
 
 
 static ngx_int_t
-ngx_http_shoal_condition(ngx_http_shoal_fill_t *fill)
-{
-    size_t                     offset;
-    ngx_str_t                  previous, name;
-    const struct shoal_value  *value;
-    ngx_http_shoal_field_t     field;
-    ngx_http_shoal_frame_t     frame;
-
-    value = shoal_load_previous(fill->load);
-    if (value == NULL) {
-        return NGX_OK;
-    }
-
-    previous.data = (u_char *) value->data;
-    previous.len = value->size;
-    offset = 0;
-
-    if (ngx_http_shoal_frame_check(&previous, &frame) != NGX_OK
-        || frame.status != NGX_HTTP_OK)
-    {
-        return NGX_OK;
-    }
-
-    while (ngx_http_shoal_frame_field(&previous, &offset, frame.body, &field)
-           == NGX_OK)
-    {
-        if (field.kind == NGX_HTTP_SHOAL_FIELD_ETAG) {
-            ngx_str_set(&name, "If-None-Match");
-
-        } else if (field.kind == NGX_HTTP_SHOAL_FIELD_LAST_MODIFIED) {
-            ngx_str_set(&name, "If-Modified-Since");
-
-        } else {
-            continue;
-        }
-
-        fill->conditional = 1;
-
-        if (ngx_http_shoal_push_header_in(fill->request, &name, &field.value)
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
 ngx_http_shoal_init_fill(ngx_http_shoal_fill_t *fill, ngx_http_request_t *r,
     ngx_http_shoal_ctx_t *ctx)
 {

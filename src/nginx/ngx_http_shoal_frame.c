@@ -41,13 +41,9 @@ ngx_http_shoal_kind(ngx_http_request_t *r, ngx_table_elt_t *h)
 
 
 static void
-ngx_http_shoal_each_field(ngx_http_request_t *r, ngx_http_shoal_each_pt each,
+ngx_http_shoal_each_type(ngx_http_request_t *r, ngx_http_shoal_each_pt each,
     void *data)
 {
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
     if (r->headers_out.content_type.len) {
         each(data, NGX_HTTP_SHOAL_FIELD_TYPE, &ngx_http_shoal_no_name,
              &r->headers_out.content_type);
@@ -57,13 +53,104 @@ ngx_http_shoal_each_field(ngx_http_request_t *r, ngx_http_shoal_each_pt each,
         each(data, NGX_HTTP_SHOAL_FIELD_CHARSET, &ngx_http_shoal_no_name,
              &r->headers_out.charset);
     }
+}
+
+
+/* what tells how the body is to be read stays as it came with the body */
+
+static ngx_uint_t
+ngx_http_shoal_is_kept(ngx_str_t *name)
+{
+    return name->len == 0
+           || (name->len == sizeof("Content-Encoding") - 1
+               && ngx_strncasecmp(name->data, (u_char *) "Content-Encoding",
+                                  name->len)
+                  == 0);
+}
+
+
+static ngx_uint_t
+ngx_http_shoal_brings(ngx_table_elt_t *h)
+{
+    return h->hash && h->key.len <= 0xffff && ngx_http_shoal_is_stored(&h->key);
+}
+
+
+/* whether a field that is stored gives way to what a 304 has of its name */
+
+ngx_uint_t
+ngx_http_shoal_frame_replaces(ngx_http_request_t *r,
+    ngx_http_shoal_field_t *field)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    if (ngx_http_shoal_is_kept(&field->name)) {
+        return 0;
+    }
 
     for (part = &r->headers_out.headers.part; part; part = part->next) {
         h = part->elts;
 
         for (i = 0; i < part->nelts; i++) {
-            if (h[i].hash && h[i].key.len <= 0xffff
-                && ngx_http_shoal_is_stored(&h[i].key))
+            if (ngx_http_shoal_brings(&h[i])
+                && h[i].key.len == field->name.len
+                && ngx_strncasecmp(h[i].key.data, field->name.data,
+                                   field->name.len)
+                   == 0)
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_http_shoal_each_kept(ngx_http_request_t *r, ngx_str_t *previous,
+    ngx_http_shoal_frame_t *old, ngx_http_shoal_each_pt each, void *data)
+{
+    size_t                   offset;
+    ngx_http_shoal_field_t   field;
+
+    offset = 0;
+
+    while (ngx_http_shoal_frame_field(previous, &offset, old->body, &field)
+           == NGX_OK)
+    {
+        if (!ngx_http_shoal_frame_replaces(r, &field)) {
+            each(data, field.kind, &field.name, &field.value);
+        }
+    }
+}
+
+
+/* of a response, or of what there was (previous) and the 304 that has come for it */
+
+static void
+ngx_http_shoal_each_field(ngx_http_request_t *r, ngx_str_t *previous,
+    ngx_http_shoal_frame_t *old, ngx_http_shoal_each_pt each, void *data)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    if (previous) {
+        ngx_http_shoal_each_kept(r, previous, old, each, data);
+
+    } else {
+        ngx_http_shoal_each_type(r, each, data);
+    }
+
+    for (part = &r->headers_out.headers.part; part; part = part->next) {
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            if (ngx_http_shoal_brings(&h[i])
+                && !(previous && ngx_http_shoal_is_kept(&h[i].key)))
             {
                 each(data, ngx_http_shoal_kind(r, &h[i]), &h[i].key,
                      &h[i].value);
@@ -109,19 +196,69 @@ ngx_http_shoal_frame_copy(void *data, ngx_uint_t kind, ngx_str_t *name,
 
 
 size_t
-ngx_http_shoal_frame_size(ngx_http_request_t *r)
+ngx_http_shoal_frame_size(ngx_http_request_t *r, ngx_str_t *previous,
+    ngx_http_shoal_frame_t *old)
 {
     ngx_http_shoal_frame_sink_t  sink;
 
     ngx_memzero(&sink, sizeof(ngx_http_shoal_frame_sink_t));
-    ngx_http_shoal_each_field(r, ngx_http_shoal_frame_measure, &sink);
+    ngx_http_shoal_each_field(r, previous, old, ngx_http_shoal_frame_measure,
+                              &sink);
 
     return sizeof(ngx_http_shoal_frame_t) + sink.size;
 }
 
 
+static uint64_t
+ngx_http_shoal_life_ms(uint32_t own, ngx_msec_t otherwise)
+{
+    return own == SHOAL_NONE ? 0 : own ? own : otherwise;
+}
+
+
+static void
+ngx_http_shoal_frame_lives(ngx_http_shoal_fill_t *fill,
+    ngx_http_shoal_frame_t *frame)
+{
+    ngx_http_shoal_lives_t     *lives;
+    ngx_http_shoal_loc_conf_t  *slcf;
+
+    lives = &fill->lives;
+    slcf = fill->conf;
+
+    frame->age_ms = lives->age_ms;
+    frame->fresh_ms = ngx_http_shoal_life_ms(lives->fresh_ms, slcf->fresh);
+    frame->served_ms = frame->fresh_ms
+                       + ngx_http_shoal_life_ms(lives->stale_ms, slcf->stale)
+                       + ngx_http_shoal_life_ms(lives->error_ms,
+                                                slcf->stale_error);
+    frame->fill_ms = ngx_current_msec - fill->began_ms;
+}
+
+
+/* tells the library how long it lives; in place of errors it may be there longer than it is served */
+
 void
-ngx_http_shoal_frame_write(ngx_http_shoal_fill_t *fill, u_char *p, size_t size)
+ngx_http_shoal_load_lives(ngx_http_shoal_fill_t *fill)
+{
+    uint32_t    error_ms;
+    ngx_msec_t  keep;
+
+    error_ms = fill->lives.error_ms;
+    keep = ngx_min(fill->conf->keep, (ngx_msec_t) SHOAL_FOREVER - 1);
+
+    if (keep > ngx_http_shoal_life_ms(error_ms, fill->conf->stale_error)) {
+        error_ms = (uint32_t) keep;
+    }
+
+    shoal_load_ttl(fill->load, fill->lives.fresh_ms, fill->lives.stale_ms);
+    shoal_load_error_ttl(fill->load, error_ms);
+}
+
+
+void
+ngx_http_shoal_frame_write(ngx_http_shoal_fill_t *fill, ngx_str_t *previous,
+    ngx_http_shoal_frame_t *old, u_char *p, size_t size)
 {
     ngx_http_request_t           *r;
     ngx_http_shoal_frame_t        frame;
@@ -131,20 +268,27 @@ ngx_http_shoal_frame_write(ngx_http_shoal_fill_t *fill, u_char *p, size_t size)
 
     sink.p = p + sizeof(ngx_http_shoal_frame_t);
     sink.n = 0;
-    ngx_http_shoal_each_field(r, ngx_http_shoal_frame_copy, &sink);
+    ngx_http_shoal_each_field(r, previous, old, ngx_http_shoal_frame_copy,
+                              &sink);
 
-    ngx_memzero(&frame, sizeof(ngx_http_shoal_frame_t));
-    frame.magic = NGX_HTTP_SHOAL_MAGIC;
-    frame.status = (uint16_t) r->headers_out.status;
+    if (previous) {
+        frame = *old;
+
+    } else {
+        ngx_memzero(&frame, sizeof(ngx_http_shoal_frame_t));
+        frame.magic = NGX_HTTP_SHOAL_MAGIC;
+        frame.status = (uint16_t) r->headers_out.status;
+        frame.type_len = (uint32_t) r->headers_out.content_type_len;
+        frame.last_modified = -1;
+    }
+
     frame.headers = (uint16_t) sink.n;
     frame.body = (uint32_t) size;
-    frame.type_len = (uint32_t) r->headers_out.content_type_len;
-    frame.last_modified = r->headers_out.last_modified_time;
-    frame.age_ms = fill->lives.age_ms;
-    frame.fresh_ms = fill->lives.fresh_ms == SHOAL_NONE ? 0
-                     : fill->lives.fresh_ms ? fill->lives.fresh_ms
-                     : fill->conf->fresh;
-    frame.fill_ms = ngx_current_msec - fill->began_ms;
+    ngx_http_shoal_frame_lives(fill, &frame);
+
+    if (r->headers_out.last_modified_time != -1) {
+        frame.last_modified = r->headers_out.last_modified_time;
+    }
 
     ngx_memcpy(p, &frame, sizeof(ngx_http_shoal_frame_t));
 }

@@ -319,6 +319,12 @@ ngx_http_shoal_serve(ngx_http_shoal_ctx_t *ctx, ngx_http_shoal_status_e status,
 
     age_ms = ctx->value.age_ms;
 
+    if (ctx->value.load_error && age_ms > frame.served_ms) {
+        rc = ngx_http_shoal_error(ctx, ctx->value.load_error);
+        ngx_http_shoal_drop_value(ctx);
+        return rc;
+    }
+
     if (ngx_http_shoal_hold(ctx, &response) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -351,6 +357,8 @@ ngx_http_shoal_serve(ngx_http_shoal_ctx_t *ctx, ngx_http_shoal_status_e status,
 static ngx_int_t
 ngx_http_shoal_lead(ngx_http_shoal_ctx_t *ctx, struct shoal_load *load)
 {
+    ctx->forward = shoal_load_previous(load) ? "stale" : "uri-miss";
+
     /* renewing tells whether others wait for it: if not, it is a request like any other, and keeps its permit meanwhile */
 
     if (shoal_load_renew(load) != SHOAL_OK) {
@@ -475,7 +483,7 @@ static ngx_int_t
 ngx_http_shoal_filled(ngx_http_shoal_ctx_t *ctx)
 {
     if (ctx->value.data) {
-        return ngx_http_shoal_serve(ctx, NGX_HTTP_SHOAL_MISS, "uri-miss");
+        return ngx_http_shoal_serve(ctx, NGX_HTTP_SHOAL_MISS, ctx->forward);
     }
 
     return ngx_http_shoal_begin(ctx);

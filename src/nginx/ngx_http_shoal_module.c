@@ -73,6 +73,13 @@ static ngx_command_t  ngx_http_shoal_commands[] = {
       offsetof(ngx_http_shoal_loc_conf_t, stale_error),
       NULL },
 
+    { ngx_string("shoal_keep"),
+      NGX_HTTP_SHOAL_EVERYWHERE|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_shoal_loc_conf_t, keep),
+      NULL },
+
     { ngx_string("shoal_wait"),
       NGX_HTTP_SHOAL_EVERYWHERE|NGX_CONF_TAKE1,
       ngx_conf_set_msec_slot,
@@ -222,6 +229,7 @@ ngx_http_shoal_create_loc_conf(ngx_conf_t *cf)
     slcf->fresh = NGX_CONF_UNSET_MSEC;
     slcf->stale = NGX_CONF_UNSET_MSEC;
     slcf->stale_error = NGX_CONF_UNSET_MSEC;
+    slcf->keep = NGX_CONF_UNSET_MSEC;
     slcf->wait = NGX_CONF_UNSET_MSEC;
     slcf->retry = NGX_CONF_UNSET_MSEC;
     slcf->bypass = NGX_CONF_UNSET_PTR;
@@ -277,6 +285,7 @@ ngx_http_shoal_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->fresh, prev->fresh, 60000);
     ngx_conf_merge_msec_value(conf->stale, prev->stale, 0);
     ngx_conf_merge_msec_value(conf->stale_error, prev->stale_error, 0);
+    ngx_conf_merge_msec_value(conf->keep, prev->keep, 0);
     ngx_conf_merge_msec_value(conf->wait, prev->wait, 60000);
     ngx_conf_merge_msec_value(conf->retry, prev->retry, 1000);
     ngx_conf_merge_bitmask_value(conf->methods, prev->methods,

@@ -115,7 +115,6 @@ ngx_http_shoal_relay(ngx_http_shoal_fill_t *fill)
     fill->request->blocked++;
 
     ctx->status = NGX_HTTP_SHOAL_MISS;
-    ctx->forward = "uri-miss";
     ctx->wake.handler = ngx_http_shoal_relay_event;
     ctx->relay_rc = NGX_AGAIN;
 

@@ -13,7 +13,11 @@ static const char locations[] =
 	"location /by-method/ { shoal ZONE; shoal_key \"$request_method $uri\"; shoal_fresh 1h; proxy_pass http://origin;\n"
 	"  proxy_set_header X-Method $request_method; }\n"
 	"location /full/ { shoal ZONE; shoal_fresh 1h; proxy_pass http://origin; }\n"
-	"location /unmoved/ { shoal ZONE; shoal_key $uri; shoal_fresh 1h; shoal_invalidate off; proxy_pass http://origin; }\n";
+	"location /unmoved/ { shoal ZONE; shoal_key $uri; shoal_fresh 1h; shoal_invalidate off; proxy_pass http://origin; }\n"
+	"location /renew/ { shoal ZONE keyspace=renew; shoal_key $uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
+	"  shoal_no_store $arg_no_store; proxy_pass http://origin; }\n"
+	"location /keep/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_keep 1h; shoal_retry 1h; proxy_pass http://origin; }\n"
+	"location /let-go/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_retry 1h; proxy_pass http://origin; }\n";
 
 static int begin(void **state)
 {
@@ -31,6 +35,16 @@ static int calm(void **state)
 {
 	assert_calm(&site, NULL);
 	return 0;
+}
+
+/* One request, and how it was served: what the origin has sent first. */
+static void expect_size(const char *target, const char *status, const char *path, size_t size)
+{
+	struct response r = web_get(site.port, target);
+
+	assert_body(&r, path, 1, size);
+	assert_true(was(&r, status));
+	web_free(&r);
 }
 
 #define COUNTS(path, n) assert_int_equal(origin(&site, "count?%s", path), n)
@@ -169,6 +183,153 @@ static void what_the_answer_names_goes_too(void **state)
 	expect(&site, "/post/x", "MISS", "/post/x", 2);
 }
 
+/* ---- 304 --------------------------------------------------------------------------------------------------- */
+
+/* The value is made stale, and refreshed by a request for this target. */
+static void refresh_by(const char *target, const char *path)
+{
+	purge(&site, path, 204);
+	expect(&site, target, "STALE", path, 1);
+}
+
+static void a_304_brings_its_fields(void **state)
+{
+	const char *before = "/renew/a?etag=a&h=X-One:1&h=X-Two:1&h=Link:%3Ca%3E&h=Link:%3Cb%3E&h=Cache-Control:max-age%3D1000"
+			     "&h=Last-Modified:Wed,+01+Jan+2020+00:00:00+GMT&h=Content-Type:a/b;charset%3Dutf-8";
+	const char *after = "/renew/a?etag=a&h=x-one:2&h=Link:%3Cc%3E&h=Link:%3Cd%3E&h=X-Three:3&h=Cache-Control:max-age%3D500&h=Age:7"
+			    "&h=Last-Modified:Thu,+02+Jan+2020+00:00:00+GMT&h=Connection:x&h=Content-Type:c/d&h=Content-Encoding:br";
+	struct response r;
+
+	expect(&site, before, "MISS", "/renew/a", 1);
+	refresh_by(after, "/renew/a");
+	await_status(&site, "/renew/a", "HIT");
+	r = web_get(site.port, "/renew/a");
+	assert_body(&r, "/renew/a", 1, 64);
+	assert_string_equal(web_header(&r, "X-One"), "2");
+	assert_string_equal(web_header(&r, "X-Two"), "1");
+	assert_string_equal(web_header(&r, "X-Three"), "3");
+	assert_string_equal(web_header(&r, "Cache-Control"), "max-age=500");
+	assert_null(strstr(r.head, "<a>"));
+	assert_null(strstr(r.head, "<b>"));
+	assert_non_null(strstr(r.head, "Link: <c>\r\nLink: <d>\r\n"));
+	assert_string_equal(web_header(&r, "Content-Type"), "a/b;charset=utf-8");
+	assert_null(web_header(&r, "Content-Encoding"));
+	assert_string_equal(web_header(&r, "Last-Modified"), "Thu, 02 Jan 2020 00:00:00 GMT");
+	assert_int_equal(atoi(web_header(&r, "Age")) / 100, 0);
+	assert_true(atoi(web_header(&r, "Age")) >= 7);
+	assert_memory_equal(web_header(&r, "Cache-Status"), "shoal; hit; ttl=4", 17);
+	web_free(&r);
+	r = web_do(site.port, "GET", "/renew/a", "If-Modified-Since: Thu, 02 Jan 2020 00:00:00 GMT\r\n");
+	assert_int_equal(r.status, 304);
+	web_free(&r);
+	COUNTS("/renew/a", 2);
+}
+
+/* What it doesn't say is as it was, the life, too. */
+static void a_304_that_says_little(void **state)
+{
+	struct response r;
+
+	expect(&site, "/renew/b?etag=a&h=Cache-Control:max-age%3D900,public&h=X-One:1", "MISS", "/renew/b", 1);
+	refresh_by("/renew/b?status=304", "/renew/b");
+	await_status(&site, "/renew/b", "HIT");
+	r = web_get(site.port, "/renew/b");
+	assert_body(&r, "/renew/b", 1, 64);
+	assert_string_equal(web_header(&r, "X-One"), "1");
+	assert_string_equal(web_header(&r, "ETag"), "\"a\"");
+	assert_string_equal(web_header(&r, "Cache-Control"), "max-age=900,public");
+	assert_in_range(atoi(web_header(&r, "Cache-Status") + strlen("shoal; hit; ttl=")), 800, 900);
+	web_free(&r);
+	refresh_by("/renew/b?status=304&h=ETag:W/%22a%22&h=Cache-Control:must-revalidate", "/renew/b");
+	await_status(&site, "/renew/b", "HIT");
+	r = web_get(site.port, "/renew/b");
+	assert_string_equal(web_header(&r, "ETag"), "W/\"a\"");
+	assert_string_equal(web_header(&r, "Cache-Control"), "must-revalidate");
+	web_free(&r);
+	COUNTS("/renew/b", 3);
+}
+
+/* It may also forbid to keep what there is, or speak of something else. */
+static void a_304_that_takes_it_away(void **state)
+{
+	const char *queries[] = {"h=Cache-Control:private", "h=Vary:Cookie", "h=Set-Cookie:a%3D1", "h=ETag:%22b%22", "h=ETag:%22aa%22",
+				 "h=Cache-Control:max-age%3D0", "no_store=1"};
+
+	for (size_t i = 0; i < COUNT(queries); i++) {
+		char path[64], target[128];
+
+		snprintf(path, sizeof(path), "/renew/away%zu", i);
+		snprintf(target, sizeof(target), "%s?etag=a", path);
+		expect(&site, target, "MISS", path, 1);
+		snprintf(target, sizeof(target), "%s?status=304&%s", path, queries[i]);
+		refresh_by(target, path);
+		await_status(&site, path, "MISS");
+		expect(&site, path, "HIT", path, 3);
+	}
+}
+
+/* Fields that don't fit: what there is stays as it is, and is fresh. */
+static void a_304_with_too_much(void **state)
+{
+	char target[2048] = "/renew/much?etag=a&size=64500", fields[1901];
+	size_t n = 0;
+	struct response r;
+
+	expect_size(target, "MISS", "/renew/much", 64500);
+	while (n + 1 < sizeof(fields))
+		fields[n++] = 'x';
+	fields[n] = '\0';
+	snprintf(target, sizeof(target), "/renew/much?etag=a&h=X-Much:%s", fields);
+	purge(&site, "/renew/much", 204);
+	r = web_get(site.port, target);
+	assert_true(was(&r, "STALE"));
+	web_free(&r);
+	await_status(&site, "/renew/much", "HIT");
+	expect_size("/renew/much", "HIT", "/renew/much", 64500);
+	COUNTS("/renew/much", 2);
+}
+
+/* What is fresh for a second isn't any more, by the coarse clock that is read for hits, either. A scan doesn't show what is kept. */
+static void await_old(uint64_t since)
+{
+	uint64_t began = 0;
+
+	while (clock_system_ns(CLOCK_MONOTONIC) < since + SECOND_NS + SECOND_NS / 4)
+		site_turn(&began);
+}
+
+/* What is over is asked for by its condition, and is served to nobody without the origin's word. */
+static void what_is_kept_is_asked_for(void **state)
+{
+	const char *life = "etag=a&h=Cache-Control:max-age%3D1,must-revalidate";
+	const char *const paths[] = {"/keep/a", "/keep/b", "/let-go/a"};
+	char target[128];
+	struct response r;
+
+	for (size_t i = 0; i < COUNT(paths); i++) {
+		snprintf(target, sizeof(target), "%s?%s", paths[i], life);
+		expect(&site, target, "MISS", paths[i], 1);
+	}
+	await_old(clock_system_ns(CLOCK_MONOTONIC));
+	r = web_get(site.port, "/keep/a?etag=a&h=Cache-Control:max-age%3D1000");
+	assert_body(&r, "/keep/a", 1, 64);
+	assert_true(was(&r, "MISS"));
+	assert_string_equal(web_header(&r, "Cache-Status"), "shoal; fwd=stale; fwd-status=304; stored");
+	assert_string_equal(web_header(&r, "Cache-Control"), "max-age=1000");
+	web_free(&r);
+	expect(&site, "/keep/a", "HIT", "/keep/a", 1);
+	COUNTS("/keep/a", 2);
+	r = web_get(site.port, "/keep/b?status=503");
+	assert_int_equal(r.status, 503);
+	assert_body(&r, "/keep/b", 2, 64);
+	web_free(&r);
+	r = web_get(site.port, "/keep/b");
+	assert_int_equal(r.status, 503);
+	assert_true(was(&r, "ERROR"));
+	web_free(&r);
+	expect(&site, "/let-go/a?etag=a", "MISS", "/let-go/a", 2);
+}
+
 #define CASE(name) cmocka_unit_test_teardown(name, calm)
 
 /* With a pattern: the cases of that name. */
@@ -181,6 +342,11 @@ int main(int argc, char **argv)
 		CASE(a_key_has_the_method),
 		CASE(a_load_from_before_is_not_stored),
 		CASE(what_the_answer_names_goes_too),
+		CASE(a_304_brings_its_fields),
+		CASE(a_304_that_says_little),
+		CASE(a_304_that_takes_it_away),
+		CASE(a_304_with_too_much),
+		CASE(what_is_kept_is_asked_for),
 	};
 
 	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
