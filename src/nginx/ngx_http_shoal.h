@@ -228,9 +228,22 @@ struct ngx_http_shoal_fill_s {
 
 /* ngx_http_shoal_module.c */
 
-ngx_int_t ngx_http_shoal_handler(ngx_http_request_t *r);
 extern ngx_module_t  ngx_http_shoal_module;
 extern ngx_module_t  ngx_http_shoal_filter_module;
+
+/* ngx_http_shoal_conf.c */
+
+void *ngx_http_shoal_create_main_conf(ngx_conf_t *cf);
+void *ngx_http_shoal_create_loc_conf(ngx_conf_t *cf);
+char *ngx_http_shoal_merge_loc_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+char *ngx_http_shoal_zone(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_shoal(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_shoal_purge(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_shoal_content(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 
 /* ngx_http_shoal_process.c */
 
@@ -250,9 +263,23 @@ ngx_int_t ngx_http_shoal_push_header_in(ngx_http_request_t *fr,
 
 /* ngx_http_shoal_handler.c */
 
+ngx_int_t ngx_http_shoal_handler(ngx_http_request_t *r);
+
+/* ngx_http_shoal_ctx.c */
+
+ngx_http_shoal_ctx_t *ngx_http_shoal_create_ctx(ngx_http_request_t *r,
+    ngx_http_shoal_loc_conf_t *slcf);
 ngx_http_shoal_ctx_t *ngx_http_shoal_get_ctx(ngx_http_request_t *r);
+void ngx_http_shoal_drop_value(ngx_http_shoal_ctx_t *ctx);
+ngx_int_t ngx_http_shoal_park(ngx_http_shoal_ctx_t *ctx, ngx_msec_t timeout);
 void ngx_http_shoal_wake_client(ngx_http_shoal_ctx_t *ctx);
+void ngx_http_shoal_woken(struct shoal_load *load, void *arg);
 void ngx_http_shoal_poll(ngx_event_t *ev);
+
+/* ngx_http_shoal_serve.c */
+
+ngx_int_t ngx_http_shoal_serve(ngx_http_shoal_ctx_t *ctx,
+    ngx_http_shoal_status_e status, const char *forward);
 
 /* ngx_http_shoal_invalidate.c */
 

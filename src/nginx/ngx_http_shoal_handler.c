@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A client's request, before its content handler: out of the segment, or parked until its value is there, or on its way.
- *
- * A parked request costs its memory and a timer. It is woken by the fill it leads, or by the library (shoal_watch) where
- * another process leads; its timer, which nothing should need, also keeps a worker that is told to go until it is answered.
+ * A client's request, before its content handler: answered out of the segment, or parked until its value is there, or on
+ * its way. What the library says of its key decides, when it comes and when it is woken.
  */
 
 #include "ngx_http_shoal.h"
@@ -14,171 +12,6 @@
 
 
 static ngx_int_t ngx_http_shoal_begin(ngx_http_shoal_ctx_t *ctx);
-
-
-static ngx_http_shoal_ctx_t *
-ngx_http_shoal_find_ctx(ngx_http_request_t *r);
-
-
-/* the context is lost by an internal redirect, but for its cleanup */
-
-ngx_http_shoal_ctx_t *
-ngx_http_shoal_get_ctx(ngx_http_request_t *r)
-{
-    ngx_http_shoal_ctx_t  *ctx;
-
-    ctx = ngx_http_get_module_ctx(r, ngx_http_shoal_module);
-
-    if (ctx == NULL && (r->internal || r->filter_finalize)) {
-        ctx = ngx_http_shoal_find_ctx(r);
-    }
-
-    return ctx;
-}
-
-
-static void
-ngx_http_shoal_drop_value(ngx_http_shoal_ctx_t *ctx)
-{
-    shoal_release(&ctx->value);
-
-    if (ctx->held) {
-        ctx->held = 0;
-        ctx->conf->zone->held--;
-    }
-}
-
-
-static void
-ngx_http_shoal_cleanup(void *data)
-{
-    ngx_http_shoal_ctx_t *ctx = data;
-
-    if (ctx->timer.timer_set) {
-        ngx_del_timer(&ctx->timer);
-    }
-
-    if (ctx->fill) {
-        ngx_http_shoal_fill_leave(ctx);
-    }
-
-    if (ctx->wake.posted) {
-        ngx_delete_posted_event(&ctx->wake);
-    }
-
-    if (ctx->load) {
-        if (ctx->passed) {
-            (void) shoal_load_publish(ctx->load, NULL, 0);
-
-        } else {
-            shoal_load_cancel(ctx->load);
-        }
-
-        ctx->load = NULL;
-    }
-
-    ngx_http_shoal_drop_value(ctx);
-}
-
-
-static ngx_http_shoal_ctx_t *
-ngx_http_shoal_find_ctx(ngx_http_request_t *r)
-{
-    ngx_pool_cleanup_t  *cln;
-
-    for (cln = r->pool->cleanup; cln; cln = cln->next) {
-        if (cln->handler == ngx_http_shoal_cleanup) {
-            return cln->data;
-        }
-    }
-
-    return NULL;
-}
-
-
-/* parking */
-
-
-static void
-ngx_http_shoal_resume(ngx_event_t *ev)
-{
-    ngx_connection_t      *c;
-    ngx_http_request_t    *r;
-    ngx_http_shoal_ctx_t  *ctx;
-
-    ctx = ev->data;
-    r = ctx->request;
-    c = r->connection;
-
-    if (ctx->timer.timer_set) {
-        ngx_del_timer(&ctx->timer);
-    }
-
-    ngx_http_set_log_request(c->log, r);
-
-    r->read_event_handler = ngx_http_block_reading;
-    r->write_event_handler = ngx_http_core_run_phases;
-    ngx_http_core_run_phases(r);
-    ngx_http_run_posted_requests(c);
-}
-
-
-static ngx_int_t
-ngx_http_shoal_park(ngx_http_shoal_ctx_t *ctx, ngx_msec_t timeout)
-{
-    ngx_http_request_t  *r;
-
-    r = ctx->request;
-
-    ctx->wake.handler = ngx_http_shoal_resume;
-    ctx->wake.data = ctx;
-    ctx->wake.log = r->connection->log;
-    ctx->timer.handler = ngx_http_shoal_resume;
-    ctx->timer.data = ctx;
-    ctx->timer.log = r->connection->log;
-
-    if (timeout) {
-        ngx_add_timer(&ctx->timer, timeout);
-    }
-
-    if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    r->read_event_handler = ngx_http_test_reading;
-    r->write_event_handler = ngx_http_request_empty_handler;
-
-    return NGX_AGAIN;
-}
-
-
-/* never at once: who calls this is in the midst of something */
-
-void
-ngx_http_shoal_wake_client(ngx_http_shoal_ctx_t *ctx)
-{
-    ngx_post_event(&ctx->wake, &ngx_posted_events);
-}
-
-
-static void
-ngx_http_shoal_woken(struct shoal_load *load, void *arg)
-{
-    ngx_http_shoal_wake_client(arg);
-}
-
-
-void
-ngx_http_shoal_poll(ngx_event_t *ev)
-{
-    ngx_connection_t       *c;
-    ngx_http_shoal_zone_t  *zone;
-
-    c = ev->data;
-    zone = c->data;
-
-    (void) shoal_dispatch(zone->cache);
-}
 
 
 /* outcomes */
@@ -209,6 +42,8 @@ ngx_http_shoal_error(ngx_http_shoal_ctx_t *ctx, ngx_uint_t status)
 }
 
 
+/* its value could not be read, and goes */
+
 static ngx_int_t
 ngx_http_shoal_bad_frame(ngx_http_shoal_ctx_t *ctx)
 {
@@ -228,127 +63,26 @@ ngx_http_shoal_bad_frame(ngx_http_shoal_ctx_t *ctx)
 }
 
 
-/*
- * A value in hand pins its extent, and a client may take its time: in each worker a few are served in place at a time, the
- * others from copies. So slow clients keep an eighth of the extents from eviction at most.
- */
-
 static ngx_int_t
-ngx_http_shoal_hold(ngx_http_shoal_ctx_t *ctx, ngx_str_t *response)
-{
-    ngx_http_shoal_zone_t  *zone;
-
-    zone = ctx->conf->zone;
-    response->data = (u_char *) ctx->value.data;
-    response->len = ctx->value.size;
-
-    if (zone->held < zone->held_max) {
-        zone->held++;
-        ctx->held = 1;
-        return NGX_OK;
-    }
-
-    response->data = ngx_palloc(ctx->request->pool, response->len);
-    if (response->data == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_memcpy(response->data, ctx->value.data, response->len);
-    ngx_http_shoal_drop_value(ctx);
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_shoal_send(ngx_http_request_t *r, u_char *body, size_t size)
-{
-    ngx_buf_t    *b;
-    ngx_int_t     rc;
-    ngx_chain_t   out;
-
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    b->pos = body;
-    b->last = body + size;
-    b->memory = size ? 1 : 0;
-    b->last_buf = 1;
-    b->last_in_chain = 1;
-
-    rc = ngx_http_discard_request_body(r);
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    rc = ngx_http_send_header(r);
-
-    /* NGX_AGAIN is no end of it: a header of HTTP/2 may have to wait, too */
-
-    if (rc != NGX_ERROR && rc <= NGX_OK && !r->header_only) {
-        out.buf = b;
-        out.next = NULL;
-        rc = ngx_http_output_filter(r, &out);
-    }
-
-    ngx_http_finalize_request(r, rc);
-
-    return NGX_DONE;
-}
-
-
-static ngx_int_t
-ngx_http_shoal_serve(ngx_http_shoal_ctx_t *ctx, ngx_http_shoal_status_e status,
+ngx_http_shoal_answer(ngx_http_shoal_ctx_t *ctx, ngx_http_shoal_status_e status,
     const char *forward)
 {
-    uint64_t                 age_ms;
-    ngx_int_t                rc;
-    ngx_str_t                response;
-    ngx_http_request_t      *r;
-    ngx_http_shoal_frame_t   frame;
+    int        error;
+    ngx_int_t  rc;
 
-    r = ctx->request;
-    response.data = (u_char *) ctx->value.data;
-    response.len = ctx->value.size;
+    error = ctx->value.load_error;
+    rc = ngx_http_shoal_serve(ctx, status, forward);
 
-    if (ngx_http_shoal_frame_check(&response, &frame) != NGX_OK) {
+    if (rc == NGX_ABORT) {
         return ngx_http_shoal_bad_frame(ctx);
     }
 
-    age_ms = ctx->value.age_ms;
-
-    if (ctx->value.load_error && age_ms > frame.served_ms) {
-        rc = ngx_http_shoal_error(ctx, ctx->value.load_error);
+    if (rc == NGX_DECLINED) {
         ngx_http_shoal_drop_value(ctx);
-        return rc;
+        return ngx_http_shoal_error(ctx, error);
     }
 
-    if (ngx_http_shoal_hold(ctx, &response) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    rc = ngx_http_shoal_frame_headers(r, &response, &frame);
-
-    if (rc == NGX_ERROR) {
-        return ngx_http_shoal_bad_frame(ctx);
-    }
-
-    if (rc != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    ctx->status = status;
-    ctx->forward = forward;
-    ctx->framed = 1;
-    ctx->age_ms = frame.age_ms + age_ms;
-    ctx->fresh_left_ms = (int64_t) (frame.fresh_ms - age_ms);
-    ctx->fill_ms = frame.fill_ms;
-    r->allow_ranges = frame.status == NGX_HTTP_OK;
-
-    return ngx_http_shoal_send(r, response.data + frame.body,
-                               response.len - frame.body);
+    return rc;
 }
 
 
@@ -425,7 +159,7 @@ ngx_http_shoal_begin(ngx_http_shoal_ctx_t *ctx)
         /* fall through */
 
     case SHOAL_OK:
-        return ngx_http_shoal_serve(ctx,
+        return ngx_http_shoal_answer(ctx,
                                     ctx->value.freshness == SHOAL_STALE
                                     ? NGX_HTTP_SHOAL_STALE
                                     : NGX_HTTP_SHOAL_HIT, NULL);
@@ -466,7 +200,7 @@ ngx_http_shoal_waited(ngx_http_shoal_ctx_t *ctx)
     rc = shoal_wait(load, 0, &ctx->value);
 
     if (rc == SHOAL_OK) {
-        return ngx_http_shoal_serve(ctx, NGX_HTTP_SHOAL_COALESCED, "uri-miss");
+        return ngx_http_shoal_answer(ctx, NGX_HTTP_SHOAL_COALESCED, "uri-miss");
     }
 
     if (rc == SHOAL_LEAD) {
@@ -483,7 +217,7 @@ static ngx_int_t
 ngx_http_shoal_filled(ngx_http_shoal_ctx_t *ctx)
 {
     if (ctx->value.data) {
-        return ngx_http_shoal_serve(ctx, NGX_HTTP_SHOAL_MISS, ctx->forward);
+        return ngx_http_shoal_answer(ctx, NGX_HTTP_SHOAL_MISS, ctx->forward);
     }
 
     return ngx_http_shoal_begin(ctx);
@@ -515,31 +249,6 @@ ngx_http_shoal_purge_handler(ngx_http_shoal_ctx_t *ctx)
     return rc == SHOAL_OK ? NGX_HTTP_NO_CONTENT
            : rc == SHOAL_MISS ? NGX_HTTP_NOT_FOUND
            : NGX_HTTP_INTERNAL_SERVER_ERROR;
-}
-
-
-static ngx_http_shoal_ctx_t *
-ngx_http_shoal_create_ctx(ngx_http_request_t *r,
-    ngx_http_shoal_loc_conf_t *slcf)
-{
-    ngx_pool_cleanup_t    *cln;
-    ngx_http_shoal_ctx_t  *ctx;
-
-    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_shoal_ctx_t));
-    if (cln == NULL) {
-        return NULL;
-    }
-
-    ctx = cln->data;
-    ngx_memzero(ctx, sizeof(ngx_http_shoal_ctx_t));
-    ctx->request = r;
-    ctx->outer = ngx_http_shoal_find_ctx(r);
-    ctx->conf = slcf;
-    cln->handler = ngx_http_shoal_cleanup;
-
-    ngx_http_set_ctx(r, ctx, ngx_http_shoal_module);
-
-    return ctx;
 }
 
 
