@@ -84,7 +84,7 @@ ngx_http_shoal_relay_headers(ngx_http_request_t *r, ngx_http_request_t *fr)
 }
 
 
-/* what TLS or gzip keep back until they have more of it is no reason to wait: nothing would tell that it is over */
+/* what TLS or a filter (gzip, sub) keeps back until there is more is no reason to wait: nothing would tell that it is over */
 
 static ngx_uint_t
 ngx_http_shoal_is_behind(ngx_http_request_t *r)

@@ -341,6 +341,8 @@ ngx_http_shoal_init_connection(ngx_connection_t *fc, ngx_http_request_t *r)
     c = r->connection;
 
     fc->shared = 1;
+    fc->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;   /* there is no TCP */
+    fc->tcp_nopush = NGX_TCP_NOPUSH_DISABLED;
     fc->log = ngx_pcalloc(fc->pool, sizeof(ngx_log_t));
     fc->buffer = ngx_calloc_buf(fc->pool);
     ctx = ngx_pcalloc(fc->pool, sizeof(ngx_http_log_ctx_t));
