@@ -354,6 +354,8 @@ ngx_int_t ngx_http_shoal_frame_check(ngx_str_t *response,
     ngx_http_shoal_frame_t *frame);
 ngx_int_t ngx_http_shoal_frame_field(ngx_str_t *response,
     size_t *offset, size_t end, ngx_http_shoal_field_t *field);
+ngx_int_t ngx_http_shoal_link_header(ngx_http_request_t *r,
+    ngx_table_elt_t *h);
 ngx_int_t ngx_http_shoal_frame_headers(ngx_http_request_t *r,
     ngx_str_t *response, ngx_http_shoal_frame_t *frame);
 

@@ -43,10 +43,25 @@ ngx_http_shoal_drop_value(ngx_http_shoal_ctx_t *ctx)
 
 
 static void
-ngx_http_shoal_cleanup(void *data)
+ngx_http_shoal_end_load(ngx_http_shoal_ctx_t *ctx)
 {
-    ngx_http_shoal_ctx_t *ctx = data;
+    struct shoal_load  *load;
 
+    load = ctx->load;
+    ctx->load = NULL;
+
+    if (load && ctx->passed) {
+        (void) shoal_load_publish(load, NULL, 0);
+
+    } else {
+        shoal_load_cancel(load);
+    }
+}
+
+
+static void
+ngx_http_shoal_let_go(ngx_http_shoal_ctx_t *ctx)
+{
     if (ctx->timer.timer_set) {
         ngx_del_timer(&ctx->timer);
     }
@@ -59,17 +74,16 @@ ngx_http_shoal_cleanup(void *data)
         ngx_delete_posted_event(&ctx->wake);
     }
 
-    if (ctx->load) {
-        if (ctx->passed) {
-            (void) shoal_load_publish(ctx->load, NULL, 0);
+    ngx_http_shoal_end_load(ctx);
+}
 
-        } else {
-            shoal_load_cancel(ctx->load);
-        }
 
-        ctx->load = NULL;
-    }
+static void
+ngx_http_shoal_cleanup(void *data)
+{
+    ngx_http_shoal_ctx_t *ctx = data;
 
+    ngx_http_shoal_let_go(ctx);
     ngx_http_shoal_drop_value(ctx);
 }
 
@@ -107,6 +121,12 @@ ngx_http_shoal_create_ctx(ngx_http_request_t *r,
     ctx->outer = ngx_http_shoal_find_ctx(r);
     ctx->conf = slcf;
     cln->handler = ngx_http_shoal_cleanup;
+
+    /* redirected: what it did there is done, and its permit is not held while it asks for another */
+
+    if (ctx->outer && ctx->outer->passed) {
+        ngx_http_shoal_end_load(ctx->outer);
+    }
 
     ngx_http_set_ctx(r, ctx, ngx_http_shoal_module);
 
@@ -160,6 +180,7 @@ ngx_http_shoal_park(ngx_http_shoal_ctx_t *ctx, ngx_msec_t timeout)
     }
 
     if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+        ngx_http_shoal_let_go(ctx);
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 

@@ -65,17 +65,35 @@ ngx_http_shoal_read_rules(ngx_http_shoal_fill_t *fill,
 }
 
 
-/* what error_page made of it tells nothing of what happened */
+static ngx_uint_t
+ngx_http_shoal_is_remade(ngx_http_request_t *fr)
+{
+    return fr->error_page && fr->headers_out.status < 400;
+}
+
+
+/* error_page may have made something else of it: then what the upstreams said tells what has happened */
 
 static ngx_uint_t
 ngx_http_shoal_failure(ngx_http_request_t *fr)
 {
+    ngx_uint_t                  i;
+    ngx_http_upstream_state_t  *state;
+
     if (fr->headers_out.status >= 500) {
         return fr->headers_out.status;
     }
 
-    if (fr->error_page && fr->headers_out.status < 400) {
-        return NGX_HTTP_BAD_GATEWAY;
+    if (!ngx_http_shoal_is_remade(fr) || fr->upstream_states == NULL) {
+        return 0;
+    }
+
+    state = fr->upstream_states->elts;
+
+    for (i = 0; i < fr->upstream_states->nelts; i++) {
+        if (state[i].status >= 500) {
+            return state[i].status;
+        }
     }
 
     return 0;
@@ -141,7 +159,9 @@ ngx_http_shoal_fill_header(ngx_http_shoal_fill_t *fill)
                                 fill->authorized, &fill->lives);
 
     if (fill->lives.store
-        && ngx_http_test_predicates(fr, fill->conf->no_store) == NGX_DECLINED)
+        && (ngx_http_shoal_is_remade(fr)
+            || ngx_http_test_predicates(fr, fill->conf->no_store)
+               == NGX_DECLINED))
     {
         fill->lives.store = 0;
         fill->lives.refuse_ms = (uint32_t) fill->conf->retry;

@@ -360,6 +360,49 @@ ngx_http_shoal_frame_field(ngx_str_t *response, size_t *offset,
 }
 
 
+/* Cache-Control is a list of its own, which "expires" replaces */
+
+ngx_int_t
+ngx_http_shoal_link_header(ngx_http_request_t *r, ngx_table_elt_t *h)
+{
+    ngx_table_elt_t  **place;
+
+    if (h->key.len != sizeof("Cache-Control") - 1
+        || ngx_strncasecmp(h->key.data, (u_char *) "Cache-Control", h->key.len)
+           != 0)
+    {
+        return NGX_OK;
+    }
+
+#if (nginx_version >= 1023000)
+
+    for (place = &r->headers_out.cache_control; *place;
+         place = &(*place)->next)
+    { /* void */ }
+
+#else
+
+    if (r->headers_out.cache_control.elts == NULL
+        && ngx_array_init(&r->headers_out.cache_control, r->pool, 1,
+                          sizeof(ngx_table_elt_t *))
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    place = ngx_array_push(&r->headers_out.cache_control);
+    if (place == NULL) {
+        return NGX_ERROR;
+    }
+
+#endif
+
+    *place = h;
+
+    return NGX_OK;
+}
+
+
 static ngx_table_elt_t *
 ngx_http_shoal_push_header(ngx_http_request_t *r, ngx_str_t *name,
     ngx_str_t *value)
@@ -434,7 +477,7 @@ ngx_http_shoal_put_field(ngx_http_request_t *r, ngx_http_shoal_field_t *field,
         break;
 
     default:
-        break;
+        return ngx_http_shoal_link_header(r, h) == NGX_OK ? NGX_OK : NGX_ABORT;
     }
 
     return NGX_OK;

@@ -95,7 +95,7 @@ ngx_http_shoal_lead(ngx_http_shoal_ctx_t *ctx, struct shoal_load *load)
 
     /* renewing tells whether others wait for it: if not, it is a request like any other, and keeps its permit meanwhile */
 
-    if (shoal_load_renew(load) != SHOAL_OK) {
+    if (shoal_load_renew(load) == SHOAL_ERR_INVALID) {
         ctx->load = load;
         ctx->passed = 1;
         return ngx_http_shoal_pass(ctx, NGX_HTTP_SHOAL_PASS, "uri-miss");
@@ -317,7 +317,13 @@ ngx_http_shoal_handler(ngx_http_request_t *r)
 
     slcf = ngx_http_get_module_loc_conf(r, ngx_http_shoal_module);
 
-    if (slcf->keyspace == NULL || r != r->main || ngx_http_shoal_get_fill(r)) {
+    /* an error's page may have the key of what has failed */
+
+    if (slcf->keyspace == NULL
+        || r != r->main
+        || r->error_page
+        || ngx_http_shoal_get_fill(r))
+    {
         return NGX_DECLINED;
     }
 

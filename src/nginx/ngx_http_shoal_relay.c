@@ -14,6 +14,46 @@ static void ngx_http_shoal_relay_writer(ngx_http_request_t *r);
 static void ngx_http_shoal_relay_event(ngx_event_t *ev);
 
 
+/* what nginx wants to find without a search, so that it doesn't say it a second time */
+
+static size_t  ngx_http_shoal_known[] = {
+    offsetof(ngx_http_headers_out_t, server),
+    offsetof(ngx_http_headers_out_t, date),
+    offsetof(ngx_http_headers_out_t, content_encoding),
+    offsetof(ngx_http_headers_out_t, location),
+    offsetof(ngx_http_headers_out_t, refresh),
+    offsetof(ngx_http_headers_out_t, last_modified),
+    offsetof(ngx_http_headers_out_t, content_range),
+    offsetof(ngx_http_headers_out_t, accept_ranges),
+    offsetof(ngx_http_headers_out_t, www_authenticate),
+    offsetof(ngx_http_headers_out_t, expires),
+    offsetof(ngx_http_headers_out_t, etag)
+};
+
+
+static ngx_table_elt_t **
+ngx_http_shoal_known_place(ngx_http_headers_out_t *headers, ngx_uint_t i)
+{
+    return (ngx_table_elt_t **) ((u_char *) headers + ngx_http_shoal_known[i]);
+}
+
+
+static ngx_int_t
+ngx_http_shoal_relay_known(ngx_http_request_t *r, ngx_table_elt_t *copy,
+    ngx_http_request_t *fr, ngx_table_elt_t *h)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < sizeof(ngx_http_shoal_known) / sizeof(size_t); i++) {
+        if (*ngx_http_shoal_known_place(&fr->headers_out, i) == h) {
+            *ngx_http_shoal_known_place(&r->headers_out, i) = copy;
+        }
+    }
+
+    return ngx_http_shoal_link_header(r, copy);
+}
+
+
 static ngx_int_t
 ngx_http_shoal_relay_list(ngx_http_request_t *r, ngx_http_request_t *fr)
 {
@@ -39,26 +79,8 @@ ngx_http_shoal_relay_list(ngx_http_request_t *r, ngx_http_request_t *fr)
             copy->next = NULL;
 #endif
 
-            if (&h[i] == fr->headers_out.etag) {
-                r->headers_out.etag = copy;
-
-            } else if (&h[i] == fr->headers_out.last_modified) {
-                r->headers_out.last_modified = copy;
-
-            } else if (&h[i] == fr->headers_out.location) {
-                r->headers_out.location = copy;
-
-            } else if (&h[i] == fr->headers_out.content_encoding) {
-                r->headers_out.content_encoding = copy;
-
-            } else if (&h[i] == fr->headers_out.expires) {
-                r->headers_out.expires = copy;
-
-            } else if (&h[i] == fr->headers_out.www_authenticate) {
-                r->headers_out.www_authenticate = copy;
-
-            } else if (&h[i] == fr->headers_out.accept_ranges) {
-                r->headers_out.accept_ranges = copy;
+            if (ngx_http_shoal_relay_known(r, copy, fr, &h[i]) != NGX_OK) {
+                return NGX_ERROR;
             }
         }
     }
@@ -79,6 +101,7 @@ ngx_http_shoal_relay_headers(ngx_http_request_t *r, ngx_http_request_t *fr)
     r->headers_out.content_type_lowcase = NULL;
     r->headers_out.charset = fr->headers_out.charset;
     r->allow_ranges = fr->allow_ranges;
+    r->single_range = 1;                  /* several want the body as one buf */
 
     return ngx_http_shoal_relay_list(r, fr);
 }

@@ -142,6 +142,32 @@ ngx_http_shoal_copy_headers(ngx_http_request_t *fr, ngx_http_request_t *r)
 }
 
 
+/* $http_range and the like are known only of headers that a fill has, too */
+
+static ngx_uint_t
+ngx_http_shoal_is_of_client(ngx_str_t *name)
+{
+    u_char      lower[32];
+    size_t      i;
+    ngx_str_t   header;
+
+    if (name->len < 5 || name->len - 5 > sizeof(lower)
+        || ngx_strncmp(name->data, "http_", 5) != 0)
+    {
+        return 0;
+    }
+
+    header.data = lower;
+    header.len = name->len - 5;
+
+    for (i = 0; i < header.len; i++) {
+        lower[i] = name->data[5 + i] == '_' ? '-' : name->data[5 + i];
+    }
+
+    return !ngx_http_shoal_is_filled(&header);
+}
+
+
 /* those that may change are evaluated anew */
 
 static ngx_int_t
@@ -149,14 +175,17 @@ ngx_http_shoal_copy_variables(ngx_http_request_t *fr, ngx_http_request_t *r)
 {
     ngx_uint_t                  i;
     ngx_str_t                   from, to;
+    ngx_http_variable_t        *v;
     ngx_http_core_main_conf_t  *cmcf;
 
     cmcf = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+    v = cmcf->variables.elts;
 
     for (i = 0; i < cmcf->variables.nelts; i++) {
 
         if ((!r->variables[i].valid && !r->variables[i].not_found)
-            || r->variables[i].no_cacheable)
+            || r->variables[i].no_cacheable
+            || ngx_http_shoal_is_of_client(&v[i].name))
         {
             continue;
         }

@@ -217,6 +217,21 @@ ngx_http_shoal_seconds(ngx_str_t *value)
 }
 
 
+/* said twice: the shorter */
+
+static void
+ngx_http_shoal_least(time_t *seconds, ngx_str_t *value)
+{
+    time_t  n;
+
+    n = ngx_http_shoal_seconds(value);
+
+    if (*seconds < 0 || n < *seconds) {
+        *seconds = n;
+    }
+}
+
+
 static ngx_uint_t
 ngx_http_shoal_is(ngx_str_t *word, const char *name)
 {
@@ -250,16 +265,16 @@ ngx_http_shoal_read_cache_control(ngx_http_shoal_rules_t *rules,
             rules->revalidate = 1;
 
         } else if (ngx_http_shoal_is(&word, "s-maxage")) {
-            rules->s_maxage = ngx_http_shoal_seconds(&argument);
+            ngx_http_shoal_least(&rules->s_maxage, &argument);
 
         } else if (ngx_http_shoal_is(&word, "max-age")) {
-            rules->max_age = ngx_http_shoal_seconds(&argument);
+            ngx_http_shoal_least(&rules->max_age, &argument);
 
         } else if (ngx_http_shoal_is(&word, "stale-while-revalidate")) {
-            rules->stale = ngx_http_shoal_seconds(&argument);
+            ngx_http_shoal_least(&rules->stale, &argument);
 
         } else if (ngx_http_shoal_is(&word, "stale-if-error")) {
-            rules->stale_error = ngx_http_shoal_seconds(&argument);
+            ngx_http_shoal_least(&rules->stale_error, &argument);
         }
     }
 }
@@ -271,7 +286,7 @@ ngx_http_shoal_read_x_accel(ngx_http_shoal_rules_t *rules, ngx_str_t *value)
     time_t     until;
     ngx_str_t  at;
 
-    if (value->len && value->data[0] == '@') {
+    if (value->len > 1 && value->data[0] == '@') {
         at.data = value->data + 1;
         at.len = value->len - 1;
         until = ngx_atotm(at.data, at.len);
@@ -279,7 +294,7 @@ ngx_http_shoal_read_x_accel(ngx_http_shoal_rules_t *rules, ngx_str_t *value)
         return;
     }
 
-    if (ngx_strncasecmp(value->data, (u_char *) "off", 3) == 0) {
+    if (ngx_http_shoal_is(value, "off")) {
         return;
     }
 

@@ -92,6 +92,45 @@ ngx_http_shoal_variable_status(ngx_http_request_t *r,
 }
 
 
+/* of any bytes: what would end a line of a header or a log is escaped */
+
+static ngx_int_t
+ngx_http_shoal_set_key(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+    ngx_str_t *key)
+{
+    size_t   i, n;
+    u_char  *p, *last;
+
+    n = 0;
+
+    for (i = 0; i < key->len; i++) {
+        n += key->data[i] < 0x20 || key->data[i] == 0x7f;
+    }
+
+    if (n == 0) {
+        return ngx_http_shoal_set(v, key->data, key->len);
+    }
+
+    p = ngx_pnalloc(r->pool, key->len + 2 * n);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    last = p;
+
+    for (i = 0; i < key->len; i++) {
+        if (key->data[i] < 0x20 || key->data[i] == 0x7f) {
+            last = ngx_sprintf(last, "%%%02Xd", (int) key->data[i]);
+
+        } else {
+            *last++ = key->data[i];
+        }
+    }
+
+    return ngx_http_shoal_set(v, p, last - p);
+}
+
+
 static ngx_int_t
 ngx_http_shoal_variable_key(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
@@ -101,13 +140,13 @@ ngx_http_shoal_variable_key(ngx_http_request_t *r,
 
     fill = ngx_http_shoal_get_fill(r);
     if (fill) {
-        return ngx_http_shoal_set(v, fill->key.data, fill->key.len);
+        return ngx_http_shoal_set_key(r, v, &fill->key);
     }
 
     ctx = ngx_http_shoal_get_ctx(r->main);
 
-    return ngx_http_shoal_set(v, ctx ? ctx->key.data : NULL,
-                              ctx ? ctx->key.len : 0);
+    return ctx ? ngx_http_shoal_set_key(r, v, &ctx->key)
+               : ngx_http_shoal_set(v, NULL, 0);
 }
 
 

@@ -268,6 +268,24 @@ static void a_stream_is_taken_back(void **state)
 		site_turn(&began);
 }
 
+/* ---- half of one -------------------------------------------------------------------------------------------- */
+
+/* Stored or not, it must not pass for the whole. */
+static void half_a_body_unbuffered(void **state)
+{
+	const char *queries[] = {"truncate", "truncate&chunked", "truncate&h=Set-Cookie:a", "truncate&size=3000000&chunked"};
+
+	for (size_t i = 0; i < COUNT(queries); i++) {
+		char target[128];
+		struct response r;
+
+		snprintf(target, sizeof(target), "%s?%s", path_of("/unbuffered/", "half", i), queries[i]);
+		r = web_get(site.port, target);
+		assert_int_equal(r.status, i < 2 ? 502 : 0);
+		web_free(&r);
+	}
+}
+
 #define CASE(name) cmocka_unit_test_teardown(name, calm)
 
 /* With a pattern: the cases of that name. */
@@ -278,6 +296,7 @@ int main(int argc, char **argv)
 		CASE(over_http_2),
 		CASE(a_stream_waits_for_its_client),
 		CASE(a_stream_is_taken_back),
+		CASE(half_a_body_unbuffered),
 	};
 
 	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
