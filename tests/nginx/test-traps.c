@@ -3,6 +3,7 @@
  * Where the nginx module could say, keep or send on what isn't its business: one client's headers to another, a key's bytes in a
  * header, an error's page under the key of what has failed, what other directives say a second time.
  */
+#define SITE_ZONE " max_loads=1"
 #include "site.h"
 
 static struct site site;
@@ -21,6 +22,8 @@ static const char locations[] =
 	"location /expires/ { expires 1h; shoal ZONE; shoal_key $request_uri; proxy_pass http://origin; }\n"
 	"location /passed/ { proxy_pass_header Server; proxy_pass_header Date; shoal ZONE; shoal_key $request_uri;\n"
 	"  proxy_pass http://origin; }\n"
+	"location /index/ { index a; shoal ZONE; shoal_key $request_uri; shoal_wait 5s; }\n"
+	"location = /index/a { shoal ZONE; shoal_key $request_uri; shoal_wait 5s; proxy_pass http://origin; }\n"
 	"location /files/ { shoal ZONE; shoal_key $request_uri; }\n";
 
 static int begin(void **state)
@@ -124,6 +127,25 @@ static void a_fallback_is_no_error(void **state)
 	}
 }
 
+/* Where one load is permitted at a time: a request that passes by in two locations, one after the other, needs one. */
+static void a_request_is_not_in_its_own_way(void **state)
+{
+	FILE *f;
+
+	assert_int_equal(mkdir(site_file(&site, "index"), 0755), 0);
+	f = fopen(site_file(&site, "index/a"), "w");
+	assert_non_null(f);
+	fclose(f);
+	for (unsigned i = 1; i <= 3; i++) {
+		struct response r = web_get(site.port, "/index/?h=Set-Cookie:a");
+
+		assert_int_equal(r.status, 200);
+		assert_body(&r, "/index/a", i, 64);
+		assert_true(was(&r, i == 1 ? "MISS" : "PASS"));
+		web_free(&r);
+	}
+}
+
 /* ---- other directives -------------------------------------------------------------------------------------- */
 
 static void expires_is_said_once(void **state)
@@ -203,6 +225,7 @@ int main(int argc, char **argv)
 		CASE(an_error_has_its_page),
 		CASE(an_error_is_one_whatever_its_page_says),
 		CASE(a_fallback_is_no_error),
+		CASE(a_request_is_not_in_its_own_way),
 		CASE(expires_is_said_once),
 		CASE(server_and_date_are_said_once),
 		CASE(parts_of_a_relay),
