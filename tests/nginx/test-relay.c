@@ -3,9 +3,7 @@
  * What the nginx module does not store, on its way to the client that leads: through gzip, over HTTP/2, to clients that are
  * slow or leave amid it. A stream of HTTP/2 is asked for and read by hand (below), so that it can be as rude as one.
  */
-#include "site.h"
-
-static struct site site;
+#include "suite.h"
 
 static const char locations[] =
 	"location /zip/ { gzip on; gzip_min_length 20; gzip_types text/plain; shoal ZONE; shoal_key $request_uri; shoal_retry 1h;\n"
@@ -17,25 +15,8 @@ static const char locations[] =
 
 static const char *const folders[] = {"/zip/", "/tight/", "/unbuffered/"};
 
-static int begin(void **state)
-{
-	site_start(&site, locations);
-	return 0;
-}
+static const struct setup setup = {.locations = locations};
 
-static int end(void **state)
-{
-	site_stop(&site);
-	return 0;
-}
-
-static int calm(void **state)
-{
-	assert_calm(&site, NULL);
-	return 0;
-}
-
-#define COUNTS(path, n) assert_int_equal(origin(&site, "count?%s", path), n)
 #define BIG 3000000
 #define WINDOW 65535 /* of a stream, if nothing is said */
 
@@ -292,9 +273,6 @@ static void half_a_body_unbuffered(void **state)
 	}
 }
 
-#define CASE(name) cmocka_unit_test_teardown(name, calm)
-
-/* With a pattern: the cases of that name. */
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -305,6 +283,5 @@ int main(int argc, char **argv)
 		CASE(half_a_body_unbuffered),
 	};
 
-	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
-	return cmocka_run_group_tests_name("relay", tests, begin, end);
+	return RUN("relay", tests);
 }

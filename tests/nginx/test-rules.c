@@ -3,9 +3,7 @@
  * The nginx module and the rules of RFC 9111 that concern more than one response: what another method changes, what a 304
  * brings. Most locations here have keys without the query, so that a request can tell the origin what to answer.
  */
-#include "site.h"
-
-static struct site site;
+#include "suite.h"
 
 static const char locations[] =
 	"location /post/ { shoal ZONE keyspace=post; shoal_key $uri; shoal_fresh 1h; shoal_stale 1h; shoal_stale_error 1h;\n"
@@ -19,23 +17,7 @@ static const char locations[] =
 	"location /keep/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_keep 1h; shoal_retry 1h; proxy_pass http://origin; }\n"
 	"location /let-go/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_retry 1h; proxy_pass http://origin; }\n";
 
-static int begin(void **state)
-{
-	site_start(&site, locations);
-	return 0;
-}
-
-static int end(void **state)
-{
-	site_stop(&site);
-	return 0;
-}
-
-static int calm(void **state)
-{
-	assert_calm(&site, NULL);
-	return 0;
-}
+static const struct setup setup = {.locations = locations};
 
 /* One request, and how it was served: what the origin has sent first. */
 static void expect_size(const char *target, const char *status, const char *path, size_t size)
@@ -46,8 +28,6 @@ static void expect_size(const char *target, const char *status, const char *path
 	assert_true(was(&r, status));
 	web_free(&r);
 }
-
-#define COUNTS(path, n) assert_int_equal(origin(&site, "count?%s", path), n)
 
 /* ---- other methods ----------------------------------------------------------------------------------------- */
 
@@ -330,9 +310,6 @@ static void what_is_kept_is_asked_for(void **state)
 	expect(&site, "/let-go/a?etag=a", "MISS", "/let-go/a", 2);
 }
 
-#define CASE(name) cmocka_unit_test_teardown(name, calm)
-
-/* With a pattern: the cases of that name. */
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -349,6 +326,5 @@ int main(int argc, char **argv)
 		CASE(what_is_kept_is_asked_for),
 	};
 
-	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
-	return cmocka_run_group_tests_name("rules", tests, begin, end);
+	return RUN("rules", tests);
 }

@@ -3,10 +3,7 @@
  * Where the nginx module could say, keep or send on what isn't its business: one client's headers to another, a key's bytes in a
  * header, an error's page under the key of what has failed, what other directives say a second time.
  */
-#define SITE_ZONE " max_loads=1"
-#include "site.h"
-
-static struct site site;
+#include "suite.h"
 
 static const char locations[] =
 	"location /own/ { set $copy \"$http_range $http_if_none_match $http_x_own\"; shoal ZONE; shoal_key $uri; shoal_fresh 1h;\n"
@@ -26,25 +23,7 @@ static const char locations[] =
 	"location = /index/a { shoal ZONE; shoal_key $request_uri; shoal_wait 5s; proxy_pass http://origin; }\n"
 	"location /files/ { shoal ZONE; shoal_key $request_uri; }\n";
 
-static int begin(void **state)
-{
-	site_start(&site, locations);
-	return 0;
-}
-
-static int end(void **state)
-{
-	site_stop(&site);
-	return 0;
-}
-
-static int calm(void **state)
-{
-	assert_calm(&site, NULL);
-	return 0;
-}
-
-#define COUNTS(path, n) assert_int_equal(origin(&site, "count?%s", path), n)
+static const struct setup setup = {.locations = locations, .zone = "size=16m max_loads=1"};
 
 /* How many header lines have this name. */
 static unsigned lines_of(const struct response *r, const char *name)
@@ -214,9 +193,6 @@ static void what_is_said_twice(void **state)
 	}
 }
 
-#define CASE(name) cmocka_unit_test_teardown(name, calm)
-
-/* With a pattern: the cases of that name. */
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -232,6 +208,5 @@ int main(int argc, char **argv)
 		CASE(what_is_said_twice),
 	};
 
-	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
-	return cmocka_run_group_tests_name("traps", tests, begin, end);
+	return RUN("traps", tests);
 }
