@@ -102,8 +102,8 @@ struct shoal_config {
 	unsigned flags;         /* SHOAL_EXCLUSIVE ... */
 	uint64_t (*clock)(void *arg); /* monotonic nanoseconds, the same in every process; NULL = CLOCK_MONOTONIC. For tests */
 	void *clock_arg;
-	unsigned extents;       /* pieces that the log is cut into, the unit of eviction; default at least 64, of 1 MiB at most.
-	                           What doesn't fit one of them behaves as larger than max_entry */
+	unsigned extents;       /* pieces that the log is cut into, the unit of eviction; default at least 64, of 1 MiB at most,
+	                           or twice the largest entry. What doesn't fit one of them behaves as larger than max_entry */
 	unsigned reserved32;
 	shoal_log *log;         /* of the handle; NULL = silence. A child of fork inherits it */
 	void *log_arg;
