@@ -507,8 +507,10 @@ static void count_part(struct shoal_load *l, int r, uint64_t now_ns)
 		return;
 	l->waits_ns = 0;
 	load_count_wait(l, waited_ns);
-	if (r == SHOAL_WAIT)
+	if (r == SHOAL_WAIT) {
+		l->timed_out = true;
 		load_count(l, l->queued ? COUNTER_busy : COUNTER_timeouts);
+	}
 }
 
 /* The wait loop: look, sleep, wake some others, look. What is published at the very deadline is still returned. */

@@ -508,7 +508,7 @@ EXPORT void shoal_load_cancel(struct shoal_load *l)
 {
 	if (!l || l->state == ENDED || l->migrating)
 		return;
-	if (load_is_ours(l) && l->waits_ns)
+	if (load_is_ours(l) && l->waits_ns && !l->timed_out)
 		count_given_up(l);
 	if (load_is_ours(l) && l->coalesced)
 		flight_end(l->seat, &l->ticket, FLIGHT_ORPHAN);

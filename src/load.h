@@ -47,6 +47,7 @@ struct shoal_load {
 	uint32_t uncacheable_ms;
 	uint64_t began_ns;       /* by the segment's clock, as deadlines are */
 	uint64_t waits_ns;       /* since when it waits in parts, by CLOCK_MONOTONIC; 0: it doesn't */
+	bool timed_out;          /* and that is counted */
 	struct key key;
 	struct flight_key fk;
 	struct seat *space_seat; /* reserved space: in the log, pinned ... */

@@ -923,7 +923,9 @@ static void a_wait_in_parts_is_one(void **state)
 	while (!counts_of(k).wait_ns_sum);
 	assert_int_equal(counts_of(k).timeouts, 1);
 	assert_true(counts_of(k).wait_ns_sum >= 3 * 1000000);
+	assert_int_equal(shoal_wait(waiter, 1, &value), SHOAL_ERR_TIMEOUT);
 	shoal_load_cancel(waiter);
+	assert_int_equal(counts_of(k).timeouts, 1);
 	assert_publishes(load, "x", SHOAL_OK);
 }
 

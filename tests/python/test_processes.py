@@ -116,7 +116,7 @@ class Processes(Case):
         self.assertEqual(self.ended(waiter), 7)
         gate.open()
         self.assertEqual(self.ended(leader), 0)
-        self.assertEqual((self.k.stats()['loads'], self.k.stats()['timeouts'], self.flights()), (1, 0, 0))
+        self.assertEqual((self.k.stats()['loads'], self.k.stats()['timeouts'], self.flights()), (1, 1, 0))
 
     def test_interrupted_while_it_loads(self):
         gate, leads, over = Gate(), Gate(), Gate()
