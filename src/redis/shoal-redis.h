@@ -25,26 +25,23 @@ extern "C" {
 /* ---- the server -------------------------------------------------------------------------------------------- */
 
 struct shoal_redis_config {
-	const char *socket; /* path of a unix socket; else: */
-	const char *
-		host; /* default 127.0.0.1. A name is looked up whenever a connection is opened, and that is not bounded
+	const char *socket;    /* path of a unix socket; else: */
+	const char *host;      /* default 127.0.0.1. A name is looked up whenever a connection is opened, and that is not bounded
 	                          by the budget: give an address where it matters */
-	unsigned port; /* default 6379 */
+	unsigned port;         /* default 6379 */
 	unsigned database;
-	const char *user;     /* of ACLs; default none */
-	const char *password; /* default none */
-	const char *prefix;   /* of all keys in Redis; default "shoal:" */
-	uint32_t budget_ms;   /* what Redis may add to a load, all its commands together; default 50 */
-	uint32_t wait_ms;     /* how long to wait for another machine's load; default the policy's wait_ms */
-	uint32_t
-		lease_ms; /* of the lock on a key in Redis; default the policy's lease_ms. Longer than the slowest load */
-	uint32_t
-		recheck_ms; /* a stale value that another machine refreshes is not asked for again so long; default 50 */
-	unsigned failures; /* in a row, of this program and its forked children, until Redis is left alone; default 3 */
+	const char *user;      /* of ACLs; default none */
+	const char *password;  /* default none */
+	const char *prefix;    /* of all keys in Redis; default "shoal:" */
+	uint32_t budget_ms;    /* what Redis may add to a load, all its commands together; default 50 */
+	uint32_t wait_ms;      /* how long to wait for another machine's load; default the policy's wait_ms */
+	uint32_t lease_ms;     /* of the lock on a key in Redis, longer than the slowest load; default the policy's lease_ms */
+	uint32_t recheck_ms;   /* a stale value that another machine refreshes is not asked for again so long; default 50 */
+	unsigned failures;     /* in a row, of this program and its forked children, until Redis is left alone; default 3 */
 	uint32_t cool_down_ms; /* for so long, doubled by each failure after that, up to 16 times; default 1 000 */
 	uint32_t reserved32;
-	size_t max_value; /* larger ones are not stored in Redis; default 1 MiB */
-	shoal_log *log;   /* told when Redis is left alone, and when it is back; NULL = silence */
+	size_t max_value;      /* larger ones are not stored in Redis; default 1 MiB */
+	shoal_log *log;        /* told when Redis is left alone, and when it is back; NULL = silence */
 	void *log_arg;
 	uint64_t reserved[8];
 };
