@@ -76,7 +76,7 @@ check($shoal->shoal_keyspace_open($cache, 'user.profile', 1, FFI::addr($policy),
 $child = 0;
 for ($i = 0; $name === null && $i < 8 && ($child = pcntl_fork()) !== 0; $i++);
 if ($child === 0) {
-    echo getmypid(), ': ', fetch($profiles, 'user:7', 'load_profile'), "\n";
+    fwrite(STDOUT, getmypid() . ': ' . fetch($profiles, 'user:7', 'load_profile') . "\n"); // one write, or lines of several processes mix
     exit(0);
 }
 
