@@ -300,7 +300,7 @@ class Keyspace:
         while True:
             left = max(deadline - time.monotonic(), 0)
             outcome = lib.shoal_wait(load[0], math.ceil(min(left, PART_S) * 1000) + 1, waited)
-            if not left or outcome not in (lib.SHOAL_ERR_TIMEOUT, lib.SHOAL_ERR_BUSY):
+            if left <= PART_S or outcome not in (lib.SHOAL_ERR_TIMEOUT, lib.SHOAL_ERR_BUSY):  # the last part, or over
                 return outcome
 
     def _is(self, other):
