@@ -33,8 +33,8 @@ count, failed = 0, False
 
 def case(name, complaints):
     global count, failed
+    complaints = list(complaints)  # which may skip something, and say so first
     count += 1
-    complaints = list(complaints)
     failed = failed or bool(complaints)
     print('not ok' if complaints else 'ok', count, '-', name)
     for c in complaints:
