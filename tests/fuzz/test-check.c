@@ -52,7 +52,8 @@ static int teardown(void **state)
 	return 0;
 }
 
-static uint64_t stamps[64]; /* of the extents, when the script begins; 0: it is open, and will get another one when it is sealed */
+/* Of the extents, when the script begins; 0: it is open, and will get another one when it is sealed. */
+static uint64_t stamps[64];
 
 /* Where no walk came by: a key that a ghost of another one, one in 4,000, let into the main log at once, may lie there; and
  * where the index is what is full, extents with dead bytes go before the oldest one, which then is left as it was. */
