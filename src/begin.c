@@ -539,7 +539,7 @@ int begin_wait(struct shoal_load *l, uint32_t timeout_ms, struct shoal_value *va
 	}
 	if (load_running)
 		flight_uncross(l->seat);
-	if (timeout_ms)
+	if (timeout_ms || (l->waits_ns && r != SHOAL_WAIT)) /* who only asks may learn that a wait in parts is over */
 		count_part(l, r, begin_ns);
 	if (r != SHOAL_WAIT)
 		return r;

@@ -8,7 +8,7 @@
  *   +----------+--------------+------------------------------+----------------+
  *
  * pid + start time tells a process from a later one with the same pid. A process of another pid namespace is never
- * judged by its pid (proc_is_dead says PROC_FOREIGN; registry.c's lock bytes answer there).
+ * judged by its pid (proc_is_dead says PROC_FOREIGN; life.c's lock bytes answer there).
  */
 #ifndef SHOAL_PROC_H
 #define SHOAL_PROC_H

@@ -915,6 +915,14 @@ static void a_wait_in_parts_is_one(void **state)
 	assert_int_equal(counts_of(k).timeouts, 1);
 	assert_publishes(load, "x", SHOAL_OK);
 
+	load = leads(k, "c");
+	waiter = waits(k, "c");
+	assert_int_equal(shoal_wait(waiter, 1, &value), SHOAL_ERR_TIMEOUT);
+	shoal_load_cancel(load);
+	assert_int_equal(shoal_wait(waiter, 0, &value), SHOAL_LEAD); /* the wait is over, and not in vain */
+	shoal_load_cancel(waiter);
+	assert_int_equal(counts_of(k).timeouts, 1);
+
 	policy.wait_ms = 3;
 	k = keyspace(p->cache, "impatient", &policy);
 	load = leads(k, "a");
