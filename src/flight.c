@@ -134,8 +134,8 @@ static bool is_of_key(const struct flight *f, const struct flight_key *k)
 
 static void wake(const struct segment *s, const struct flight *f, int n)
 {
+	bell_ring_some(s, &f->watchers, (uint32_t)(f - s->flights), n); /* first: theirs is the longer way */
 	futex_wake((word32 *)(void *)word_of(s, f), n);
-	bell_ring_some(s, &f->watchers, (uint32_t)(f - s->flights), n);
 }
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the futex is the low half of the flight's word");

@@ -123,7 +123,7 @@ static struct watch_source *use_source(struct watch *w, const word32 *word, uint
 {
 	struct watch_source *s, *found = NULL;
 
-	for (s = w->sources; s < w->sources + WATCH_SOURCES; s++) {
+	for (s = w->sources; s < w->sources + w->n_sources; s++) {
 		if (s->word == word && s->seen == seen && !s->gone) {
 			found = s;
 			break;
@@ -131,8 +131,9 @@ static struct watch_source *use_source(struct watch *w, const word32 *word, uint
 		if (!found && !s->users && (!s->word || s->idle || s->gone))
 			found = s;
 	}
-	if (!found)
+	if (!found && w->n_sources == WATCH_SOURCES)
 		return NULL;
+	found = found ? found : &w->sources[w->n_sources++];
 	if (found->word != word || found->seen != seen || found->gone)
 		*found = (struct watch_source){.word = word, .seen = seen, .is_bell = is_bell};
 	found->users++;
@@ -166,7 +167,7 @@ static uint32_t look_at_sources(struct watch *w)
 	struct watch_source *s;
 	uint32_t bits = 0;
 
-	for (s = w->sources; s < w->sources + WATCH_SOURCES; s++)
+	for (s = w->sources; s < w->sources + w->n_sources; s++)
 		if (s->word && s->users)
 			bits |= look_at_source(s);
 	return bits;
@@ -191,7 +192,7 @@ static unsigned what_to_sleep_on(struct watch *w, struct futex_word words[FUTEX_
 	unsigned n = 1;
 
 	words[0] = (struct futex_word){&w->news, w32_load(&w->news)};
-	for (s = w->sources; s < w->sources + WATCH_SOURCES; s++) {
+	for (s = w->sources; s < w->sources + w->n_sources; s++) {
 		if (!is_to_be_slept_on(s))
 			continue;
 		words[n++] = (struct futex_word){s->word, s->seen};
@@ -201,6 +202,8 @@ static unsigned what_to_sleep_on(struct watch *w, struct futex_word words[FUTEX_
 			words[n - 1] = first;
 		}
 	}
+	while (w->n_sources && !w->sources[w->n_sources - 1].word)
+		w->n_sources--;
 	return n;
 }
 
@@ -211,7 +214,7 @@ static uint64_t next_of(const struct watch *w)
 	unsigned i;
 
 	for (i = 0; i < BELL_BITS; i++)
-		next = min_u64(next, w->classes[i].next_ns);
+		next = min_u64(next, w->next_ns[i]);
 	return next;
 }
 
@@ -274,15 +277,6 @@ static int open_descriptor(struct watch *w)
 	return w->fd < 0 ? SHOAL_ERR_SYSTEM : SHOAL_OK;
 }
 
-static void make_class(struct watch_class *c)
-{
-	unsigned i;
-
-	c->next_ns = NEVER;
-	for (i = 0; i < WATCH_LISTS; i++)
-		CDS_INIT_LIST_HEAD(&c->loads[i]);
-}
-
 int watch_open(uint64_t token, struct watch **out)
 {
 	struct watch *w = calloc(1, sizeof(*w));
@@ -298,7 +292,9 @@ int watch_open(uint64_t token, struct watch **out)
 	w->pid = getpid();
 	CDS_INIT_LIST_HEAD(&w->due);
 	for (i = 0; i < BELL_BITS; i++)
-		make_class(&w->classes[i]);
+		w->next_ns[i] = NEVER;
+	for (i = 0; i < BELL_BITS * WATCH_LISTS; i++)
+		CDS_INIT_LIST_HEAD(&w->loads[i / WATCH_LISTS][i % WATCH_LISTS]);
 	if (open_descriptor(w)) {
 		error = errno;
 		free(w);
@@ -341,7 +337,7 @@ void watch_close(struct watch *w, uint64_t token)
 	pthread_mutex_lock(&w->lock);
 	w->closed = true;
 	for (i = 0; i < BELL_BITS * WATCH_LISTS; i++)
-		forget_all(w, &w->classes[i / WATCH_LISTS].loads[i % WATCH_LISTS]);
+		forget_all(w, &w->loads[i / WATCH_LISTS][i % WATCH_LISTS]);
 	forget_all(w, &w->due);
 	pthread_mutex_unlock(&w->lock);
 	if (w->helped) {
@@ -388,14 +384,9 @@ void watch_add_due(struct watch *w, struct watched *e)
 	tick(w, true);
 }
 
-static struct watch_class *class_of(struct watch *w, const struct bell_words *words)
-{
-	return &w->classes[words->number % BELL_BITS];
-}
-
 static struct cds_list_head *list_of(struct watch *w, const struct bell_words *words)
 {
-	return &class_of(w, words)->loads[words->number / BELL_BITS % WATCH_LISTS];
+	return &w->loads[words->number % BELL_BITS][words->number / BELL_BITS % WATCH_LISTS];
 }
 
 static void is_due_now(struct watch *w, struct watched *e)
@@ -427,8 +418,7 @@ static uint64_t later(uint64_t now, uint64_t ns)
 /* A source that finds no room is looked at each tick. */
 void watch_add(struct watch *w, struct watched *e, const struct member *m)
 {
-	struct watch_class *c = class_of(w, &e->words);
-	uint64_t slice_ns = e->words.slice_ms * 1000000, now = now_ns(), next;
+	uint64_t slice_ns = e->words.slice_ms * 1000000, now = now_ns(), next, *earliest = &w->next_ns[e->words.number % BELL_BITS];
 
 	e->of = w;
 	e->segment = &m->segment;
@@ -441,7 +431,7 @@ void watch_add(struct watch *w, struct watched *e, const struct member *m)
 	next = min_u64(e->next_ns, later(now, w->again_ns));
 	cds_list_add_tail(&e->node, list_of(w, &e->words));
 	w->n++;
-	c->next_ns = min_u64(c->next_ns, next);
+	*earliest = min_u64(*earliest, next);
 	if (w->helped && next < w->sleeps_until)
 		give_news(w);
 	tick(w, true);
@@ -469,13 +459,13 @@ static uint64_t collect_list(struct watch *w, struct cds_list_head *list, uint64
 	return earliest;
 }
 
-static void collect_class(struct watch *w, struct watch_class *c, uint64_t now)
+static void collect_class(struct watch *w, unsigned class, uint64_t now)
 {
 	unsigned i;
 
-	c->next_ns = NEVER;
+	w->next_ns[class] = NEVER;
 	for (i = 0; i < WATCH_LISTS; i++)
-		c->next_ns = min_u64(c->next_ns, collect_list(w, &c->loads[i], now));
+		w->next_ns[class] = min_u64(w->next_ns[class], collect_list(w, &w->loads[class][i], now));
 }
 
 void watch_collect(struct watch *w)
@@ -489,8 +479,8 @@ void watch_collect(struct watch *w)
 	w->rung = 0;
 	now = now_ns();
 	for (i = 0; i < BELL_BITS; i++)
-		if (bits >> i & 1 || now >= w->classes[i].next_ns)
-			collect_class(w, &w->classes[i], now);
+		if (bits >> i & 1 || now >= w->next_ns[i])
+			collect_class(w, i, now);
 	if (!w->n)
 		tick(w, false);
 }

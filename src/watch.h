@@ -30,12 +30,7 @@ struct watch_source {
 	bool gone;           /* the life has ended */
 };
 
-#define WATCH_LISTS 16u /* of each bit */
-
-struct watch_class {
-	struct cds_list_head loads[WATCH_LISTS]; /* by the rest of their numbers: those of one flight lie in one */
-	uint64_t next_ns;    /* the earliest that one of them is to be looked at, or before */
-};
+#define WATCH_LISTS 16u /* of each class, which is a bit */
 
 struct watch {
 	pthread_mutex_t lock;
@@ -55,7 +50,9 @@ struct watch {
 	uint64_t again_ns;   /* the second look: after this the words are looked at again, whatever rang */
 	struct cds_list_head due;
 	unsigned n_due;
-	struct watch_class classes[BELL_BITS];
+	uint64_t next_ns[BELL_BITS]; /* of each class: the earliest that one of it is to be looked at, or before */
+	struct cds_list_head loads[BELL_BITS][WATCH_LISTS]; /* by the rest of their numbers: those of one flight lie in one */
+	unsigned n_sources;  /* none is used from there on */
 	struct watch_source sources[WATCH_SOURCES];
 };
 

@@ -152,9 +152,9 @@ static void no_slices(void)
 	pthread_mutex_lock(&w->lock);
 	w->again_ns = UINT64_MAX;
 	for (i = 0; i < BELL_BITS * WATCH_LISTS; i++) {
-		cds_list_for_each_entry(e, &w->classes[i / WATCH_LISTS].loads[i % WATCH_LISTS], node)
+		cds_list_for_each_entry(e, &w->loads[i / WATCH_LISTS][i % WATCH_LISTS], node)
 			e->next_ns = UINT64_MAX;
-		w->classes[i / WATCH_LISTS].next_ns = UINT64_MAX;
+		w->next_ns[i / WATCH_LISTS] = UINT64_MAX;
 	}
 	pthread_mutex_unlock(&w->lock);
 }
