@@ -179,26 +179,27 @@ static void settle_other(struct seat *seat, const struct index_hit *hit, unsigne
 	index_settle(seat, &k, 0, b, WALKING);
 }
 
-/* I.5. Among equally cold ones the hash picks, so that no position is always the victim. */
+/* I.5. From where the hash says, so that no position is always the victim. */
 static bool place_in_coldest(struct seat *seat, struct bucket *const buckets[2], uint64_t hash, unsigned a, unsigned b,
                              struct index_target *target)
 {
-	unsigned i, at, coldest = 4;
+	unsigned i = (unsigned)(hash >> 28) % (2 * BUCKET_SLOTS), end = i + (SLOT_FREQUENCY_MOST + 1) * 2 * BUCKET_SLOTS;
 	struct index_hit hit = {0};
+	uint64_t word = 0;
+	word64 *slot;
 
-	for (i = 0; i < 2 * BUCKET_SLOTS; i++) {
-		at = (i + (hash >> 28)) % (2 * BUCKET_SLOTS);
-		word64 *slot = &buckets[at / BUCKET_SLOTS]->slots[at % BUCKET_SLOTS];
-		uint64_t word = w64_load(slot);
-
-		if (!SLOT_IS_USED(word) || SLOT_FREQUENCY_OF(word) >= coldest)
-			continue;
-		coldest = SLOT_FREQUENCY_OF(word);
-		target->slot = slot;
-		target->expected = word;
+	for (; i < end; i++) {
+		slot = &buckets[i / BUCKET_SLOTS % 2]->slots[i % BUCKET_SLOTS];
+		word = w64_load(slot);
+		if (SLOT_IS_USED(word) && !SLOT_FREQUENCY_OF(word))
+			break;
+		if (SLOT_IS_USED(word))
+			w64_cas(slot, word, word - SLOT_HIT);
 	}
-	if (coldest == 4)
+	if (i == end)
 		return false;
+	target->slot = slot;
+	target->expected = word;
 	switch (protect(seat, target->slot, target->expected, a, &hit)) {
 	case CHANGED:
 		rcu_clear(seat, a);

@@ -14,7 +14,8 @@
  * I.3  Each EMPTY carries a number that no-one else drew: a CAS that expects an EMPTY fails once anything happened there.
  * I.4  Who compares or replaces an entry announces its extent first and looks at the slot again, and keeps the
  *      announcement past its CAS: the word can't come back by reuse of the same offset.
- * I.5  Both buckets full: the coldest of the 16 makes room.
+ * I.5  Both buckets full: one of the 16 makes room, the first that was not hit lately. Those that are passed are taken a hit
+ *      off (GCLOCK: Smith, Sequentiality and prefetching in database systems, 1978), or what was hot once would stay for ever.
  * I.6  A reader that finds the key's one settled slot in the first bucket looks no further. A slot is settled when a look at
  *      both buckets, begun when the entry was there already, finds no other of the key. Of two inserts at least one sees
  *      the other, so of two slots at most the earlier is settled, and its reader misses one that was being inserted.
@@ -42,7 +43,9 @@
 #define SLOT_USED ((uint64_t)1 << 63)
 #define SLOT_TAG_SHIFT 47
 #define SLOT_FREQUENCY_SHIFT 45
-#define SLOT_FREQUENCY ((uint64_t)3 << SLOT_FREQUENCY_SHIFT)
+#define SLOT_FREQUENCY_MOST 3u
+#define SLOT_FREQUENCY ((uint64_t)SLOT_FREQUENCY_MOST << SLOT_FREQUENCY_SHIFT)
+#define SLOT_HIT ((uint64_t)1 << SLOT_FREQUENCY_SHIFT)
 #define SLOT_SETTLED ((uint64_t)1 << 44) /* I.6 */
 #define SLOT_OFFSET ((uint64_t)-1 >> 20)
 
@@ -158,7 +161,7 @@ static inline bool index_touch(const struct segment *s, word64 *slot, uint64_t w
 {
 	return (word & SLOT_FREQUENCY) != SLOT_FREQUENCY &&
 	       EXTENT_STATE(w64_peek(&s->extents[extent_of(s, SLOT_BYTES(word))].word)) != EXTENT_OPEN &&
-	       w64_cas(slot, word, word + ((uint64_t)1 << SLOT_FREQUENCY_SHIFT));
+	       w64_cas(slot, word, word + SLOT_HIT);
 }
 
 static inline void index_prefetch(const struct segment *s, uint64_t hash)
@@ -198,7 +201,7 @@ static inline void index_prefetch_guessed(const struct segment *s, uint64_t word
 
 struct index_target {
 	word64 *slot;
-	uint64_t expected;   /* an EMPTY, an entry of this key, or the coldest */
+	uint64_t expected;   /* an EMPTY, an entry of this key, or the one that makes room */
 	bool own;            /* it is of this key */
 	bool alone;          /* and settled, and there is no other: what takes its place needs no index_settle() */
 	uint32_t old_length; /* of what is replaced */
