@@ -141,12 +141,31 @@ ngx_http_shoal_rules_list(ngx_http_shoal_rules_t *rules, ngx_list_t *headers)
 }
 
 
+/* where the string that begins at p ends, or NULL: it is none then, so that it hides nothing */
+
+static u_char *
+ngx_http_shoal_string_end(u_char *p, u_char *last)
+{
+    for ( /* void */ ; p < last; p++) {
+        if (*p == '"') {
+            return p;
+        }
+
+        if (*p == '\\') {
+            p++;
+        }
+    }
+
+    return NULL;
+}
+
+
 /* the next word of a comma separated list, and its argument if it has one */
 
 static ngx_int_t
 ngx_http_shoal_next_word(ngx_str_t *list, ngx_str_t *name, ngx_str_t *argument)
 {
-    u_char  *p, *last;
+    u_char  *p, *last, *end;
 
     p = list->data;
     last = p + list->len;
@@ -166,11 +185,12 @@ ngx_http_shoal_next_word(ngx_str_t *list, ngx_str_t *name, ngx_str_t *argument)
 
     if (p < last && *p == '=') {
         p++;
+        end = p < last && *p == '"' ? ngx_http_shoal_string_end(p + 1, last)
+                                    : NULL;
 
-        if (p < last && *p == '"') {
-            argument->data = ++p;
-            p = ngx_strlchr(p, last, '"');
-            p = p ? p : last;
+        if (end) {
+            argument->data = p + 1;
+            p = end;
 
         } else {
             argument->data = p;
@@ -390,10 +410,12 @@ ngx_http_shoal_explicit(ngx_http_shoal_rules_t *rules)
 }
 
 
+/* of 500 and more none comes here but what shoal_valid lists: others are failures */
+
 static ngx_uint_t
 ngx_http_shoal_is_final(ngx_uint_t status)
 {
-    return status >= 200 && status < 500
+    return status >= 200 && status < 600
            && status != NGX_HTTP_PARTIAL_CONTENT
            && status != NGX_HTTP_NOT_MODIFIED;
 }

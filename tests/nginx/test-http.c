@@ -12,7 +12,7 @@ static const char locations[] =
 	"  proxy_pass http://origin; }\n"
 	"location /all/ { shoal ZONE keyspace=all version=3; shoal_key $request_uri; shoal_purge all $purge;\n"
 	"  proxy_pass http://origin; }\n"
-	"location /valid/ { shoal ZONE; shoal_key $request_uri; shoal_valid 404 1h; shoal_valid 410 0; shoal_fresh 1h;\n"
+	"location /valid/ { shoal ZONE; shoal_key $request_uri; shoal_valid 404 503 1h; shoal_valid 410 0; shoal_fresh 1h;\n"
 	"  proxy_pass http://origin; }\n"
 	"location /choosy/ { shoal ZONE; shoal_key $request_uri; shoal_bypass $arg_bypass; shoal_no_store $arg_no_store;\n"
 	"  shoal_methods GET; proxy_pass http://origin; }\n"
@@ -286,6 +286,8 @@ static void what_is_not_stored(void **state)
 		{.query = "h=Cache-Control:max-age%3D0"},
 		{.query = "h=Cache-Control:max-age%3D10,+s-maxage%3D0"},
 		{.query = "h=Cache-Control:max-age%3Dsoon"},
+		{.query = "h=Cache-Control:a%3D%22%5C%22,b%3D%22,no-store"}, /* a="\", b=", no-store: no string is open there */
+		{.query = "h=Cache-Control:a%3D%22b,no-store"},
 		{.query = "h=Cache-Control:max-age%3D10&h=Age:10"},
 		{.query = "h=Expires:0"},
 		{.query = "h=Expires:Wed,+01+Jan+2020+00:00:00+GMT"},
@@ -314,6 +316,7 @@ static void what_is_stored(void **state)
 		{.query = "h=Cache-Control:max-age%3D0,+s-maxage%3D1000"},
 		{.query = "h=Cache-Control:max-age%3D99999999999999999999"},
 		{.query = "h=Cache-Control:max-age%3D1000&h=Age:900"},
+		{.query = "h=Cache-Control:a%3D%22%5C%22,no-store%22,max-age%3D1000"},
 		{.query = "h=Expires:Fri,+01+Jan+2100+00:00:00+GMT"},
 		{.query = "h=Expires:0&h=Cache-Control:max-age%3D1000"},
 		{.query = "h=X-Accel-Expires:1000&h=Cache-Control:no-cache"},
@@ -336,6 +339,8 @@ static void what_is_stored(void **state)
 	asked_twice("/valid/", 0, &(struct rule){.query = "status=404", .status = 404}, 1);
 	asked_twice("/valid/", 1, &(struct rule){.query = "status=404&h=Cache-Control:private", .status = 404}, 2);
 	asked_twice("/valid/", 2, &(struct rule){.query = "status=410", .status = 410}, 2);
+	asked_twice("/valid/", 3, &(struct rule){.query = "status=503", .status = 503}, 1);
+	asked_twice("/valid/", 4, &(struct rule){.query = "status=503&h=Cache-Control:no-store", .status = 503}, 2);
 	asked_twice("/off/", 0, &(struct rule){.query = ""}, 2);
 }
 
