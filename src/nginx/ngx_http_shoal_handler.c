@@ -162,7 +162,8 @@ ngx_http_shoal_begin(ngx_http_shoal_ctx_t *ctx)
         return ngx_http_shoal_answer(ctx,
                                     ctx->value.freshness == SHOAL_STALE
                                     ? NGX_HTTP_SHOAL_STALE
-                                    : NGX_HTTP_SHOAL_HIT, NULL);
+                                    : NGX_HTTP_SHOAL_HIT,
+                                    ctx->error ? "stale" : NULL);
 
     case SHOAL_LEAD:
         return ngx_http_shoal_lead(ctx, load);

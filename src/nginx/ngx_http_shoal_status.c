@@ -250,7 +250,8 @@ ngx_http_shoal_add_headers(ngx_http_request_t *r, ngx_http_shoal_ctx_t *ctx)
     p = ngx_cpymem(h->value.data, "shoal", 5);
 
     if (ctx->forward == NULL) {
-        ttl = ctx->fresh_left_ms / 1000;
+        ttl = (ctx->fresh_left_ms < 0 ? ctx->fresh_left_ms - 999
+                                      : ctx->fresh_left_ms) / 1000;
         p = ngx_sprintf(p, "; hit; ttl=%L", ttl);
 
     } else {

@@ -515,7 +515,11 @@ static void stale_if_error(void **state)
 		site_turn(&began);
 	origin(&site, "down");
 	for (int i = 0; i < 3; i++) {
-		expect(&site, target, "STALE", "/error/a", 1);
+		r = web_get(site.port, target);
+		assert_true(was(&r, "STALE"));
+		assert_body(&r, "/error/a", 1, 64);
+		assert_string_equal(i ? "shoal; hit; ttl=-" : "shoal; fwd=stale", strndupa(web_header(&r, "Cache-Status"), i ? 17 : 99));
+		web_free(&r);
 		r = web_get(site.port, never);
 		assert_int_equal(r.status, 502);
 		web_free(&r);
