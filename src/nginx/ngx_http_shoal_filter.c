@@ -65,10 +65,14 @@ ngx_http_shoal_read_rules(ngx_http_shoal_fill_t *fill,
 }
 
 
+/* by error_page: with "recursive_error_pages on" there is only the status that it sets to tell it by */
+
 static ngx_uint_t
 ngx_http_shoal_is_remade(ngx_http_request_t *fr)
 {
-    return fr->error_page && fr->headers_out.status < 400;
+    return (fr->error_page && fr->headers_out.status < 400)
+           || (fr->err_status >= NGX_HTTP_OK
+               && fr->err_status < NGX_HTTP_SPECIAL_RESPONSE);
 }
 
 
@@ -79,6 +83,12 @@ ngx_http_shoal_failure(ngx_http_request_t *fr)
 {
     ngx_uint_t                  i;
     ngx_http_upstream_state_t  *state;
+
+    /* what came had none: HTTP/0.9, which nothing else can be told from */
+
+    if (fr->headers_out.status == 0) {
+        return NGX_HTTP_BAD_GATEWAY;
+    }
 
     if (fr->headers_out.status >= 500) {
         return fr->headers_out.status;
@@ -106,6 +116,7 @@ static ngx_int_t
 ngx_http_shoal_origin_failed(ngx_http_shoal_fill_t *fill, ngx_uint_t status)
 {
     if (fill->client == NULL
+        || fill->request->headers_out.status == 0
         || ngx_http_shoal_may_stand_in(shoal_load_previous(fill->load)))
     {
         fill->mode = NGX_HTTP_SHOAL_DISCARD;
@@ -186,6 +197,7 @@ ngx_http_shoal_header_filter(ngx_http_request_t *r)
     if (fill) {
         if (r != r->main) {
             r->header_sent = 1;
+            r->filter_need_in_memory = 1;
             return NGX_OK;
         }
 
@@ -210,6 +222,37 @@ ngx_http_shoal_header_filter(ngx_http_request_t *r)
 }
 
 
+/*
+ * The body of a fill, or of a subrequest whose turn it is: slices come so, one after the other. What comes before its turn would
+ * have to be put off (the postpone filter does that, which is called after us), so such a response is none.
+ */
+
+static ngx_int_t
+ngx_http_shoal_fill_body(ngx_http_shoal_fill_t *fill, ngx_http_request_t *r,
+    ngx_chain_t *in)
+{
+    if (r != r->connection->data
+        && (fill->mode != NGX_HTTP_SHOAL_DISCARD && in))
+    {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "shoal: subrequests that run at once can't be cached");
+        return NGX_ERROR;
+    }
+
+    if (fill->mode == NGX_HTTP_SHOAL_COLLECT && fill->load) {
+        return ngx_http_shoal_collect_body(fill, in);
+    }
+
+    if (fill->mode == NGX_HTTP_SHOAL_RELAY && fill->client) {
+        return ngx_http_shoal_relay_body(fill, in);
+    }
+
+    ngx_http_shoal_discard(in);
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_shoal_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
@@ -221,12 +264,8 @@ ngx_http_shoal_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
         return ngx_http_next_body_filter(r, in);
     }
 
-    if (r == r->main && fill->mode == NGX_HTTP_SHOAL_COLLECT && fill->load) {
-        return ngx_http_shoal_collect_body(fill, in);
-    }
-
-    if (r == r->main && fill->mode == NGX_HTTP_SHOAL_RELAY && fill->client) {
-        return ngx_http_shoal_relay_body(fill, in);
+    if (!r->background) {
+        return ngx_http_shoal_fill_body(fill, r, in);
     }
 
     ngx_http_shoal_discard(in);

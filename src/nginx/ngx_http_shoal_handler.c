@@ -310,6 +310,34 @@ ngx_http_shoal_start(ngx_http_request_t *r, ngx_http_shoal_loc_conf_t *slcf)
 }
 
 
+/*
+ * An error's page may have the key of what has failed. nginx says that a request is one (error_page) where it makes no page of a
+ * page (recursive_error_pages off), or which status it has (err_status) if that isn't the page's own (error_page 404 = @app).
+ */
+
+static ngx_uint_t
+ngx_http_shoal_is_error_page(ngx_http_request_t *r)
+{
+    ngx_http_shoal_ctx_t  *ctx;
+
+    if (r->error_page || r->err_status) {
+        return 1;
+    }
+
+    ctx = ngx_http_shoal_get_ctx(r);
+
+    return ctx && ctx->status == NGX_HTTP_SHOAL_ERROR;
+}
+
+
+static ngx_uint_t
+ngx_http_shoal_is_own_page(ngx_http_request_t *r)
+{
+    return r->content_handler == ngx_http_shoal_metrics_handler
+           || r->content_handler == ngx_http_shoal_status_handler;
+}
+
+
 ngx_int_t
 ngx_http_shoal_handler(ngx_http_request_t *r)
 {
@@ -318,11 +346,10 @@ ngx_http_shoal_handler(ngx_http_request_t *r)
 
     slcf = ngx_http_get_module_loc_conf(r, ngx_http_shoal_module);
 
-    /* an error's page may have the key of what has failed */
-
     if (slcf->keyspace == NULL
         || r != r->main
-        || r->error_page
+        || ngx_http_shoal_is_own_page(r)
+        || ngx_http_shoal_is_error_page(r)
         || ngx_http_shoal_get_fill(r))
     {
         return NGX_DECLINED;

@@ -6,6 +6,7 @@ a certificate and its key it has a second port, for TLS.
   /PATH?h=Name:Value  a header, any number of them      status=N    200
        size=N         bytes of the body, 64             chunked     without a length
        gate=NAME      the answer waits for the gate     body-gate=NAME   its second half does
+       bare           the body alone, by HTTP/0.9
        truncate       half of the body, then it closes  etag=TAG    and 304 to If-None-Match
   The body says, over and over, its path and which request of that path it answers: "PATH n|", so any piece of it tells.
 
@@ -84,6 +85,10 @@ async def respond(writer, method, path, query, headers):
         extra.append('Transfer-Encoding: chunked' if chunked else f'Content-Length: {len(body)}')
     if not any(h.lower().startswith('content-type:') for h in extra):
         extra.append('Content-Type: text/plain')
+    if 'bare' in asked:
+        writer.write(body)
+        await writer.drain()
+        return False
     writer.write(f'HTTP/1.1 {status} Status\r\n'.encode() + ''.join(h + '\r\n' for h in extra).encode() + b'\r\n')
     if method == 'HEAD':
         return True
