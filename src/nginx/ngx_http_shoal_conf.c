@@ -196,6 +196,32 @@ ngx_http_shoal_use_zone(ngx_conf_t *cf, ngx_str_t *name)
 }
 
 
+/* of a segment or a keyspace, as shoal_open() and shoal_keyspace_open() want them: here, so that "nginx -t" tells, too */
+
+static ngx_uint_t
+ngx_http_shoal_is_name(ngx_str_t *name)
+{
+    size_t  i;
+    u_char  c;
+
+    if (name->len < 1 || name->len > 63 || name->data[0] == '.') {
+        return 0;
+    }
+
+    for (i = 0; i < name->len; i++) {
+        c = name->data[i];
+
+        if (!((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')
+              || c == '.' || c == '_' || c == '-'))
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 char *
 ngx_http_shoal_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
@@ -206,6 +232,13 @@ ngx_http_shoal_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_shoal_zone_t  *zone;
 
     value = cf->args->elts;
+
+    if (!ngx_http_shoal_is_name(&value[1])
+        || ngx_strcmp(value[1].data, "off") == 0)
+    {
+        i = 1;
+        goto invalid;
+    }
 
     zone = ngx_http_shoal_use_zone(cf, &value[1]);
     if (zone == NULL) {
@@ -244,7 +277,7 @@ ngx_http_shoal_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
         if (ngx_strncmp(value[i].data, "max_loads=", 10) == 0) {
             n = ngx_atoi(value[i].data + 10, value[i].len - 10);
-            if (n <= 0) {
+            if (n <= 0 || n > NGX_MAX_INT32_VALUE) {
                 goto invalid;
             }
 
@@ -257,6 +290,10 @@ ngx_http_shoal_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (zone->size == 0) {
         zone->size = 64 * 1024 * 1024;
+    }
+
+    if (zone->max_entry > zone->size / 64) {
+        return "has a max_entry of more than the 64th part of its size";
     }
 
     return NGX_CONF_OK;
@@ -299,17 +336,18 @@ ngx_http_shoal(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     for (i = 2; i < cf->args->nelts; i++) {
 
-        if (ngx_strncmp(value[i].data, "keyspace=", 9) == 0
-            && value[i].len > 9)
-        {
+        if (ngx_strncmp(value[i].data, "keyspace=", 9) == 0) {
             slcf->keyspace_name.data = value[i].data + 9;
             slcf->keyspace_name.len = value[i].len - 9;
-            continue;
+
+            if (ngx_http_shoal_is_name(&slcf->keyspace_name)) {
+                continue;
+            }
         }
 
         if (ngx_strncmp(value[i].data, "version=", 8) == 0) {
             n = ngx_atoi(value[i].data + 8, value[i].len - 8);
-            if (n >= 0) {
+            if (n >= 0 && (uint64_t) n <= UINT32_MAX) {
                 slcf->version = n;
                 continue;
             }

@@ -58,6 +58,26 @@ ngx_http_shoal_chown(ngx_cycle_t *cycle, ngx_http_shoal_zone_t *zone,
 }
 
 
+/* a segment that was there already keeps its own but for the size; nothing else would tell */
+
+static void
+ngx_http_shoal_compare(ngx_cycle_t *cycle, ngx_http_shoal_zone_t *zone,
+    struct shoal_info *info)
+{
+    if ((zone->max_entry == 0
+         || info->max_entry == ngx_min(zone->max_entry, info->size / 64))
+        && info->max_loads == zone->max_loads)
+    {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                  "shoal_zone \"%V\": its segment was made with max_entry=%uz "
+                  "max_loads=%ud (0: any number), which stay until it is "
+                  "removed", &zone->name, info->max_entry, info->max_loads);
+}
+
+
 static ngx_int_t
 ngx_http_shoal_open(ngx_cycle_t *cycle, ngx_http_shoal_zone_t *zone)
 {
@@ -114,6 +134,8 @@ ngx_http_shoal_open(ngx_cycle_t *cycle, ngx_http_shoal_zone_t *zone)
     if (rc != SHOAL_OK) {
         return NGX_ERROR;
     }
+
+    ngx_http_shoal_compare(cycle, zone, &info);
 
     workers = ccf->worker_processes > 0 ? ccf->worker_processes : 1;
     zone->entry_limit = info.max_entry;

@@ -172,10 +172,24 @@ static inline void write_configuration(const struct site *s, const struct setup 
 	assert_int_equal(fclose(f), 0);
 }
 
+/* In a child, with these options. */
+static inline void become_nginx(const struct site *s, const char *configuration, const char *option)
+{
+	char options[512];
+
+	if (*NGINX_RUNTIMES) { /* nginx leaves to exit() what it has */
+		snprintf(options, sizeof(options), "%s:detect_leaks=0", getenv("ASAN_OPTIONS") ? getenv("ASAN_OPTIONS") : "");
+		setenv("ASAN_OPTIONS", options, 1);
+		setenv("LD_PRELOAD", NGINX_RUNTIMES, 1);
+	}
+	execl(NGINX, "nginx", "-p", s->folder, "-c", configuration, option, (char *)NULL);
+	_exit(127);
+}
+
 /* With these sockets to listen on. */
 static inline void start_nginx(struct site *s, const int *fds, unsigned n)
 {
-	char inherited[64] = "", options[512];
+	char inherited[64] = "";
 
 	s->master = fork();
 	assert_true(s->master >= 0);
@@ -185,14 +199,8 @@ static inline void start_nginx(struct site *s, const int *fds, unsigned n)
 	for (unsigned i = 0; i < n; i++)
 		snprintf(inherited + strlen(inherited), sizeof(inherited) - strlen(inherited), "%d;", fds[i]);
 	setenv("NGINX", inherited, 1);
-	if (*NGINX_RUNTIMES) { /* nginx leaves to exit() what it has */
-		snprintf(options, sizeof(options), "%s:detect_leaks=0", getenv("ASAN_OPTIONS") ? getenv("ASAN_OPTIONS") : "");
-		setenv("ASAN_OPTIONS", options, 1);
-		setenv("LD_PRELOAD", NGINX_RUNTIMES, 1);
-	}
 	freopen(site_file(s, "output"), "w", stderr);
-	execl(NGINX, "nginx", "-p", s->folder, "-c", "nginx.conf", (char *)NULL);
-	_exit(127);
+	become_nginx(s, "nginx.conf", NULL);
 }
 
 /* A moment of a wait for something that is counted. */

@@ -360,6 +360,75 @@ static void nginx_stops(void **state)
 	site_stop(&own);
 }
 
+static bool log_has(const struct site *s, const char *text)
+{
+	char *log = read_whole(site_file(s, "error.log"));
+	bool has = strstr(log, text);
+
+	free(log);
+	return has;
+}
+
+/* Of what only a new segment could have there is a warning, and no other. */
+static void a_segment_keeps_its_limits(void **state)
+{
+	const struct setup other = {.locations = locations, .zone = "size=16m max_entry=4k max_loads=3"};
+	struct setup first = other;
+	struct site own;
+	uint64_t began = 0;
+
+	first.zone = "size=16m max_entry=8k";
+	site_start(&own, &first);
+	assert_false(log_has(&own, "its segment was made"));
+	write_configuration(&own, &other);
+	kill(own.master, SIGHUP);
+	while (!log_has(&own, "its segment was made with max_entry=8192 max_loads=0 "))
+		site_turn(&began);
+	await_workers(&own);
+	site_stop(&own);
+}
+
+/* What can't be had is told by `nginx -t`, so that no reload goes on without it. */
+static bool is_accepted(const char *zone, const char *keyspace)
+{
+	const char *const folders[] = {"client_body", "proxy", "fastcgi", "uwsgi", "scgi"};
+	FILE *f = fopen(site_file(&site, "try.conf"), "w");
+	pid_t child;
+	int status;
+
+	assert_non_null(f);
+	fprintf(f, "load_module %s;\npid try.pid;\nerror_log try.log;\nevents {}\nhttp {\naccess_log off;\n", NGINX_MODULE);
+	for (size_t i = 0; i < COUNT(folders); i++)
+		fprintf(f, "%s_temp_path %s_temp;\n", folders[i], folders[i]);
+	fprintf(f, "shoal_zone %s;\nshoal %s;\n}\n", zone, keyspace);
+	assert_int_equal(fclose(f), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child) {
+		freopen(site_file(&site, "try.output"), "w", stderr);
+		become_nginx(&site, "try.conf", "-t");
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	return !status;
+}
+
+static void what_nginx_t_tells(void **state)
+{
+	const char *zones[] = {"a/b", ".a", "\"\"", "off", "a size=1k", "a size=64m max_entry=2m", "a max_loads=99999999999",
+	                       "a max_loads=0", "a colour=1", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+	const char *keyspaces[] = {"b", "a keyspace=", "a keyspace=x/y", "a keyspace=.x", "a version=-1", "a version=4294967296",
+	                           "a keyspace=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a colour=1"};
+
+	assert_true(is_accepted("a", "a"));
+	assert_true(is_accepted("A.b-c_9 size=64m max_entry=1m max_loads=2147483647", "A.b-c_9 keyspace=x.Y-z_0 version=4294967295"));
+	for (size_t i = 0; i < COUNT(zones); i++)
+		if (is_accepted(zones[i], "off"))
+			fail_msg("shoal_zone %s", zones[i]);
+	for (size_t i = 0; i < COUNT(keyspaces); i++)
+		if (is_accepted("a", keyspaces[i]))
+			fail_msg("shoal %s", keyspaces[i]);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -369,6 +438,8 @@ int main(int argc, char **argv)
 		CASE(workers_are_terminated),
 		CASE(nginx_quits),
 		CASE(nginx_stops),
+		CASE(a_segment_keeps_its_limits),
+		CASE(what_nginx_t_tells),
 	};
 
 	return RUN("reload", tests);
