@@ -120,6 +120,13 @@ ngx_http_shoal_serve(ngx_http_shoal_ctx_t *ctx, ngx_http_shoal_status_e status,
     ctx->framed = 1;
     ctx->age_ms = frame.age_ms + age_ms;
     ctx->fresh_left_ms = (int64_t) (frame.fresh_ms - age_ms);
+
+    /* made stale (a soft purge), or a little before its time */
+
+    if (status == NGX_HTTP_SHOAL_STALE && ctx->fresh_left_ms >= 0) {
+        ctx->fresh_left_ms = -1;
+    }
+
     ctx->fill_ms = frame.fill_ms;
     r->allow_ranges = frame.status == NGX_HTTP_OK;
 
