@@ -103,6 +103,12 @@ ngx_http_shoal_relay_headers(ngx_http_request_t *r, ngx_http_request_t *fr)
     r->allow_ranges = fr->allow_ranges;
     r->single_range = 1;                  /* several want the body as one buf */
 
+    /* 204 and 304: the fill has no body, nor anything else that would end it */
+
+    if (fr->header_only) {
+        r->header_only = 1;
+    }
+
     return ngx_http_shoal_relay_list(r, fr);
 }
 
