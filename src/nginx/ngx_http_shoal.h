@@ -156,6 +156,7 @@ typedef struct {
     uint32_t                    error_ms;
     uint32_t                    refuse_ms;    /* if not: for how long */
     uint64_t                    age_ms;
+    ngx_uint_t                  aged;         /* fresh_ms counts from when it was asked for */
 } ngx_http_shoal_lives_t;
 
 
@@ -350,6 +351,7 @@ void ngx_http_shoal_frame_write(ngx_http_shoal_fill_t *fill,
 ngx_uint_t ngx_http_shoal_frame_replaces(ngx_http_request_t *r,
     ngx_http_shoal_field_t *field);
 void ngx_http_shoal_load_lives(ngx_http_shoal_fill_t *fill);
+void ngx_http_shoal_frame_came(ngx_http_shoal_fill_t *fill);
 ngx_int_t ngx_http_shoal_frame_check(ngx_str_t *response,
     ngx_http_shoal_frame_t *frame);
 ngx_int_t ngx_http_shoal_frame_field(ngx_str_t *response,

@@ -18,13 +18,10 @@ void
 ngx_http_shoal_commit(ngx_http_shoal_fill_t *fill)
 {
     int                    rc;
-    uint64_t               fill_ms;
     struct shoal_load     *load;
     ngx_http_shoal_ctx_t  *ctx;
 
-    fill_ms = ngx_current_msec - fill->began_ms;
-    ngx_memcpy(fill->space + offsetof(ngx_http_shoal_frame_t, fill_ms),
-               &fill_ms, sizeof(uint64_t));
+    ngx_http_shoal_frame_came(fill);
 
     load = fill->load;
     fill->load = NULL;

@@ -9,6 +9,7 @@
 
 
 #define NGX_HTTP_SHOAL_MAGIC  0x53484e31
+#define NGX_HTTP_SHOAL_LEAST  1000    /* milliseconds */
 #define NGX_HTTP_SHOAL_FIELD  (2 * sizeof(uint16_t) + sizeof(uint32_t))
 
 
@@ -232,7 +233,6 @@ ngx_http_shoal_frame_lives(ngx_http_shoal_fill_t *fill,
                        + ngx_http_shoal_life_ms(lives->stale_ms, slcf->stale)
                        + ngx_http_shoal_life_ms(lives->error_ms,
                                                 slcf->stale_error);
-    frame->fill_ms = ngx_current_msec - fill->began_ms;
 }
 
 
@@ -291,6 +291,35 @@ ngx_http_shoal_frame_write(ngx_http_shoal_fill_t *fill, ngx_str_t *previous,
     }
 
     ngx_memcpy(p, &frame, sizeof(ngx_http_shoal_frame_t));
+}
+
+
+/*
+ * All of it is there: the time that took is age, too (RFC 9111, 4.2.3). A second of what it is fresh is left to it, as those who
+ * have waited for it would else ask once more, one after the other.
+ */
+
+void
+ngx_http_shoal_frame_came(ngx_http_shoal_fill_t *fill)
+{
+    uint64_t                lost;
+    ngx_http_shoal_frame_t  frame;
+
+    ngx_memcpy(&frame, fill->space, sizeof(ngx_http_shoal_frame_t));
+
+    frame.fill_ms = ngx_current_msec - fill->began_ms;
+    frame.age_ms += frame.fill_ms;
+
+    if (fill->lives.aged && frame.fresh_ms > NGX_HTTP_SHOAL_LEAST) {
+        lost = ngx_min(frame.fill_ms, frame.fresh_ms - NGX_HTTP_SHOAL_LEAST);
+        frame.fresh_ms -= lost;
+        frame.served_ms -= lost;
+
+        shoal_load_ttl(fill->load, (uint32_t) frame.fresh_ms,
+                       fill->lives.stale_ms);
+    }
+
+    ngx_memcpy(fill->space, &frame, sizeof(ngx_http_shoal_frame_t));
 }
 
 

