@@ -262,8 +262,11 @@ EXPORT int shoal_get_many(struct shoal_keyspace *k, const struct shoal_slice *ke
 	if (n)
 		memset(values, 0, n * sizeof(*values));
 	seat = handle_enter(k->cache, &r);
-	if (!seat)
-		return r;
+	if (unlikely(!seat)) {
+		for (i = 0; i < n; i++)
+			outcomes[i] = store_is_key(keys[i].data, keys[i].size) ? r : SHOAL_ERR_INVALID;
+		return SHOAL_OK;
+	}
 	for (i = 0; i < n; i += BATCH)
 		get_batch(seat, k, keys + i, min_u64(BATCH, n - i), values + i, outcomes + i);
 	handle_leave();

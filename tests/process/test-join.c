@@ -343,7 +343,7 @@ static void try_all(struct crowd *crowd)
 	if (r == SHOAL_ERR_LIMIT && shoal_set(crowd->p->k, "b", 1, "x", 1) == r && shoal_delete(crowd->p->k, "b", 1) == r &&
 	    shoal_expire(crowd->p->k, "b", 1) == r && shoal_read(crowd->p->k, "b", 1, NULL, 0, NULL) == r &&
 	    shoal_begin(crowd->p->k, "b", 1, &load, &value) == r && !load && !value.data &&
-	    shoal_get_many(crowd->p->k, &(struct shoal_slice){"a", 1}, 1, &value, &outcome) == r &&
+	    shoal_get_many(crowd->p->k, &(struct shoal_slice){"a", 1}, 1, &value, &outcome) == SHOAL_OK && outcome == r &&
 	    shoal_reap(crowd->p->cache) == r)
 		w32_add(&crowd->limited, 1);
 	else if (r == SHOAL_OK)
