@@ -220,7 +220,8 @@ typedef int shoal_migrate(struct shoal_load *load, const void *key, size_t key_s
  * A rollout without a cold cache: where shoal_fetch or shoal_begin would load, the value of `old` (of the same cache,
  * under its old spelling; NULL: the same key) is carried over, converted (NULL: as it is), once per key across all
  * processes, and keeps its remaining life. A converter that fails is a normal miss. Set, delete and expire of a key
- * through `keyspace` reach the old one first. Of this handle; NULL `old` ends it. `convert` runs in the calling thread.
+ * through `keyspace` reach the old one first, and what that falls back to. Of this handle; NULL `old` ends it. `convert`
+ * runs in the calling thread. INVALID: of another cache, or `old` leads back to `keyspace`.
  */
 int shoal_keyspace_fallback(struct shoal_keyspace *keyspace, struct shoal_keyspace *old, shoal_old_key *old_key,
                             shoal_migrate *convert, void *arg);

@@ -172,12 +172,22 @@ EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t v
 	return SHOAL_OK;
 }
 
+/* Changes go on to the old one, and from there to its own: a ring would never end. */
+static bool leads_to(const struct shoal_keyspace *from, const struct shoal_keyspace *k)
+{
+	const struct fallback *f;
+
+	for (; from && from != k; from = f ? f->old : NULL)
+		f = atomic_load(&((struct shoal_keyspace *)from)->fallback);
+	return from;
+}
+
 EXPORT int shoal_keyspace_fallback(struct shoal_keyspace *k, struct shoal_keyspace *old, shoal_old_key *old_key,
                                    shoal_migrate *convert, void *arg)
 {
 	struct fallback *f;
 
-	if (!k || k == old || (old && (old->cache != k->cache || (old->id == k->id && !old_key))))
+	if (!k || (old && (old->cache != k->cache || (old->id == k->id && !old_key) || leads_to(old, k))))
 		return SHOAL_ERR_INVALID;
 	f = malloc(sizeof(*f));
 	if (!f)

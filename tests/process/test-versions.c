@@ -354,6 +354,24 @@ static void carried_over_once(void **state)
 	assert_int_equal(shoal_keyspace_fallback(NULL, one, NULL, NULL, NULL), SHOAL_ERR_INVALID);
 }
 
+static void no_ring(void **state)
+{
+	struct place *p = *state;
+	struct shoal_keyspace *one = version(p->cache, 1, &steady), *two = version(p->cache, 2, &steady),
+			      *three = version(p->cache, 3, &steady);
+
+	assert_int_equal(shoal_keyspace_fallback(two, one, NULL, NULL, NULL), SHOAL_OK);
+	assert_int_equal(shoal_keyspace_fallback(one, two, NULL, NULL, NULL), SHOAL_ERR_INVALID);
+	assert_int_equal(shoal_keyspace_fallback(three, two, NULL, NULL, NULL), SHOAL_OK);
+	assert_int_equal(shoal_keyspace_fallback(one, three, prefixed, NULL, NULL), SHOAL_ERR_INVALID);
+	assert_set(one, "a", "a of one");
+	assert_int_equal(shoal_delete(three, STR("a")), SHOAL_OK); /* through two to one */
+	assert_misses(one, "a");
+	assert_int_equal(shoal_keyspace_fallback(two, NULL, NULL, NULL, NULL), SHOAL_OK);
+	assert_int_equal(shoal_keyspace_fallback(one, three, NULL, NULL, NULL), SHOAL_OK); /* no ring any more */
+	assert_int_equal(shoal_keyspace_fallback(two, one, NULL, NULL, NULL), SHOAL_ERR_INVALID);
+}
+
 /* New fresh, stale, error: an hour each. What is left of the old value's second is what it has. */
 static void carried_over_with_what_is_left(void **state)
 {
@@ -1134,6 +1152,7 @@ int main(void)
 		CASE(a_keyspace_expire_reaches_loads_under_way),
 		CASE(a_fetch_that_is_cut_off_has_its_value),
 		CASE(carried_over_once),
+		CASE(no_ring),
 		CASE(carried_over_with_what_is_left),
 		CASE(nothing_is_carried_over_its_end),
 		CASE(the_old_keyspaces_barriers_hold),
