@@ -432,7 +432,8 @@ int shoal_load_commit_value(struct shoal_load *load, size_t size, struct shoal_v
 /* The stale generation that the load is to replace, or NULL; valid until the load ends. */
 const struct shoal_value *shoal_load_previous(struct shoal_load *load);
 
-/* "Not modified": the previous value is fresh again. INVALID: there is none. Otherwise as publish. */
+/* "Not modified": the previous value is fresh again. INVALID: there is none. CORRUPT: its bytes have changed in hand
+ * (SHOAL_CHECKSUM). Otherwise as publish. */
 int shoal_load_keep(struct shoal_load *load);
 
 /*

@@ -521,6 +521,8 @@ static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const
 	struct lives lives = expired_lives(s, k, old, &born);
 
 	memcpy(store_value_at(s, offset, key), hit->e.value, hit->e.value_size);
+	if (unlikely(!store_is_whole(s, &hit->e))) /* spoilt since it was found: who finds it again sees it */
+		return false;
 	store_fill(s, offset, key, old->generation, born, &lives, hit->e.stored, ENTRY_SCHEMA(old->kind), old->cost_us);
 	return index_commit(s, &target, index_word(key, offset, hit->word), w32_peek(&log_at(s, offset)->length),
 			    store_end(born, &lives));

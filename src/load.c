@@ -461,6 +461,10 @@ EXPORT int shoal_load_keep(struct shoal_load *l)
 		shoal_load_cancel(l);
 		return SHOAL_ERR_INVALID;
 	}
+	if (!store_keeps(&l->previous, &l->key)) { /* the new copy would carry a checksum that holds */
+		shoal_load_cancel(l);
+		return SHOAL_ERR_CORRUPT;
+	}
 	return shoal_load_publish(l, l->previous.data, l->previous.size);
 }
 

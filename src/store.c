@@ -168,6 +168,25 @@ static bool is_whole(const struct log_entry *e)
 	return *log_checksum_at(e) == log_checksum(e);
 }
 
+bool store_is_whole(const struct segment *s, const struct log_entry *e)
+{
+	return !(s->geometry.flags & SHOAL_CHECKSUM) || is_whole(e);
+}
+
+bool store_keeps(struct shoal_value *value, const struct key *key)
+{
+	const struct hold *hold = store_hold(value);
+	const struct segment *s;
+	struct log_entry e;
+
+	if (hold->heap || !hold->seat)
+		return true;
+	s = &hold->seat->member->segment;
+	return log_read(s, (uint64_t)((const char *)value->data - (const char *)log_at(s, 0)) - offsetof(struct entry, key) -
+			   align_up(key->size, 8), &e) &&
+	       store_is_whole(s, &e);
+}
+
 /* Bytes that are not what was stored: out with them, counted, and no older duplicate in their place. */
 void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const struct index_hit *hit)
 {

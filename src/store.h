@@ -160,6 +160,11 @@ size_t store_plain_size(const struct log_entry *e);
 /* Copy it out, plain; false: it can't be unpacked. */
 bool store_copy(const struct log_entry *e, void *to, size_t size);
 
+/* Is an entry what was stored? Looked at after it was copied, it tells of the copy. And a value in hand, of this key. In a
+ * segment without checksums it is. */
+bool store_is_whole(const struct segment *s, const struct log_entry *e);
+bool store_keeps(struct shoal_value *value, const struct key *key);
+
 /* Write all of an entry but its value's bytes, and the checksum if the segment has them: call it last. */
 void store_fill(const struct segment *s, uint64_t offset, const struct key *key, uint64_t generation, uint64_t born_ms,
                 const struct lives *lives, uint32_t stored, uint32_t schema, uint64_t cost_us);

@@ -613,6 +613,37 @@ static void a_bad_byte_is_a_counted_miss(void **state)
 	close_place(&p);
 }
 
+/* What was spoilt while a refresh had it in hand: a new copy would carry a checksum that holds. */
+static void a_bad_byte_is_not_kept(void **state)
+{
+	static const struct shoal_policy stale = {.fresh_ms = SHOAL_NONE, .stale_ms = SHOAL_FOREVER};
+	struct shoal_keyspace *k;
+	struct shoal_value value;
+	struct shoal_load *load;
+	char path[64];
+	struct place p;
+
+	snprintf(path, sizeof(path), "/dev/shm/shoal-test-kept-%d", (int)getpid());
+	p = open_place(path, &(struct shoal_config){.size = 1 << 20, .flags = SHOAL_CHECKSUM});
+	assert_int_equal(shoal_keyspace_open(p.cache, "stale", 1, &stale, &k), SHOAL_OK);
+	assert_set(k, "a", "a value that is kept");
+	assert_int_equal(shoal_begin(k, STR("a"), &load, &value), SHOAL_REFRESH);
+	shoal_release(&value);
+	assert_int_equal(shoal_load_keep(load), SHOAL_OK);
+	assert_int_equal(shoal_delete(k, STR("a")), SHOAL_OK);
+	assert_set(k, "a", "a value to be spoilt in hand");
+	assert_int_equal(shoal_begin(k, STR("a"), &load, &value), SHOAL_REFRESH);
+	shoal_release(&value);
+	scribble(path, "a value to be spoilt in hand");
+	assert_int_equal(shoal_load_keep(load), SHOAL_ERR_CORRUPT);
+	assert_misses(k, "a");
+	assert_int_equal(counts_of(k).corrupt, 1);
+	assert_int_equal(shoal_begin(k, STR("a"), &load, &value), SHOAL_LEAD); /* the load has ended */
+	shoal_load_cancel(load);
+	assert_int_equal(shoal_unlink(path), SHOAL_OK);
+	close_place(&p);
+}
+
 /* Expired copies and empty values carry a checksum that holds. */
 static void checksums_hold(void **state)
 {
@@ -989,6 +1020,7 @@ int main(void)
 		cmocka_unit_test(no_space_when_all_is_pinned),
 		cmocka_unit_test(what_does_not_fit_goes),
 		cmocka_unit_test(a_bad_byte_is_a_counted_miss),
+		cmocka_unit_test(a_bad_byte_is_not_kept),
 		cmocka_unit_test(a_scan_reads_values),
 		cmocka_unit_test(checksums_hold),
 		CASE(another_schema_is_a_counted_miss),
