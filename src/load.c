@@ -441,12 +441,12 @@ EXPORT int shoal_load_publish(struct shoal_load *l, const void *data, size_t siz
 
 	if (!leads(l))
 		return not_leading(l);
-	if (l->published || (!data && size))
+	if (l->published)
 		return SHOAL_ERR_INVALID;
-	space = shoal_load_reserve(l, size);
+	space = data || !size ? shoal_load_reserve(l, size) : NULL;
 	if (!space) {
 		shoal_load_cancel(l);
-		return SHOAL_ERR_SYSTEM;
+		return data || !size ? SHOAL_ERR_SYSTEM : SHOAL_ERR_INVALID;
 	}
 	if (size)
 		memcpy(space, data, size);

@@ -294,6 +294,8 @@ static void misuse_is_answered(void **state)
 	assert_int_equal(errno, EINVAL);
 	shoal_load_cancel(NULL);
 	load = leads(p->k, "a");
+	assert_int_equal(shoal_load_publish(load, NULL, 1), SHOAL_ERR_INVALID); /* ends it all the same */
+	load = leads(p->k, "a");
 	assert_int_equal(shoal_wait(load, 0, &value), SHOAL_ERR_INVALID); /* a leader has nothing to wait for */
 	waiter = waits(p->k, "a");
 	errno = 0;
