@@ -182,7 +182,8 @@ struct shoal_policy {
 	uint32_t fresh_ms;        /* how long a value is fresh; default 60 000 */
 	uint32_t stale_ms;        /* then: how long it may be served while one process refreshes it; default 0 = never */
 	uint32_t error_ms;        /* then: how long it may still be served when loading fails; default 0 = never */
-	uint32_t retry_ms;        /* after a failed load, no other try for this long; default 1 000 */
+	uint32_t retry_ms;        /* after a failed load, no other try for this long; default 1 000; doubled for each failure
+	                             in a row, up to a minute */
 	uint32_t wait_ms;         /* how long a caller waits for another process's load, or for a permit; default 5 000 */
 	uint32_t lease_ms;        /* how long one load may run before a waiter takes over from a live leader; default 30 000 */
 	uint32_t schema;          /* version of the value's encoding: an entry with another one is a miss, and counted */
