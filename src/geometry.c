@@ -113,7 +113,7 @@ int geometry_from(const struct shoal_config *c, bool fence, struct geometry *g)
 		.layout = LAYOUT_VERSION,
 		.flags = (c->flags & (SHOAL_CHECKSUM | SHOAL_HUGE_PAGES | SHOAL_FIFO)) | (fence ? SEGMENT_FENCE : 0),
 		.size = size,
-		.max_size = align_up(max_u64(c->max_size, size), PAGE),
+		.max_size = align_up(max_u64(min_u64(c->max_size, SIZE_MAX_SEGMENT), size), PAGE),
 		.asked_entry = (uint32_t)c->max_entry,
 		.asked_mean = (uint32_t)min_u64(c->mean_entry, UINT32_MAX),
 		.asked_processes = c->max_processes,

@@ -97,6 +97,10 @@ static void errors_change_nothing(void **state)
 	p = open_lasting(NULL, NULL); /* max_size: as large as it is */
 	assert_int_equal(shoal_resize(p.cache, (8 << 20) + 1), SHOAL_ERR_TOO_BIG);
 	close_place(&p);
+
+	p = open_lasting(NULL, &(struct shoal_config){.size = 4 * MIB, .max_size = SIZE_MAX}); /* as large as can be */
+	assert_int_equal(shoal_resize(p.cache, 8 * MIB), SHOAL_OK);
+	close_place(&p);
 }
 
 /* Lives, generations, frequencies and an expire of the whole keyspace are what they were. */
