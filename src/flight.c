@@ -522,7 +522,7 @@ bool flight_fail(struct seat *seat, const struct ticket *t, int code, uint64_t n
 	if (n) /* keys that failed together are not tried again together */
 		wait -= wait / 8 * (hash_mix(now_ms ^ t->slot) >> 48) >> 16;
 	raise(&f->error, t->token, n << 32 | (uint32_t)code);
-	raise(&f->until, t->token, to_ticks(now_ms + wait));
+	raise(&f->until, t->token, wait ? to_ticks(now_ms + wait) : 0); /* not remembered: over for any clock */
 	return flight_end(seat, t, FLIGHT_FAILED);
 }
 
