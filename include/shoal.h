@@ -88,7 +88,7 @@ enum shoal_level { SHOAL_LOG_ERROR, SHOAL_LOG_WARNING, SHOAL_LOG_INFO };
 typedef void shoal_log(enum shoal_level level, const char *text, void *arg);
 
 struct shoal_config {
-	size_t size;            /* bytes of the whole segment; default 64 MiB, at least 1 MiB */
+	size_t size;            /* bytes of the whole segment, allocated at once; default 64 MiB, at least 1 MiB */
 	size_t max_entry;       /* largest key + value in bytes; default size / 256, at most 1 MiB; settable up to size / 64 */
 	size_t mean_entry;      /* expected mean key + value, sizes the index; default 512 */
 	unsigned max_processes; /* attached at once; default 256, fewer in segments under 8 MiB */

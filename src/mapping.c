@@ -4,11 +4,14 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "mapping.h"
@@ -27,12 +30,26 @@ static int fail_closing(int fd)
 	return SHOAL_ERR_SYSTEM;
 }
 
+/* In memory, as a memfd is, too, which has no bound of its own: the kernel would end process after process to find room for what never fits. */
+static bool is_more_than_there_is(int fd, uint64_t size)
+{
+	struct statfs fs;
+	struct sysinfo all;
+
+	return !fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC && !sysinfo(&all) &&
+	       size / all.mem_unit > (uint64_t)all.totalram + all.totalswap;
+}
+
 /* fallocate(2) alone: posix_fallocate falls back to writing, which a full tmpfs answers half-way. */
 static bool give_memory(int fd, uint64_t offset, uint64_t size)
 {
 	struct rlimit limit;
 	int r;
 
+	if (is_more_than_there_is(fd, size)) {
+		errno = ENOSPC;
+		return false;
+	}
 	if (!getrlimit(RLIMIT_FSIZE, &limit) && limit.rlim_cur != RLIM_INFINITY && offset + size > limit.rlim_cur) {
 		errno = EFBIG; /* the kernel would add a SIGXFSZ */
 		return false;
