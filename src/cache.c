@@ -393,9 +393,9 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	}
 	if (packed.size)
 		memcpy(store_value_at(s, offset, key), packed.data, packed.size);
+	store_fill(s, offset, key, generation, born, &lives, STORED(packed.codec, packed.size), k->policy.schema, 0, packed.data);
 	if (unlikely(packed.owned))
 		free(packed.owned);
-	store_fill(s, offset, key, generation, born, &lives, STORED(packed.codec, packed.size), k->policy.schema, 0);
 	put(seat, key, slot, offset, generation, store_end(born, &lives)); /* a newer one is there: ours was just before it */
 	store_count(s, k, key->hash, born);
 	if (unlikely(turn.younger)) {
@@ -523,7 +523,7 @@ static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const
 	memcpy(store_value_at(s, offset, key), hit->e.value, hit->e.value_size);
 	if (unlikely(!store_is_whole(s, &hit->e))) /* spoilt since it was found: who finds it again sees it */
 		return false;
-	store_fill(s, offset, key, old->generation, born, &lives, hit->e.stored, ENTRY_SCHEMA(old->kind), old->cost_us);
+	store_fill(s, offset, key, old->generation, born, &lives, hit->e.stored, ENTRY_SCHEMA(old->kind), old->cost_us, NULL);
 	return index_commit(s, &target, index_word(key, offset, hit->word), w32_peek(&log_at(s, offset)->length),
 			    store_end(born, &lives));
 }

@@ -283,13 +283,15 @@ static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 		r = room_reserve(seat, WRITING, kind_of(l, seat, packed.size), l->key.size, packed.size, &offset);
 		if (!r)
 			memcpy(store_value_at(s, offset, &l->key), packed.data, packed.size);
-		free(packed.owned);
-		if (r)
+		if (r) {
+			free(packed.owned);
 			return r;
+		}
 	}
 	cost_us = (clock_ns(&s->clock) - l->began_ns) / 1000;
 	store_fill(s, offset, &l->key, l->generation, born, &lives, STORED(packed.codec, packed.size), l->k->policy.schema,
-		   cost_us);
+		   cost_us, l->pin ? l->source : packed.data);
+	free(packed.owned);
 	r = publish_entry(l, seat, offset, store_end(born, &lives));
 	rcu_clear(seat, WRITING);
 	return r;
@@ -450,6 +452,7 @@ EXPORT int shoal_load_publish(struct shoal_load *l, const void *data, size_t siz
 	}
 	if (size)
 		memcpy(space, data, size);
+	l->source = size ? data : NULL;
 	return commit(l, size, NULL);
 }
 

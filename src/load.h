@@ -54,6 +54,7 @@ struct shoal_load {
 	unsigned pin;
 	uint64_t offset;
 	void *heap;              /* ... or here */
+	const void *source;      /* what a value in reserved space was copied from; NULL: it was made there */
 	size_t capacity;
 	struct shoal_value previous, result;
 	struct watched watched;

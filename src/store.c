@@ -339,10 +339,11 @@ void *store_value_at(const struct segment *s, uint64_t offset, const struct key 
 }
 
 void store_fill(const struct segment *s, uint64_t offset, const struct key *key, uint64_t generation, uint64_t born_ms,
-                const struct lives *lives, uint32_t stored, uint32_t schema, uint64_t cost_us)
+                const struct lives *lives, uint32_t stored, uint32_t schema, uint64_t cost_us, const void *source)
 {
 	struct entry *e = log_at(s, offset);
 	struct log_entry whole;
+	uint64_t *checksum;
 
 	e->stored = stored;
 	e->generation = generation;
@@ -353,8 +354,12 @@ void store_fill(const struct segment *s, uint64_t offset, const struct key *key,
 	e->cost_us = (uint32_t)min_u64(cost_us, UINT32_MAX);
 	e->kind = ENTRY_KIND(schema, key->keyspace, key->size);
 	memcpy(e->key, key->data, key->size);
-	if (s->geometry.flags & SHOAL_CHECKSUM && log_read(s, offset, &whole))
-		*log_checksum_at(&whole) = log_checksum(&whole);
+	if (s->geometry.flags & SHOAL_CHECKSUM && log_read(s, offset, &whole)) {
+		checksum = log_checksum_at(&whole);
+		whole.key = key->data;
+		whole.value = source ? source : whole.value;
+		*checksum = log_checksum(&whole);
+	}
 }
 
 /* ---- flights in the way ------------------------------------------------------------------------------------ */

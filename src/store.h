@@ -165,9 +165,10 @@ bool store_copy(const struct log_entry *e, void *to, size_t size);
 bool store_is_whole(const struct segment *s, const struct log_entry *e);
 bool store_keeps(struct shoal_value *value, const struct key *key);
 
-/* Write all of an entry but its value's bytes, and the checksum if the segment has them: call it last. */
+/* Write all of an entry but its value's bytes, and the checksum if the segment has them: call it last. `source`: what the
+ * value was copied from, so that a copy that is spoilt already has no checksum that holds; NULL: it was made in place. */
 void store_fill(const struct segment *s, uint64_t offset, const struct key *key, uint64_t generation, uint64_t born_ms,
-                const struct lives *lives, uint32_t stored, uint32_t schema, uint64_t cost_us);
+                const struct lives *lives, uint32_t stored, uint32_t schema, uint64_t cost_us, const void *source);
 void *store_value_at(const struct segment *s, uint64_t offset, const struct key *key);
 
 /*

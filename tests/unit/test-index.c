@@ -35,7 +35,7 @@ static uint64_t write_entry(struct inside *in, const struct key *key, uint64_t g
 
 	assert_int_equal(room_reserve(in->seat, WRITING, LOG_PROBATION, key->size, strlen(text), &offset), SHOAL_OK);
 	memcpy(store_value_at(in->s, offset, key), text, strlen(text));
-	store_fill(in->s, offset, key, generation, 0, &lives, (uint32_t)strlen(text), 0, 0);
+	store_fill(in->s, offset, key, generation, 0, &lives, (uint32_t)strlen(text), 0, 0, NULL);
 	rcu_clear(in->seat, WRITING);
 	return offset;
 }
@@ -490,6 +490,31 @@ static void a_full_bucket_has_a_second(void **state)
 	}
 }
 
+/* Spoilt between the copy and its checksum: no checksum holds. */
+static void a_spoilt_copy_shows(void **state)
+{
+	struct inside in = go_inside(&(struct shoal_config){.size = 2 << 20, .flags = SHOAL_CHECKSUM});
+	const struct lives lives = {SHOAL_FOREVER, 0, 0};
+	static const char text[] = "what it is copied from";
+	struct key key = make_key(&in, "a");
+	struct log_entry e;
+	uint64_t offset;
+	char *copy;
+	int spoilt;
+
+	for (spoilt = 0; spoilt < 2; spoilt++) {
+		assert_int_equal(room_reserve(in.seat, WRITING, LOG_PROBATION, key.size, sizeof(text), &offset), SHOAL_OK);
+		copy = store_value_at(in.s, offset, &key);
+		memcpy(copy, text, sizeof(text));
+		copy[5] ^= (char)spoilt;
+		store_fill(in.s, offset, &key, 1, 0, &lives, sizeof(text), 0, 0, text);
+		assert_true(log_read(in.s, offset, &e));
+		assert_int_equal(store_is_whole(in.s, &e), !spoilt);
+		rcu_clear(in.seat, WRITING);
+	}
+	close_place(&in.p);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -508,6 +533,7 @@ int main(void)
 		CASE(who_changes_or_reads_settles),
 		CASE(a_settled_slot_is_enough),
 		CASE(a_full_bucket_has_a_second),
+		cmocka_unit_test(a_spoilt_copy_shows),
 	};
 
 	return cmocka_run_group_tests_name("index", tests, NULL, NULL);

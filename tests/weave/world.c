@@ -650,7 +650,7 @@ uint64_t weave_write(const char *text, uint32_t value)
 	if (log_append(seat, WRITING, LOG_PROBATION, (uint32_t)log_length(s, k.size, 16), &offset, &opened))
 		weave_fail("no room for an entry");
 	memcpy(store_value_at(s, offset, &k), bytes, 16);
-	store_fill(s, offset, &k, segment_draw(s), weave_now_ns() / 1000000, &lives, STORED(CODEC_NONE, 16), 0, 0);
+	store_fill(s, offset, &k, segment_draw(s), weave_now_ns() / 1000000, &lives, STORED(CODEC_NONE, 16), 0, 0, NULL);
 	rcu_clear(seat, WRITING);
 	return offset;
 }
