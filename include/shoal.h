@@ -205,8 +205,8 @@ int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version,
 
 /*
  * The whole keyspace in O(1), for every process: all values stale (served meanwhile as the policy allows, its bounds
- * counted from now; in a keyspace without stale_ms they are gone), or all values gone. Loads under way
- * are superseded.
+ * counted from now; in a keyspace without stale_ms they are gone), or all values gone. Loads under way are superseded:
+ * who waits for one, or comes now, has another.
  */
 int shoal_keyspace_expire(struct shoal_keyspace *keyspace);
 int shoal_keyspace_delete(struct shoal_keyspace *keyspace);

@@ -712,6 +712,25 @@ bool flight_detach(const struct segment *s, const struct flight_seen *seen)
 	return true;
 }
 
+/* Not those that publish: what they put is of before the barrier. Nor those whose generation is not written yet: mostly it
+ * is not drawn, either, and one that began before is told so when it publishes. */
+void flight_detach_all(const struct segment *s, uint32_t keyspace, uint64_t below)
+{
+	struct flight_seen seen;
+	struct flight *f;
+	uint64_t generation;
+
+	for (seen.slot = 0; seen.slot < s->geometry.flights; seen.slot++) {
+		f = flight_at(s, seen.slot);
+		seen.word = w64_load(word_of(s, f));
+		if (FLIGHT_STATE(seen.word) != FLIGHT_COMPUTING && FLIGHT_STATE(seen.word) != FLIGHT_OVERDUE)
+			continue;
+		generation = w64_load(&f->generation);
+		if (w32_load(&f->keyspace) == keyspace && TAG(generation) == TAG(w64_load(&f->lease)) && is_below(generation, below))
+			flight_detach(s, &seen); /* what was read is of that word, or the CAS fails */
+	}
+}
+
 void flight_nudge(const struct segment *s, const struct flight_seen *seen)
 {
 	wake(s, flight_at(s, seen->slot), INT_MAX);

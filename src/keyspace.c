@@ -216,7 +216,8 @@ EXPORT int shoal_keyspace_refresher(struct shoal_keyspace *k, shoal_loader *load
 
 /* ---- barriers ---------------------------------------------------------------------------------------------- */
 
-/* `generation` is the same when it is done again: what came after the first time stays. */
+/* `generation` is the same when it is done again: what came after the first time stays. Loads of before it, which can't be
+ * published any more, end at once: nobody joins them, and who has waits for another. */
 static int change_all(struct shoal_keyspace *k, void (*change)(const struct segment *s, struct keyspace *record, uint64_t *generation))
 {
 	uint64_t generation = 0;
@@ -227,10 +228,12 @@ static int change_all(struct shoal_keyspace *k, void (*change)(const struct segm
 		r = begin_change(k->cache, &c);
 		if (r)
 			return r;
-		if (c.s->read_only)
+		if (c.s->read_only) {
 			r = SHOAL_ERR_PERMISSION;
-		else
+		} else {
 			change(c.s, &c.s->keyspaces[k->id], &generation);
+			flight_detach_all(c.s, k->id, generation);
+		}
 	} while (!end_change(&c));
 	return r;
 }

@@ -211,7 +211,7 @@ static void an_expired_keyspace_is_stale(void **state)
 	assert_int_equal(job.runs, 1);
 }
 
-/* A load that began before may have read what was true before. */
+/* A load that began before may have read what was true before: nobody waits for it any more. */
 static void a_keyspace_delete_reaches_loads_under_way(void **state)
 {
 	struct place *p = *state;
@@ -222,9 +222,9 @@ static void a_keyspace_delete_reaches_loads_under_way(void **state)
 	pass_ms(p->clock, 1500);
 	refresh = begins(p->k, "b", SHOAL_REFRESH);
 	assert_int_equal(shoal_keyspace_delete(p->k), SHOAL_OK);
+	assert_int_equal(shoal_wait(waiter, 0, &value), SHOAL_LEAD);
 	assert_int_equal(shoal_load_publish(load, STR("read before it")), SHOAL_ERR_SUPERSEDED);
 	assert_misses(p->k, "a");
-	assert_int_equal(shoal_wait(waiter, 0, &value), SHOAL_LEAD);
 	assert_int_equal(shoal_load_publish(waiter, STR("read after it")), SHOAL_OK);
 	assert_gives(p->k, "a", "read after it");
 	assert_int_equal(shoal_load_keep(refresh), SHOAL_ERR_SUPERSEDED);
@@ -243,9 +243,9 @@ static void a_keyspace_expire_reaches_loads_under_way(void **state)
 	assert_int_equal(shoal_keyspace_expire(p->k), SHOAL_OK);
 	assert_int_equal(shoal_load_publish(load, STR("read before it")), SHOAL_ERR_SUPERSEDED);
 	assert_int_not_equal(freshness(p->k, "a"), SHOAL_FRESH);
+	load = begins(p->k, "b", SHOAL_REFRESH); /* one that begins after it is as good as any, and waits for none of before */
 	assert_int_equal(shoal_load_keep(refresh), SHOAL_ERR_SUPERSEDED);
 	assert_int_equal(freshness(p->k, "b"), SHOAL_STALE);
-	load = begins(p->k, "b", SHOAL_REFRESH); /* one that begins after it is as good as any */
 	assert_int_equal(shoal_load_publish(load, STR("new")), SHOAL_OK);
 	assert_int_equal(freshness(p->k, "b"), SHOAL_FRESH);
 	pass_ms(p->clock, 500); /* the bounds of the old value were its own */
