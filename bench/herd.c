@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MS 1000000
 #define KEYS_BELOW 100000000u /* what is cold has numbers from here on */
 #define BYSTANDS 256
 

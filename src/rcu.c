@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* The reclaimer's half: see rcu.h. */
-#include <errno.h>
 #include <linux/membarrier.h>
 #include <string.h>
 #include <sys/syscall.h>

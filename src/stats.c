@@ -4,7 +4,6 @@
  * apart from each other, but the bytes always add up to the segment's size.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "evict.h"

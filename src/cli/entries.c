@@ -13,9 +13,6 @@
 
 #define KEY_MOST 65535
 
-#define KEYSPACE_HELP "the keyspace; NAME alone is NAME@1"
-#define ESCAPED_HELP "keys are written as shoal keys prints them"
-
 /* Of the verbs about one key; each has some of these. */
 struct entry {
 	struct cache_options cache;

@@ -4,7 +4,6 @@
 
 #include <getopt.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define SPECS_MOST 48

@@ -5,7 +5,6 @@
 #include "json.h"
 #include "units.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 /* ---- create ------------------------------------------------------------------------------------------------ */

@@ -2,7 +2,6 @@
 /* top: the verb, and pages of text one after the other where there is no screen. */
 #include "top.h"
 
-#include <errno.h>
 #include <locale.h>
 #include <stdlib.h>
 #include <string.h>

@@ -7,7 +7,6 @@
 #include "ngx_http_shoal.h"
 
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 
 static void

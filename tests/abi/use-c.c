@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The installed header and the shared library, as a strict C11 program uses them: one function per part of the API. */
 #define _POSIX_C_SOURCE 200809L
-#include <errno.h>
 #include <shoal.h>
 #include <stdlib.h>
 #include <string.h>

@@ -9,7 +9,6 @@
  * --trace, for bench/profile.py: writes the registers before each instruction of each sample, with a line of zeros before it,
  * and prints the page faults of each and the process's mappings. Of any operation, also of those that have no budget.
  */
-#include <inttypes.h>
 #include <shoal.h>
 #include <signal.h>
 #include <stdint.h>

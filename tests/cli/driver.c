@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static int load_key(struct shoal_load *load, const void *key, size_t size, void *arg)
 {

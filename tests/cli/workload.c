@@ -7,14 +7,12 @@
  *   hold        hits, misses, and loads a key without end, for which another process waits; prints "PID" of who loads it
  *               when all of that is so. It ends when its standard input does
  */
-#include <inttypes.h>
 #include <shoal.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>

@@ -5,9 +5,7 @@
  * alive word is taken after what its holder left is recovered), R.5 (alive words stay until their threads have exited)
  * and R.6 (a child inherits no seat), and promise 5: without a slot the caller's loader still gives it its value.
  */
-#include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 
 #include "layout.h"
 #include "testing.h"

@@ -2,7 +2,6 @@
 /*
  * Another size under load (resize.c, Z.1 ...): nobody is told, nothing is wrong, and what was left behind is given back.
  */
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/stat.h>

@@ -3,7 +3,6 @@
  * Killed and stopped at every instruction of what one process does together with others: it waits for another's load, or
  * for a permit, it supersedes a load that another is at, it carries values over from an older version. See judge.h.
  */
-#include <inttypes.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Killed and stopped at every instruction of what one process does alone: the verbs, loads, joining and leaving. See judge.h. */
-#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

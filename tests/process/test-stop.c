@@ -17,7 +17,6 @@
  * Where the machine forbids ptrace, these cases say so and pass.
  */
 #include <inttypes.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

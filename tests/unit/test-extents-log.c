@@ -4,7 +4,6 @@
  * readers have gone), L.1 (a dead owner's lock is taken over as it is) and L.2 (a busy head is passed by, and replaced),
  * and that no bytes, whatever they say, lead a reader out of its extent.
  */
-#include <pthread.h>
 
 #include "inside.h"
 

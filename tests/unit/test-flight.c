@@ -4,7 +4,6 @@
  * leader is from its own leadership), F.4 (a dead leader is replaced, a slow one passed by) and F.6 (words beside the
  * flight's only rise: who wakes up late changes nothing).
  */
-#include <errno.h>
 #include <pthread.h>
 
 #include "inside.h"

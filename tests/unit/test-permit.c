@@ -5,7 +5,6 @@
  *
  * Most cases are scripted, by one thread with many tickets and a clock that stands still unless it is told to pass.
  */
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/ptrace.h>

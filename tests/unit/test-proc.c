@@ -3,7 +3,6 @@
  * Who a process is, and whether it has ended: proc.h's identity word. Others' promises rest on it (R.1, R.2, promise 4): a
  * zombie is dead, a reused pid is another process, one of another namespace is not judged.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 
