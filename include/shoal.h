@@ -375,7 +375,7 @@ typedef void shoal_teardown(void *context);
  * Start threads of this process that refresh: a caller of shoal_fetch that wins a refresh, in a keyspace that has a
  * refresher, hands it over and gets the old value at once. The queue holds up to `queue` of them; a caller that finds it
  * full refreshes in its own time, as without a refresher. A child of fork has none until it starts its own. Signals are
- * blocked in the threads. INVALID: no thread, no queue, or there is one already; SYSTEM.
+ * blocked in the threads. INVALID: no thread, no queue, or there is one already; SYSTEM, LIMIT, PERMISSION (SHOAL_INSPECT).
  */
 int shoal_refresher_start(struct shoal *cache, unsigned threads, unsigned queue);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Fetch: begin, wait and publish around a loader, in the calling thread or in the background. See fetch.h. */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "begin.h"
@@ -96,21 +95,6 @@ static bool hand_over(struct shoal_load *l)
 	return pushed;
 }
 
-/* The process's, of this handle, also after a resize. */
-static uint64_t token_of(struct shoal *cache)
-{
-	struct seat *seat;
-	uint64_t token;
-	int error;
-
-	seat = handle_enter(cache, &error); /* joins: a process that has not has none */
-	if (!seat)
-		return 0;
-	token = w64_peek(&seat->member->wiped->token);
-	handle_leave();
-	return token;
-}
-
 EXPORT int shoal_refresher_start(struct shoal *cache, unsigned threads, unsigned queue)
 {
 	struct refresher *r = NULL, *before;
@@ -119,9 +103,10 @@ EXPORT int shoal_refresher_start(struct shoal *cache, unsigned threads, unsigned
 
 	if (!cache || !threads || !queue)
 		return SHOAL_ERR_INVALID;
-	token = token_of(cache);
-	if (!token)
-		return SHOAL_ERR_LIMIT;
+	if (!handle_enter(cache, &result)) /* joins: a process that has not has no token */
+		return result;
+	handle_leave();
+	token = handle_token(cache);
 	before = atomic_load(&cache->refresher);
 	if (before && refresher_is_of(before, token))
 		return SHOAL_ERR_INVALID;

@@ -952,6 +952,7 @@ static void inspecting_changes_nothing(void **state)
 	assert_int_equal(shoal_set(k, STR("a"), "x", 1), SHOAL_ERR_PERMISSION);
 	assert_int_equal(shoal_delete(k, STR("a")), SHOAL_ERR_PERMISSION);
 	assert_int_equal(shoal_reap(view), SHOAL_ERR_PERMISSION);
+	assert_int_equal(shoal_refresher_start(view, 1, 1), SHOAL_ERR_PERMISSION);
 	shoal_close(view);
 	assert_gives(p.k, "a", "12345");
 	shoal_unlink(path);
