@@ -151,7 +151,7 @@ static int become_leader(struct attempt *a, bool coalesced, bool takeover, struc
 	if (!l) {
 		if (coalesced) {
 			flight_end(a->seat, &a->ticket, FLIGHT_ORPHAN);
-			w32_sub(&a->seat->loads, 1);
+			registry_drop(a->seat);
 		}
 		return give_error(a->value, 0, SHOAL_ERR_SYSTEM);
 	}
@@ -175,7 +175,7 @@ static int claimed(struct attempt *a, bool takeover, struct shoal_load **load)
 	if (a->age != AGE_FRESH || a->value->generation == seen)
 		return become_leader(a, true, takeover, load);
 	flight_end(a->seat, &a->ticket, FLIGHT_FREE);
-	w32_sub(&a->seat->loads, 1);
+	registry_drop(a->seat);
 	return serve_fresh(a);
 }
 
@@ -417,7 +417,7 @@ static int look_at_queue(struct shoal_load *l, struct seat *seat, struct shoal_v
 	shoal_release(value);
 	if (l->coalesced && !flight_renew(l->seat, &l->ticket, load_now_ms(&seat->member->segment), l->k->policy.lease_ms)) {
 		flight_end(l->seat, &l->ticket, FLIGHT_FREE);
-		w32_sub(&l->seat->loads, 1);
+		registry_drop(l->seat);
 		l->coalesced = false;
 	}
 	outcome = permit_poll(&l->permit);

@@ -14,7 +14,7 @@ word32 *bell_listen(const struct member *m)
 	return &p->bell;
 }
 
-void bell_ring(const struct segment *s, uint32_t process, uint32_t bits)
+static void ring(const struct segment *s, uint32_t process, uint32_t bits)
 {
 	struct process *p;
 
@@ -27,7 +27,7 @@ void bell_ring(const struct segment *s, uint32_t process, uint32_t bits)
 
 void bell_ring_reader(const struct segment *s, uint32_t reader, uint32_t bits)
 {
-	bell_ring(s, life_process(s, reader), bits);
+	ring(s, life_process(s, reader), bits);
 }
 
 void bell_ring_everyone(const struct segment *s)
@@ -35,7 +35,7 @@ void bell_ring_everyone(const struct segment *s)
 	uint32_t i;
 
 	for (i = 0; i < s->geometry.processes; i++)
-		bell_ring(s, i, ~0u);
+		ring(s, i, ~0u);
 }
 
 /* Seen set, it was not yet taken by who changes the word after our look at it. */
@@ -60,6 +60,6 @@ void bell_ring_these(const struct segment *s, word64 *watchers, uint32_t number,
 		if (!w64_cas(watchers, seen, seen & ~bit))
 			continue;
 		for (i = (uint32_t)__builtin_ctzll(bit); i < s->geometry.processes; i += SHARES)
-			bell_ring(s, i, BELL_BIT(number));
+			ring(s, i, BELL_BIT(number));
 	}
 }

@@ -3,9 +3,9 @@
  * Bells: event loops sleep in no futex of a flight or permit. Each process has one word, on which a thread of its own
  * sleeps for all that it watches (watch.c). Who completes something sets bits there, and wakes it if there were none.
  *
- *   operation        may run beside    another process is killed
- *   bell_ring        everything        between bit and wake: who is rung for looks by itself, after 250 ms at most
- *   bell_ring_some   everything        likewise; those who were not rung yet, too
+ *   operation          may run beside    another process is killed
+ *   bell_ring_reader   everything        between bit and wake: who is rung for looks by itself, after 250 ms at most
+ *   bell_ring_some     everything        likewise; those who were not rung yet, too
  *
  * A ring is a hint, the words are the truth: what is watched has a number (of its flight or permit), and numbers share bits.
  */
@@ -34,8 +34,7 @@ struct bell_words {
 /* From now on this process's bell rings. Before it says so anywhere else. */
 word32 *bell_listen(const struct member *m);
 
-void bell_ring(const struct segment *s, uint32_t process, uint32_t bits);
-/* The process of that reader. */
+/* The process of that reader, which is to look at what those bits stand for. */
 void bell_ring_reader(const struct segment *s, uint32_t reader, uint32_t bits);
 /* All who listen. */
 void bell_ring_everyone(const struct segment *s);

@@ -11,7 +11,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "fetch.h"
 #include "hit.h"
@@ -347,17 +346,9 @@ static unsigned end_loads(struct seat *seat, const struct key *key, struct turn 
 	return removed;
 }
 
-/* The number of a change: drawn once, also when it is done again in another region. */
-static uint64_t draw_once(const struct segment *s, uint64_t *generation)
-{
-	if (!*generation)
-		*generation = segment_draw(s);
-	return *generation;
-}
-
 static int remove_key(struct seat *seat, const struct key *key, uint64_t *generation)
 {
-	struct turn turn = {.seen.below = draw_once(&seat->member->segment, generation)};
+	struct turn turn = {.seen.below = handle_draw(&seat->member->segment, generation)};
 	unsigned removed = end_loads(seat, key, &turn);
 
 	removed += index_remove(seat, key, turn.seen.below, READING, OTHER);
@@ -379,7 +370,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	index_prefetch(s, key->hash);
 	store_pack(k, data, size, &packed);
 	born = clock_ms(&s->clock); /* while the bucket is fetched, as what follows */
-	generation = draw_once(s, drawn);
+	generation = handle_draw(s, drawn);
 	lives = store_lives(k, fresh_ms, stale_ms, key->hash ^ generation);
 	turn.seen.below = generation;
 	end_loads(seat, key, &turn);
@@ -572,7 +563,7 @@ static int expire(struct seat *seat, const struct shoal_keyspace *k, const struc
 {
 	const struct segment *s = &seat->member->segment;
 	struct flight_key fk = store_flight_key(s, key);
-	struct turn turn = {.seen.below = draw_once(s, drawn)};
+	struct turn turn = {.seen.below = handle_draw(s, drawn)};
 	uint64_t generation = turn.seen.below;
 	int r;
 

@@ -179,7 +179,7 @@ static bool look_at_process(struct check *c, uint64_t i)
 
 static bool names_a_process(const struct segment *s, uint64_t owner)
 {
-	uint32_t process = (uint32_t)(owner >> 16 & 0xffff) - 1;
+	uint32_t process = OWNER_PROCESS(owner) - 1;
 
 	return process < s->geometry.processes && w64_load(&s->processes[process].owner) &&
 	       (w32_load(&s->processes[process].incarnation) & 0xffff) == (owner & 0xffff);
@@ -332,7 +332,7 @@ static bool look_at_extent(struct check *c, uint64_t i)
 
 static const word64 *slot_at(const struct check *c, uint64_t i)
 {
-	return &c->s->index[i / BUCKET_SLOTS].slots[i % BUCKET_SLOTS];
+	return index_slot_at(c->s, i);
 }
 
 /* A word that points to a well-formed entry, which is copied out; false: to none, *e has what was there. */
@@ -370,7 +370,7 @@ static bool judge_entry(struct check *c, uint64_t i, uint64_t word, const struct
 	if (!e->key_size || e->keyspace >= c->s->geometry.keyspaces || !w64_load(&c->s->keyspaces[e->keyspace].identity))
 		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry of keyspace %u with a key of %u bytes", i, word,
 			     e->keyspace, e->key_size);
-	if ((c->s->geometry.flags & SHOAL_CHECKSUM) && *log_checksum_at(e) != log_checksum(e))
+	if ((c->s->geometry.flags & SHOAL_CHECKSUM) && !log_is_intact(e))
 		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry whose checksum is wrong", i, word);
 	if (beyond(c, e->entry->generation))
 		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry of generation %" PRIu64 ", which nobody has drawn",

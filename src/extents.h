@@ -40,6 +40,12 @@
 #define ONE_ENTRY ((uint64_t)1 << 32) /* in extent.counts */
 #define EXTENT_OWNER_INCARNATION(word) ((uint32_t)((word) >> 28 & 0xffff))
 
+/* Which log it is of; of a bad byte, the probation log. */
+static inline enum log_kind extent_kind(const struct segment *s, uint32_t x)
+{
+	return w32_peek(&s->extents[x].kind) == LOG_MAIN ? LOG_MAIN : LOG_PROBATION;
+}
+
 static inline char *extent_bytes(const struct segment *s, uint32_t x)
 {
 	return s->log + (uint64_t)x * s->geometry.extent_size;

@@ -96,9 +96,14 @@ static uint64_t to_ticks(uint64_t ms)
 	return (ms + 3) / 4;
 }
 
+static uint64_t ms_at(const word64 *w)
+{
+	return (w64_load(w) & PAYLOAD_MASK) * 4;
+}
+
 static bool is_over(const word64 *w, uint64_t now_ms)
 {
-	return (w64_load(w) & PAYLOAD_MASK) * 4 <= now_ms;
+	return ms_at(w) <= now_ms;
 }
 
 static struct flight *flight_at(const struct segment *s, uint32_t slot)
@@ -419,7 +424,7 @@ enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key
 	unsigned turn;
 	int r;
 
-	w32_add(&seat->loads, 1); /* before a flight may name this seat */
+	registry_hold(seat); /* before a flight may name this seat */
 	for (turn = 0;; turn++) {
 		r = claim_once(&c, turn);
 		if (r != LOOK_AGAIN)
@@ -427,7 +432,7 @@ enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key
 		spin_hint();
 	}
 	if (r != OUTCOME_LEAD && r != OUTCOME_TAKEOVER)
-		w32_sub(&seat->loads, 1);
+		registry_drop(seat);
 	return (enum flight_outcome)r;
 }
 
@@ -589,7 +594,7 @@ bool flight_watch(struct seat *seat, const struct ticket *t, struct bell_words *
 	if (!ref || w64_load(word_of(s, f)) != t->word)
 		return false;
 	life = life_of(seat->member, ref, &alive, &seen);
-	end_ms = (w64_load(&f->lease) & PAYLOAD_MASK) * 4;
+	end_ms = ms_at(&f->lease);
 	if (life >= LIFE_THREAD_DEAD || end_ms <= now_ms)
 		return false;
 	*words = (struct bell_words){
@@ -762,8 +767,8 @@ struct flight_times flight_times(const struct segment *s, uint32_t slot, uint64_
 {
 	const struct flight *f = flight_at(s, slot);
 	bool remembered = FLIGHT_STATE(word) == FLIGHT_FAILED || FLIGHT_STATE(word) == FLIGHT_UNCACHEABLE;
-	uint64_t began = (w64_load(&f->started) & PAYLOAD_MASK) * 4;
-	uint64_t end = (w64_load(remembered ? &f->until : &f->lease) & PAYLOAD_MASK) * 4;
+	uint64_t began = ms_at(&f->started);
+	uint64_t end = ms_at(remembered ? &f->until : &f->lease);
 
 	return (struct flight_times){
 		.age_ms = now_ms > began ? now_ms - began : 0,
@@ -784,7 +789,7 @@ uint32_t flight_running(const struct segment *s, uint32_t keyspace, uint64_t now
 		    (keyspace != UINT32_MAX && w32_load(&s->flights[i].keyspace) != keyspace))
 			continue;
 		n++;
-		began = (w64_load(&s->flights[i].started) & PAYLOAD_MASK) * 4;
+		began = ms_at(&s->flights[i].started);
 		*oldest_ms = max_u64(*oldest_ms, now_ms > began ? now_ms - began : 0);
 	}
 	return n;

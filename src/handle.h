@@ -8,9 +8,9 @@
 
 #include <string.h>
 
+#include "flight.h"
 #include "hash.h"
 #include "index.h"
-#include "flight.h"
 #include "permit.h"
 #include "recover.h"
 #include "refresher.h"
@@ -45,6 +45,12 @@ struct shoal_keyspace {
 	_Atomic(struct refresher_loader *) refresher; /* likewise kept */
 	struct shoal_keyspace *next;
 };
+
+/* What the caller has set: 0 stands for the default, SHOAL_NONE for 0. */
+static inline uint32_t handle_or_default(uint32_t given, uint32_t otherwise)
+{
+	return given == SHOAL_NONE ? 0 : given ? given : otherwise;
+}
 
 /* What a keyspace's record is claimed with. `name` is padded with 0. */
 static inline uint64_t handle_keyspace_identity(const struct segment *s, const char name[NAME_SIZE], uint64_t version)
@@ -145,6 +151,14 @@ static inline struct seat *handle_change(struct shoal *cache, int *error)
 	return seat;
 }
 
+/* The number of a change: drawn once, also when it is done again in another region. */
+static inline uint64_t handle_draw(const struct segment *s, uint64_t *generation)
+{
+	if (!*generation)
+		*generation = segment_draw(s);
+	return *generation;
+}
+
 /* The end of a change, and of the call. False: the region has moved without it, so do it again. Z.3 */
 static inline bool handle_changed(struct seat *seat)
 {
@@ -172,7 +186,7 @@ static inline void handle_count_now(struct shoal *cache, uint32_t keyspace, enum
 	urcu_bp_read_unlock();
 }
 
-/* The process's, of this handle, also after a resize; 0: it has not joined, as a child of fork that has made no call. */
+/* The process's, of this handle, also after a resize; 0: it has not joined, like a child of fork that has made no call. */
 static inline uint64_t handle_token(struct shoal *cache)
 {
 	uint64_t token;

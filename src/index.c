@@ -58,11 +58,6 @@ static inline int protect(struct seat *seat, word64 *slot, uint64_t word, unsign
 	return log_read_in(s, x, offset, &hit->e) ? OURS : NOT_OURS;
 }
 
-bool index_is(const struct index_hit *hit, const struct key *k)
-{
-	return index_same_key(&hit->e, k);
-}
-
 /* A slot that points to no entry (a scribble) is removed, so that it is met once. */
 static void remove_bad(const struct segment *s, word64 *slot, uint64_t word, struct index_hit *best)
 {
@@ -292,7 +287,7 @@ static void repair_generation(const struct segment *s)
 	struct log_entry e;
 
 	for (i = 0; i < index_slots(s); i++) {
-		word = w64_load(&s->index[i / BUCKET_SLOTS].slots[i % BUCKET_SLOTS]);
+		word = w64_load(index_slot_at(s, i));
 		if (SLOT_IS_USED(word) && log_read(s, SLOT_BYTES(word), &e) && e.entry->generation < GENERATION_MOST)
 			most = max_u64(most, e.entry->generation);
 	}
@@ -386,7 +381,7 @@ void index_kill(struct seat *seat, uint64_t number, uint64_t expected, unsigned 
 
 	if (number >= index_slots(s))
 		return;
-	slot = &s->index[number / BUCKET_SLOTS].slots[number % BUCKET_SLOTS];
+	slot = index_slot_at(s, number);
 	if (!SLOT_IS_USED(expected)) {
 		w64_cas(slot, expected, empty_word(s));
 		return;
@@ -429,7 +424,7 @@ bool index_locate(const struct segment *s, const struct key *k, uint64_t offset,
 
 bool index_at(struct seat *seat, uint64_t number, unsigned announce, struct index_hit *hit)
 {
-	word64 *slot = &seat->member->segment.index[number / BUCKET_SLOTS].slots[number % BUCKET_SLOTS];
+	word64 *slot = index_slot_at(&seat->member->segment, number);
 	uint64_t word = w64_load(slot);
 
 	if (!SLOT_IS_USED(word))

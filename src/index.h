@@ -247,8 +247,6 @@ bool index_is_ahead(const struct segment *s, const struct index_hit *hit);
 uint64_t index_number(const struct segment *s, const word64 *slot);
 void index_kill(struct seat *seat, uint64_t number, uint64_t expected, unsigned announce);
 
-bool index_is(const struct index_hit *hit, const struct key *k);
-
 /* ---- walks ------------------------------------------------------------------------------------------------- */
 
 /* The slot that points to this very entry, whose extent is announced or walked by the caller: hit->slot and word.
@@ -257,5 +255,9 @@ bool index_locate(const struct segment *s, const struct key *k, uint64_t offset,
 /* The entry in slot `number`, protected by `announce`; false: none there. */
 bool index_at(struct seat *seat, uint64_t number, unsigned announce, struct index_hit *hit);
 uint64_t index_slots(const struct segment *s);
+static inline word64 *index_slot_at(const struct segment *s, uint64_t number)
+{
+	return &s->index[number / BUCKET_SLOTS].slots[number % BUCKET_SLOTS];
+}
 
 #endif

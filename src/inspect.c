@@ -88,20 +88,6 @@ struct shown_flight {
 	uint64_t key[FLIGHT_KEY / 8];
 };
 
-/* The process of a reader slot, as an index; false: none. */
-static bool process_of(const struct segment *s, uint32_t reader, uint32_t *process)
-{
-	uint64_t owner;
-
-	if (reader >= s->geometry.readers)
-		return false;
-	owner = w64_load(&s->readers[reader].owner);
-	if (!(uint32_t)owner)
-		return false;
-	*process = (uint32_t)(owner >> 16 & 0xffff) - 1;
-	return *process < s->geometry.processes;
-}
-
 static void show_flight(const struct segment *s, uint32_t slot, uint64_t word, struct shown_flight *out)
 {
 	static const enum shoal_flight_state states[] = {
@@ -111,7 +97,7 @@ static void show_flight(const struct segment *s, uint32_t slot, uint64_t word, s
 	};
 	const struct flight *f = &s->flights[slot];
 	struct flight_times times = flight_times(s, slot, word, clock_ms(&s->clock));
-	uint32_t keyspace = w32_load(&f->keyspace), process;
+	uint32_t keyspace = w32_load(&f->keyspace), process = life_process(s, FLIGHT_LEADER(word));
 	unsigned i;
 
 	memset(out, 0, sizeof(*out));
@@ -125,7 +111,7 @@ static void show_flight(const struct segment *s, uint32_t slot, uint64_t word, s
 	}
 	out->flight.key_size = min_u64(w32_load(&f->key_size), KEY_MAX);
 	out->flight.key = (struct shoal_slice){out->key, min_u64(out->flight.key_size, FLIGHT_KEY)};
-	if (FLIGHT_STATE(word) <= FLIGHT_OVERDUE && process_of(s, FLIGHT_LEADER(word), &process))
+	if (FLIGHT_STATE(word) <= FLIGHT_OVERDUE && process < s->geometry.processes)
 		out->flight.leader = (pid_t)PROC_PID(w64_load(&s->processes[process].owner));
 	out->flight.waiters = (int32_t)w32_load(&f->waiters) > 0 ? w32_load(&f->waiters) : 0;
 	out->flight.age_ms = times.age_ms;
@@ -192,7 +178,7 @@ static void add_reader(const struct segment *s, const struct reader *r, struct s
 static bool look_at_process(const struct segment *s, uint32_t i, uint64_t self, struct shoal_process *p)
 {
 	uint64_t owner = w64_load(&s->processes[i].owner), joined = w64_load(&s->processes[i].joined_ms), now = clock_ms(&s->clock), word;
-	uint32_t r, process;
+	uint32_t r;
 
 	if (!owner)
 		return false;
@@ -202,12 +188,12 @@ static bool look_at_process(const struct segment *s, uint32_t i, uint64_t self, 
 		.age_ms = now > joined ? now - joined : 0,
 	};
 	for (r = 0; r < s->geometry.readers; r++)
-		if (process_of(s, r, &process) && process == i)
+		if (life_process(s, r) == i)
 			add_reader(s, &s->readers[r], p);
 	for (r = 0; r < s->geometry.flights; r++) {
 		word = w64_load(&s->flight_words[r]);
 		p->flights += FLIGHT_STATE(word) >= FLIGHT_COMPUTING && FLIGHT_STATE(word) <= FLIGHT_OVERDUE &&
-			      process_of(s, FLIGHT_LEADER(word), &process) && process == i;
+			      life_process(s, FLIGHT_LEADER(word)) == i;
 	}
 	return w64_load(&s->processes[i].owner) == owner;
 }

@@ -4,22 +4,10 @@
  * is written after it by whoever meets it without one, always the same bytes. So there is no half-made record and no
  * lock: of two racing creators of one keyspace both end with the same record, as both look from the first one on.
  */
-#include <ctype.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "handle.h"
-
-static bool name_is_valid(const char *name)
-{
-	size_t i, n = strnlen(name, NAME_SIZE);
-
-	for (i = 0; i < n; i++)
-		if (!isalnum((unsigned char)name[i]) && !strchr("._-", name[i]))
-			return false;
-	return n >= 1 && n < NAME_SIZE;
-}
 
 static void write_name(struct keyspace *record, const char name[NAME_SIZE], uint32_t version)
 {
@@ -56,24 +44,19 @@ static int64_t find_or_make(const struct segment *s, const char name[NAME_SIZE],
 	return make ? SHOAL_ERR_LIMIT : SHOAL_ERR_NOT_FOUND;
 }
 
-static uint32_t or_default(uint32_t value, uint32_t otherwise)
-{
-	return value == SHOAL_NONE ? 0 : value ? value : otherwise;
-}
-
 static struct shoal_policy resolve(const struct shoal_policy *given)
 {
 	struct shoal_policy p = {0};
 
 	if (given)
 		p = *given;
-	p.fresh_ms = or_default(p.fresh_ms, 60000);
-	p.stale_ms = or_default(p.stale_ms, 0);
-	p.error_ms = or_default(p.error_ms, 0);
-	p.retry_ms = or_default(p.retry_ms, 1000);
-	p.wait_ms = or_default(p.wait_ms, 5000);
-	p.lease_ms = or_default(p.lease_ms, 30000);
-	p.jitter_permille = (uint32_t)min_u64(or_default(p.jitter_permille, 50), 1000);
+	p.fresh_ms = handle_or_default(p.fresh_ms, 60000);
+	p.stale_ms = handle_or_default(p.stale_ms, 0);
+	p.error_ms = handle_or_default(p.error_ms, 0);
+	p.retry_ms = handle_or_default(p.retry_ms, 1000);
+	p.wait_ms = handle_or_default(p.wait_ms, 5000);
+	p.lease_ms = handle_or_default(p.lease_ms, 30000);
+	p.jitter_permille = (uint32_t)min_u64(handle_or_default(p.jitter_permille, 50), 1000);
 	if (!(p.early > 0 || p.early < 0))
 		p.early = 1;
 	return p;
@@ -143,7 +126,7 @@ EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t v
 	struct change c;
 	int64_t id;
 
-	if (!cache || !name || !keyspace || !name_is_valid(name))
+	if (!cache || !name || !keyspace || !segment_is_name(name))
 		return SHOAL_ERR_INVALID;
 	k = calloc(1, sizeof(*k));
 	if (!k)
@@ -241,8 +224,7 @@ static int change_all(struct shoal_keyspace *k, void (*change)(const struct segm
 /* The barrier last: until then nobody looks at the rest. Words only rise, so a slower caller changes nothing. */
 static void add_delete(const struct segment *s, struct keyspace *record, uint64_t *generation)
 {
-	if (!*generation)
-		*generation = segment_draw(s);
+	handle_draw(s, generation);
 	w64_max(&record->deleted, *generation);
 	w64_max(&record->barrier, *generation);
 }
@@ -265,9 +247,7 @@ static void add_expire(const struct segment *s, struct keyspace *record, uint64_
 	w64_max(&record->forgotten, w64_load(&b->generation));
 	w64_store(&b->generation, 0);
 	w64_store(&b->at_ms, now);
-	if (!*drawn)
-		*drawn = segment_draw(s);
-	generation = *drawn;
+	generation = handle_draw(s, drawn);
 	w64_store(&b->generation, generation);
 	w64_max(&record->barrier, generation);
 }

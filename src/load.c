@@ -25,8 +25,8 @@ _Thread_local struct shoal_load *load_running;
 
 /* ---- begin and end of a handle ----------------------------------------------------------------------------- */
 
-struct shoal_load *load_new(struct shoal_keyspace *k, struct seat *seat, const struct key *key,
-                                   const struct flight_key *fk, bool fetch)
+struct shoal_load *load_new(struct shoal_keyspace *k, struct seat *seat, const struct key *key, const struct flight_key *fk,
+                            bool fetch)
 {
 	struct shoal_load *l = calloc(1, sizeof(*l) + key->size);
 
@@ -122,7 +122,7 @@ void load_end(struct shoal_load *l)
 	struct seat *seat = l->seat;
 
 	if (l->coalesced && load_is_ours(l)) {
-		w32_sub(&seat->loads, 1);
+		registry_drop(seat);
 		registry_settle(seat, 0);
 	}
 	l->coalesced = false;
@@ -553,7 +553,7 @@ EXPORT void shoal_load_uncacheable(struct shoal_load *l, uint32_t for_ms)
 	if (!leads(l))
 		return;
 	l->uncacheable = true;
-	l->uncacheable_ms = for_ms == SHOAL_NONE ? 0 : for_ms ? for_ms : l->k->policy.fresh_ms;
+	l->uncacheable_ms = handle_or_default(for_ms, l->k->policy.fresh_ms);
 }
 
 EXPORT const struct shoal_value *shoal_load_previous(struct shoal_load *l)

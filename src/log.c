@@ -40,7 +40,7 @@ static void seal_if_no_head(struct seat *seat, uint32_t x)
  * looks at the lock. Both steps are CASes, so at least one of the two sees the other's and seals. */
 static void unlock(struct seat *seat, uint32_t x, const word64 *head, uint64_t word)
 {
-	w64_cas(&seat->member->segment.extents[x].lock, seat->tag | (seat->index + 1), 0);
+	w64_cas(&seat->member->segment.extents[x].lock, member_ref(seat), 0);
 	if (unlikely(w64_load(head) != word))
 		seal_if_no_head(seat, x);
 }
@@ -49,7 +49,7 @@ static void unlock(struct seat *seat, uint32_t x, const word64 *head, uint64_t w
 static bool take_lock(struct seat *seat, uint32_t x, bool ask)
 {
 	struct extent *e = &seat->member->segment.extents[x];
-	uint64_t mine = seat->tag | (seat->index + 1), owner = w64_load(&e->lock);
+	uint64_t mine = member_ref(seat), owner = w64_load(&e->lock);
 	const word32 *word;
 	uint32_t seen;
 

@@ -96,6 +96,10 @@ bool log_next(const struct segment *s, uint32_t x, uint32_t *at, uint64_t *offse
 /* The checksum of a whole entry, which follows its value (SHOAL_CHECKSUM). */
 uint64_t log_checksum(const struct log_entry *e);
 uint64_t *log_checksum_at(const struct log_entry *e);
+static inline bool log_is_intact(const struct log_entry *e)
+{
+	return *log_checksum_at(e) == log_checksum(e);
+}
 
 /* Give back the locks of a dead reader. */
 void log_recover(const struct segment *s, uint64_t ref);

@@ -19,9 +19,8 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
-#define HUGE ((uint64_t)2 << 20)
 
-static int fail_closing(int fd)
+int mapping_close(int fd)
 {
 	int kept = errno;
 
@@ -80,7 +79,7 @@ int mapping_anonymous(uint64_t size)
 	if (fd < 0) /* refused by seccomp, or before Linux 3.17 */
 		return mapping_unnamed("/dev/shm/shoal", size, 0600);
 	if (!give_memory(fd, 0, size))
-		return fail_closing(fd);
+		return mapping_close(fd);
 	fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL);
 	return fd;
 }
@@ -98,7 +97,7 @@ int mapping_unnamed(const char *path, uint64_t size, mode_t mode)
 	if (fd < 0)
 		return SHOAL_ERR_SYSTEM;
 	if (fchmod(fd, mode) || !give_memory(fd, 0, size))
-		return fail_closing(fd);
+		return mapping_close(fd);
 	return fd;
 }
 
@@ -122,21 +121,21 @@ int mapping_name(int fd, const char *path)
 /* Address space with room for `size` at a place that is congruent to `offset`; the rest is given back. */
 static char *reserve_congruent(uint64_t offset, uint64_t size)
 {
-	uint64_t all = align_up(size, PAGE) + HUGE, skip;
+	uint64_t all = align_up(size, PAGE) + MAPPING_HUGE, skip;
 	char *base = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (base == MAP_FAILED)
 		return NULL;
-	skip = (offset - (uintptr_t)base) % HUGE;
+	skip = (offset - (uintptr_t)base) % MAPPING_HUGE;
 	if (skip)
 		munmap(base, skip);
-	munmap(base + skip + align_up(size, PAGE), HUGE - skip);
+	munmap(base + skip + align_up(size, PAGE), MAPPING_HUGE - skip);
 	return base + skip;
 }
 
 void *mapping_map(int fd, uint64_t offset, uint64_t size, bool writable)
 {
-	char *at = size >= 2 * HUGE ? reserve_congruent(offset, size) : NULL;
+	char *at = size >= 2 * MAPPING_HUGE ? reserve_congruent(offset, size) : NULL;
 	void *base = mmap(at, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | (at ? MAP_FIXED : 0), fd, (off_t)offset);
 
 	if (base != MAP_FAILED)

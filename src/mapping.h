@@ -5,10 +5,15 @@
 
 #include "base.h"
 
+#define MAPPING_HUGE ((uint64_t)2 << 20)
+
 /* Each returns a descriptor (close-on-exec) or a negative error, errno kept. Memory is allocated at once: a full
  * /dev/shm is ENOSPC here and not a SIGBUS later. */
 int mapping_anonymous(uint64_t size);                            /* sealed against shrinking */
 int mapping_unnamed(const char *path, uint64_t size, mode_t mode); /* in path's folder, to be named later */
+
+/* errno is kept. Returns SHOAL_ERR_SYSTEM, for who closes it because something failed. */
+int mapping_close(int fd);
 
 /* Give an unnamed file its name. SHOAL_ERR_EXISTS: another was first. */
 int mapping_name(int fd, const char *path);

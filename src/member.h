@@ -74,6 +74,12 @@ static inline off_t member_lock_at(const struct geometry *g, uint32_t process)
 	return (off_t)(g->offset + g->size + process);
 }
 
+/* How words in the segment name the reader slot that this seat has. */
+static inline uint64_t member_ref(const struct seat *seat)
+{
+	return seat->tag | (seat->index + 1);
+}
+
 /* What the kernel marks when the thread that holds it dies. */
 static inline word32 *member_alive_word(const struct alive *a)
 {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* See move.h, and resize.c for the protocol. */
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "distinct.h"
 #include "futex.h"
@@ -15,6 +14,57 @@
 #define SLICE_NS 10000000u
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the futex is the low half of header.moved");
+
+/* ---- counters ---------------------------------------------------------------------------------------------- */
+
+/* Sums only grow, and are only raised: it may be done at any time, twice, and late. */
+void move_inherit_next(const struct segment *from, const struct segment *to)
+{
+	uint32_t k, c, n = (uint32_t)min_u64(from->geometry.keyspaces, to->geometry.keyspaces);
+	uint64_t counts[COUNTER_COUNT];
+
+	w64_max(&to->header->touches, tally_touches(from));
+	for (k = 0; k < n && w64_load(&from->keyspaces[k].identity); k++) {
+		for (c = 0; c < COUNTER_COUNT; c++)
+			counts[c] = 0;
+		tally_counts(from, k, counts);
+		for (c = 0; c < COUNTER_COUNT; c++)
+			w64_max(&to->keyspaces[k].inherited[c], counts[c]);
+		distinct_merge(to->keyspaces[k].distinct, from->keyspaces[k].distinct);
+	}
+}
+
+/* A look at what was given back takes memory again. */
+static void punch_if_drained(const struct segment *s)
+{
+	if (w64_load(&s->header->drained))
+		segment_punch(s);
+}
+
+/* From one region to the next, up to `to`. Late counts that meet one that was given back end there, and are lost. */
+static void inherit(const struct segment *from, const struct segment *to)
+{
+	struct segment *at = NULL, *next;
+	const struct segment *now = from;
+	uint64_t moved;
+
+	while (!from->read_only && now->geometry.offset != to->geometry.offset) {
+		moved = w64_load(&now->header->moved);
+		next = MOVED_STATE(moved) == MOVED ? segment_glance(to, MOVED_NUMBER(moved) * PAGE) : NULL;
+		if (next && !w64_load(&now->header->drained)) {
+			move_inherit_next(now, next);
+			punch_if_drained(now);
+			punch_if_drained(next);
+		}
+		if (at)
+			segment_end_glance(at);
+		now = at = next;
+		if (!next)
+			return;
+	}
+	if (at)
+		segment_end_glance(at);
+}
 
 /* ---- follow ------------------------------------------------------------------------------------------------ */
 
@@ -39,7 +89,7 @@ bool move_replace(member_pointer *member, struct member *from, struct member *to
 	bool won;
 
 	registry_notice_fork(from);
-	move_inherit(&from->segment, &to->segment);
+	inherit(&from->segment, &to->segment);
 	won = atomic_compare_exchange_strong(member, &expected, to);
 	urcu_bp_read_unlock();
 	if (!won) {
@@ -47,7 +97,7 @@ bool move_replace(member_pointer *member, struct member *from, struct member *to
 		return false;
 	}
 	urcu_bp_synchronize_rcu();
-	move_inherit(&from->segment, &to->segment);
+	inherit(&from->segment, &to->segment);
 	registry_close(from);
 	return true;
 }
@@ -113,57 +163,6 @@ bool move_spared(const struct member *m)
 	return MOVED_STATE(word) == SERVING;
 }
 
-/* ---- counters ---------------------------------------------------------------------------------------------- */
-
-/* Sums only grow, and are only raised: it may be done at any time, twice, and late. */
-void move_inherit_next(const struct segment *from, const struct segment *to)
-{
-	uint32_t k, c, n = (uint32_t)min_u64(from->geometry.keyspaces, to->geometry.keyspaces);
-	uint64_t counts[COUNTER_COUNT];
-
-	w64_max(&to->header->touches, tally_touches(from));
-	for (k = 0; k < n && w64_load(&from->keyspaces[k].identity); k++) {
-		for (c = 0; c < COUNTER_COUNT; c++)
-			counts[c] = 0;
-		tally_counts(from, k, counts);
-		for (c = 0; c < COUNTER_COUNT; c++)
-			w64_max(&to->keyspaces[k].inherited[c], counts[c]);
-		distinct_merge(to->keyspaces[k].distinct, from->keyspaces[k].distinct);
-	}
-}
-
-/* A look at what was given back takes memory again. */
-static void punch_if_drained(const struct segment *s)
-{
-	if (w64_load(&s->header->drained))
-		segment_punch(s);
-}
-
-/* From one region to the next, up to `to`. Late counts that meet one that was given back end there, and are lost. */
-void move_inherit(const struct segment *from, const struct segment *to)
-{
-	struct segment *at = NULL, *next;
-	const struct segment *now = from;
-	uint64_t moved;
-
-	while (!from->read_only && now->geometry.offset != to->geometry.offset) {
-		moved = w64_load(&now->header->moved);
-		next = MOVED_STATE(moved) == MOVED ? segment_glance(to, MOVED_NUMBER(moved) * PAGE) : NULL;
-		if (next && !w64_load(&now->header->drained)) {
-			move_inherit_next(now, next);
-			punch_if_drained(now);
-			punch_if_drained(next);
-		}
-		if (at)
-			segment_end_glance(at);
-		now = at = next;
-		if (!next)
-			return;
-	}
-	if (at)
-		segment_end_glance(at);
-}
-
 /* ---- what is left ------------------------------------------------------------------------------------------ */
 
 /* Without its memory, and out of the chain. Who does it late finds that it has been done: `drained` comes after the
@@ -174,7 +173,7 @@ static bool clean_one(const struct member *m, const struct segment *old)
 		return true;
 	if (!life_is_deserted(m, old))
 		return false;
-	move_inherit(old, &m->segment);
+	inherit(old, &m->segment);
 	segment_punch(old);
 	w64_store(&old->header->drained, 1);
 	return true;

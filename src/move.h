@@ -37,10 +37,7 @@ bool move_mend(const struct member *m, uint64_t word);
 /* It is frozen or has moved: wait for the outcome. False: it has moved. */
 bool move_spared(const struct member *m);
 
-/* What the regions before have counted and this one doesn't know yet. */
-void move_inherit(const struct segment *from, const struct segment *to);
-
-/* The same to the very next region, which nobody has been in. */
+/* What `from` and the regions before it have counted is told to the very next region, which nobody has been in. */
 void move_inherit_next(const struct segment *from, const struct segment *to);
 
 /* Regions before this one that nobody uses any more are given back, and what a dead resizer has left. */

@@ -430,7 +430,7 @@ static int poll_once(struct permit_ticket *t)
 
 static enum permit_outcome lose(struct permit_ticket *t)
 {
-	w32_sub(&t->seat->loads, 1);
+	registry_drop(t->seat);
 	t->word = 0;
 	return PERMIT_LOST;
 }
@@ -509,9 +509,9 @@ enum permit_outcome permit_try(struct seat *seat, const struct permit_request *r
 	uint64_t word = make_word(seat->index, request->keyspace, draw_turn(s, request->keyspace), PERMIT_QUEUED);
 	uint32_t node;
 
-	w32_add(&seat->loads, 1); /* before a node may name this seat */
+	registry_hold(seat); /* before a node may name this seat */
 	if (!claim_node(s, word, &node) && (!make_room(seat->member) || !claim_node(s, word, &node))) {
-		w32_sub(&seat->loads, 1);
+		registry_drop(seat);
 		*t = (struct permit_ticket){.seat = seat};
 		return PERMIT_FULL;
 	}
@@ -576,7 +576,7 @@ bool permit_return(struct permit_ticket *t)
 	mine = w64_cas(&node_of(t)->word, t->word, 0);
 	if (mine)
 		kick_next(t->seat->member);
-	w32_sub(&t->seat->loads, 1); /* last: it keeps the mapping */
+	registry_drop(t->seat); /* last: it keeps the mapping */
 	t->word = 0;
 	return mine;
 }

@@ -11,7 +11,6 @@
  *   a resize                 thawed by who waits for it; the memory of the new region given back
  *   announcements, pins      cleared, then the reader slot is freed, then the process slot
  *
- *
  * A thread that dies in a process that lives (it left by a raw exit, past its destructors) loses all but its pins: values
  * in hand belong to the process, any thread of which may release them.
  */

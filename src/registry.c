@@ -256,7 +256,7 @@ static void arm(struct seat *seat)
 		return;
 	}
 	a = &seat->member->segment.alive[seat->alive];
-	w64_store(&a->holder, seat->tag | (seat->index + 1));
+	w64_store(&a->holder, member_ref(seat));
 	atomic_fetch_or(member_alive_word(a), FUTEX_WAITERS);
 	w32_store(&seat->reader->alive, (uint32_t)seat->alive + 1);
 }
@@ -430,7 +430,7 @@ static bool settle(struct member *m, struct seat *seat)
 	if (!w32_peek(&seat->abandoned) || !seat->listed || holds_something(seat))
 		return false;
 	unlist(m->wiped, seat);
-	life_free_reader(m, seat->tag | (seat->index + 1), PINS);
+	life_free_reader(m, member_ref(seat), PINS);
 	if (!seat->threaded)
 		bury(m, seat);
 	end_mapping(m);

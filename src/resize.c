@@ -118,10 +118,9 @@ static void drop_copy(struct resize *r, struct carried *c)
 	c->offset = 0;
 }
 
-/* The log of an extent, of which anything may be in a bad byte. */
 static enum log_kind kind_at(const struct segment *s, uint64_t word)
 {
-	return w32_peek(&s->extents[extent_of(s, SLOT_BYTES(word))].kind) == LOG_MAIN ? LOG_MAIN : LOG_PROBATION;
+	return extent_kind(s, extent_of(s, SLOT_BYTES(word)));
 }
 
 /* Is it of any use there? */
@@ -215,7 +214,7 @@ static void carry_slot(struct resize *r, uint64_t number)
 
 static uint64_t word_at(const struct segment *s, uint64_t number)
 {
-	return w64_load(&s->index[number / BUCKET_SLOTS].slots[number % BUCKET_SLOTS]);
+	return w64_load(index_slot_at(s, number));
 }
 
 /* The main log's before the probation log's. */
@@ -246,7 +245,7 @@ static void first_round(struct resize *r)
 	uint64_t number, slots = index_slots(from(r));
 	int class;
 
-	for (class = CLASSES - 1; class >= 0 && r->room; class --)
+	for (class = CLASSES - 1; class >= 0 && r->room; class--)
 		for (number = 0; number < slots && r->room; number++)
 			if (!r->carried[number].word && is_of_class(from(r), word_at(from(r), number), (unsigned)class))
 				carry_slot(r, number);
@@ -476,20 +475,15 @@ static void wake_all(const struct resize *r)
 
 /* ---- the call ---------------------------------------------------------------------------------------------- */
 
-static uint64_t ref_of(const struct seat *seat)
-{
-	return seat->tag | (seat->index + 1);
-}
-
 /* One at a time; a dead one's place, and its memory, is taken. */
 static bool claim(struct seat *seat)
 {
 	word64 *resizer = &seat->member->segment.header->resizer;
 
-	if (w64_cas(resizer, 0, ref_of(seat)))
+	if (w64_cas(resizer, 0, member_ref(seat)))
 		return true;
 	move_clean(seat->member);
-	return w64_cas(resizer, 0, ref_of(seat));
+	return w64_cas(resizer, 0, member_ref(seat));
 }
 
 static void count_used(const struct segment *s, struct geometry_needs *needs)
@@ -569,7 +563,7 @@ static void give_up(struct resize *r)
 		registry_close(r->to);
 		segment_forget(from(r), &g);
 	}
-	w64_cas(&from(r)->header->resizer, ref_of(r->old), 0);
+	w64_cas(&from(r)->header->resizer, member_ref(r->old), 0);
 }
 
 static int check(const struct segment *s, uint64_t size)

@@ -104,7 +104,7 @@ static void forget_rest(struct walk *w, uint32_t x)
 	struct found f;
 
 	for (i = 0; i < index_slots(s); i++) {
-		hit.slot = &s->index[i / BUCKET_SLOTS].slots[i % BUCKET_SLOTS];
+		hit.slot = index_slot_at(s, i);
 		hit.word = word = w64_load(hit.slot);
 		if (!SLOT_IS_USED(word) || !log_holds(s, SLOT_BYTES(word)) || extent_of(s, SLOT_BYTES(word)) != x)
 			continue;
@@ -172,7 +172,7 @@ static bool evict_one(struct seat *seat, struct evict_turn *turn)
 		return false;
 	if (w.reason == EVICT_PROBATION || w.reason == EVICT_MAIN)
 		w.walks = w32_add(&s->header->walks, 1);
-	w.kind = w32_peek(&s->extents[x].kind) == LOG_MAIN ? LOG_MAIN : LOG_PROBATION;
+	w.kind = extent_kind(s, x);
 	if (w.reason != EVICT_EMPTY || EXTENT_ENTRIES(w64_peek(&s->extents[x].counts))) /* E.5: nobody writes into it any more */
 		walk_extent(&w, x);
 	extents_retire(seat, x);
@@ -220,7 +220,7 @@ enum log_kind room_kind_guessed(const struct segment *s, const struct key *key, 
 		return evict_admits(s, key->hash, (uint32_t)min_u64(log_length(s, key->size, value_size), s->geometry.extent_size));
 	if (!log_holds(s, SLOT_BYTES(word)))
 		return LOG_PROBATION;
-	return w32_peek(&s->extents[extent_of(s, SLOT_BYTES(word))].kind) == LOG_MAIN ? LOG_MAIN : LOG_PROBATION;
+	return extent_kind(s, extent_of(s, SLOT_BYTES(word)));
 }
 
 int room_reserve(struct seat *seat, unsigned word, enum log_kind kind, size_t key_size, size_t value_size, uint64_t *offset)

@@ -106,11 +106,6 @@ static struct entry *copy_newest(const struct segment *s, uint32_t keyspace, uin
 	return newest;
 }
 
-static bool is_whole(const struct segment *s, const struct log_entry *e)
-{
-	return !(s->geometry.flags & SHOAL_CHECKSUM) || *log_checksum_at(e) == log_checksum(e);
-}
-
 /* Outside of any section: the copy is ours. */
 static int show(const struct shoal_keyspace *k, const struct log_entry *e, const struct bounds *bounds, uint64_t now,
                 struct shoal_value *value)
@@ -161,7 +156,7 @@ EXPORT int shoal_peek(struct shoal_keyspace *k, const void *key, size_t key_size
 			return r;
 		now = clock_ms(&m->segment.clock);
 		copy = copy_newest(&m->segment, k->id, store_hash(k, key, key_size), &slice, &e, &word);
-		if (copy && !is_whole(&m->segment, &e)) {
+		if (copy && m->segment.geometry.flags & SHOAL_CHECKSUM && !log_is_intact(&e)) {
 			free(copy);
 			copy = NULL;
 		}
@@ -219,8 +214,8 @@ EXPORT int shoal_recent(struct shoal *cache, shoal_visit *visit, void *arg)
 
 /* ---- scan -------------------------------------------------------------------------------------------------- */
 
-/* Groups of the index lie in the order of hashes, whatever their number, and a key's slots in one group; index.c. */
-#define GROUP_SLOTS (64 * BUCKET_SLOTS)
+/* Groups of the index lie in the order of hashes, however many they are, and a key's slots lie in one group (index.h). */
+#define GROUP_SLOTS (INDEX_GROUP * BUCKET_SLOTS)
 
 struct scan {
 	bool over;
@@ -257,7 +252,7 @@ static int copy_next(struct scan *scan, const struct segment *s, struct entry **
 
 	if (!find_place(scan, s))
 		return SCAN_END;
-	*copy = copy_of(s, &s->index[scan->number / BUCKET_SLOTS].slots[scan->number % BUCKET_SLOTS], e, &word);
+	*copy = copy_of(s, index_slot_at(s, scan->number), e, &word);
 	scan->number++;
 	return *copy && is_shown(scan, s, e, word, shown) ? SCAN_ENTRY : SCAN_NOTHING;
 }
@@ -350,7 +345,7 @@ EXPORT int shoal_entry_read(const struct shoal_entry *entry, void *buffer, size_
 		return SHOAL_ERR_INVALID;
 	if (entry->size > capacity)
 		return SHOAL_ERR_TOO_BIG;
-	if (entry->private_fields[1] && *log_checksum_at(e) != log_checksum(e))
+	if (entry->private_fields[1] && !log_is_intact(e))
 		return SHOAL_ERR_CORRUPT;
 	return store_copy(e, buffer, entry->size) ? SHOAL_OK : SHOAL_ERR_CORRUPT;
 }

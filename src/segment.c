@@ -15,7 +15,6 @@
  * S.5  No part of the file is used for a second region: `reach` is raised before memory is given out behind it. So who
  *      comes late to an old region touches what nobody else uses. The file never holds more than `reach` says.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -31,20 +30,14 @@
 #include "proc.h"
 #include "segment.h"
 
-#define HUGE_PAGE ((uint64_t)2 << 20)
-
 /* ---- names ------------------------------------------------------------------------------------------------- */
 
-static bool name_is_valid(const char *name)
+/* Not by isalnum(), for which it depends on the program's locale. */
+bool segment_is_name(const char *name)
 {
-	size_t n = strlen(name);
+	size_t n = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
 
-	if (n < 1 || n > 63 || name[0] == '.')
-		return false;
-	for (; *name; name++)
-		if (!isalnum((unsigned char)*name) && !strchr("._-", *name))
-			return false;
-	return true;
+	return n >= 1 && n < NAME_SIZE && !name[n];
 }
 
 static int name_to_path(const char *name, char *path, size_t capacity)
@@ -54,7 +47,7 @@ static int name_to_path(const char *name, char *path, size_t capacity)
 			return SHOAL_ERR_INVALID;
 		return SHOAL_OK;
 	}
-	if (!name_is_valid(name))
+	if (!segment_is_name(name) || name[0] == '.')
 		return SHOAL_ERR_INVALID;
 	snprintf(path, capacity, "/dev/shm/shoal.%s.v%d", name, LAYOUT_VERSION);
 	return SHOAL_OK;
@@ -117,12 +110,17 @@ void segment_unmap(struct segment *s)
 	errno = kept;
 }
 
+static void unmap_whole(struct segment *s)
+{
+	segment_unmap_alive(s->alive, &s->geometry);
+	segment_unmap(s);
+}
+
 void segment_close(struct segment *s)
 {
 	int kept = errno;
 
-	segment_unmap_alive(s->alive, &s->geometry);
-	segment_unmap(s);
+	unmap_whole(s);
 	segment_close_fd(s);
 	errno = kept;
 }
@@ -184,8 +182,7 @@ static int fill(int fd, const struct geometry *g, struct segment *s)
 		return r;
 	r = init_alive(s->alive, g->readers);
 	if (r) {
-		segment_unmap_alive(s->alive, g);
-		segment_unmap(s);
+		unmap_whole(s);
 		return r;
 	}
 	if (g->flags & SHOAL_HUGE_PAGES)
@@ -197,7 +194,7 @@ static int fill(int fd, const struct geometry *g, struct segment *s)
 static int create(const char *path, const struct shoal_config *c, struct segment *s)
 {
 	struct geometry g;
-	int fd, kept, r = geometry_from(c, membarrier_refused(), &g);
+	int fd, r = geometry_from(c, membarrier_refused(), &g);
 
 	if (r)
 		return r;
@@ -213,16 +210,11 @@ static int create(const char *path, const struct shoal_config *c, struct segment
 		w64_store(&s->header->reach, g.size);
 	if (!r && path) {
 		r = mapping_name(fd, path); /* S.2: the word that publishes */
-		if (r) {
-			segment_unmap_alive(s->alive, &g);
-			segment_unmap(s);
-		}
+		if (r)
+			unmap_whole(s);
 	}
-	if (r) {
-		kept = errno;
-		close(fd);
-		errno = kept;
-	}
+	if (r)
+		mapping_close(fd);
 	return r;
 }
 
@@ -247,7 +239,7 @@ bool segment_leads_on(int fd, const struct geometry *g, uint64_t moved)
 	uint64_t to = MOVED_NUMBER(moved) * PAGE;
 	struct stat st;
 
-	return MOVED_STATE(moved) == MOVED && MOVED_NUMBER(moved) < SIZE_MAX_SEGMENT / PAGE && to >= geometry_end(g) && to % HUGE_PAGE == 0 &&
+	return MOVED_STATE(moved) == MOVED && MOVED_NUMBER(moved) < SIZE_MAX_SEGMENT / PAGE && to >= geometry_end(g) && to % MAPPING_HUGE == 0 &&
 	       (fstat(fd, &st) || (uint64_t)st.st_size >= to + PAGE);
 }
 
@@ -286,8 +278,7 @@ static int map_serving(int fd, const struct stat *st, struct geometry *g, bool r
 		r = reaches_too_far(s, st) ? SHOAL_ERR_CORRUPT : next_region(fd, g, s->header, &next, &more);
 		if (!r && !more)
 			return SHOAL_OK;
-		segment_unmap_alive(s->alive, g);
-		segment_unmap(s);
+		unmap_whole(s);
 		if (r)
 			return r;
 		*g = next;
@@ -334,7 +325,7 @@ static int attach(const char *path, const struct shoal_config *c, struct segment
 {
 	int access = c->flags & SHOAL_INSPECT ? O_RDONLY : O_RDWR;
 	int fd = open(path, access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-	int r, kept;
+	int r;
 
 	if (fd < 0 && errno == ENOENT)
 		return SHOAL_ERR_NOT_FOUND;
@@ -343,11 +334,8 @@ static int attach(const char *path, const struct shoal_config *c, struct segment
 	if (fd < 0) /* a folder, a symbolic link, a socket: not a regular file */
 		return errno == EISDIR || errno == ELOOP || errno == ENXIO ? SHOAL_ERR_INVALID : SHOAL_ERR_SYSTEM;
 	r = attach_file(fd, path, c, s);
-	if (r) {
-		kept = errno;
-		close(fd);
-		errno = kept;
-	}
+	if (r)
+		mapping_close(fd);
 	return r;
 }
 
@@ -433,7 +421,7 @@ static int give_out(const struct segment *from, struct geometry *g)
 		return SHOAL_ERR_SYSTEM;
 	do {
 		reach = w64_load(&h->reach);
-		g->offset = align_up(max_u64(reach, from->geometry.offset + from->geometry.size) + PROCESSES_MAX, HUGE_PAGE);
+		g->offset = align_up(max_u64(reach, from->geometry.offset + from->geometry.size) + PROCESSES_MAX, MAPPING_HUGE);
 	} while (!w64_cas(&h->reach, reach, g->offset + g->size));
 	unmap_first(h);
 	return SHOAL_OK;
@@ -448,7 +436,7 @@ static void inherit(const struct segment *from, struct segment *to)
 int segment_extend(const struct segment *from, uint64_t size, const struct geometry_needs *needs, struct segment *to)
 {
 	struct geometry g;
-	int fd, kept, r = geometry_resized(&from->geometry, size, needs, &g);
+	int fd, r = geometry_resized(&from->geometry, size, needs, &g);
 
 	if (r || (r = give_out(from, &g)))
 		return r;
@@ -461,9 +449,7 @@ int segment_extend(const struct segment *from, uint64_t size, const struct geome
 		inherit(from, to);
 	if (r) {
 		mapping_punch(fd, g.offset, g.size);
-		kept = errno;
-		close(fd);
-		errno = kept;
+		mapping_close(fd);
 	}
 	return r;
 }
@@ -471,7 +457,7 @@ int segment_extend(const struct segment *from, uint64_t size, const struct geome
 int segment_follow(const struct segment *from, struct segment *to)
 {
 	struct geometry g = from->geometry, next = {0};
-	int r, kept, fd = mapping_dup(segment_fd(from));
+	int r, fd = mapping_dup(segment_fd(from));
 	bool more;
 
 	if (fd < 0)
@@ -479,11 +465,8 @@ int segment_follow(const struct segment *from, struct segment *to)
 	r = next_region(fd, &g, from->header, &next, &more);
 	if (!r && !(r = map_serving(fd, NULL, more ? &next : &g, from->read_only, to)))
 		inherit(from, to);
-	if (r) {
-		kept = errno;
-		close(fd);
-		errno = kept;
-	}
+	if (r)
+		mapping_close(fd);
 	return r;
 }
 

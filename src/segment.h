@@ -50,6 +50,8 @@ static inline void segment_prepare(struct segment *s)
 
 int segment_open(const char *name, const struct shoal_config *config, struct segment *segment);
 int segment_unlink(const char *name);
+/* 1-63 of [A-Za-z0-9._-], as segments and keyspaces are called; a segment's has no dot at its begin. */
+bool segment_is_name(const char *name);
 void segment_close(struct segment *segment);       /* all of it */
 void segment_unmap(struct segment *segment);       /* all but the alive words */
 void segment_unmap_alive(struct alive *alive, const struct geometry *geometry);

@@ -96,15 +96,11 @@ uint32_t store_life(uint64_t begin, uint64_t end)
 	return end == UINT64_MAX ? SHOAL_FOREVER : end <= begin ? 0 : (uint32_t)min_u64(end - begin, SHOAL_FOREVER - 1);
 }
 
-static uint32_t choose(uint32_t wanted, uint32_t policy)
-{
-	return wanted == SHOAL_NONE ? 0 : wanted ? wanted : policy;
-}
-
 /* Jitter shortens only: fresh_ms stays a bound. */
 struct lives store_lives(const struct shoal_keyspace *k, uint32_t fresh_ms, uint32_t stale_ms, uint64_t random)
 {
-	struct lives l = {choose(fresh_ms, k->policy.fresh_ms), choose(stale_ms, k->policy.stale_ms), k->policy.error_ms};
+	struct lives l = {handle_or_default(fresh_ms, k->policy.fresh_ms), handle_or_default(stale_ms, k->policy.stale_ms),
+			  k->policy.error_ms};
 
 	if (l.fresh != SHOAL_FOREVER)
 		l.fresh -= (uint32_t)((uint64_t)l.fresh * k->policy.jitter_permille / 1000 * (hash_mix(random) >> 44) >> 20);
@@ -163,14 +159,9 @@ static bool is_kept(const struct segment *s, const struct index_hit *hit)
 	       (uint64_t)((const char *)hit->e.entry - extent_bytes(s, x)) + hit->e.length <= w32_load(&s->extents[x].tail);
 }
 
-static bool is_whole(const struct log_entry *e)
-{
-	return *log_checksum_at(e) == log_checksum(e);
-}
-
 bool store_is_whole(const struct segment *s, const struct log_entry *e)
 {
-	return !(s->geometry.flags & SHOAL_CHECKSUM) || is_whole(e);
+	return !(s->geometry.flags & SHOAL_CHECKSUM) || log_is_intact(e);
 }
 
 bool store_keeps(struct shoal_value *value, const struct key *key)
@@ -227,7 +218,7 @@ static enum age judge(struct seat *seat, const struct shoal_keyspace *k, const s
 				handle_count(s, k->id, COUNTER_corrupt, 1);
 			return AGE_CORRUPT;
 		}
-		if (!is_whole(&hit->e)) {
+		if (!log_is_intact(&hit->e)) {
 			store_reject(seat, k, key, hit);
 			return AGE_CORRUPT;
 		}
@@ -372,7 +363,7 @@ static bool expects_own_key(struct seat *seat, const struct key *key, const stru
 	if (!SLOT_IS_USED(seen->expected) || seen->target >= index_slots(&seat->member->segment) ||
 	    !index_at(seat, seen->target, READING, &hit))
 		return false;
-	own = SLOT_SAME(hit.word, seen->expected) && index_is(&hit, key);
+	own = SLOT_SAME(hit.word, seen->expected) && index_same_key(&hit.e, key);
 	rcu_clear(seat, READING);
 	return own;
 }

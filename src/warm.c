@@ -128,7 +128,7 @@ static bool take_turn(const struct shoal_keyspace *k, const struct pace *p, uint
 	} else if (*ask_at <= now) {
 		taken = w64_cas(word, due, max_u64(due, now) + p->interval);
 	}
-	urcu_bp_read_unlock();
+	handle_leave();
 	return taken;
 }
 
@@ -329,7 +329,7 @@ static struct shoal_warm resolve(const struct shoal_warm *given, const struct sh
 		c.stop_load_ms = policy->lease_ms ? policy->lease_ms / 2 : SHOAL_NONE;
 	if (!c.stop_error_permille)
 		c.stop_error_permille = 200;
-	c.progress_ms = c.progress_ms == SHOAL_NONE ? 0 : c.progress_ms ? c.progress_ms : 1000;
+	c.progress_ms = handle_or_default(c.progress_ms, 1000);
 	return c;
 }
 

@@ -71,7 +71,7 @@ static unsigned find(struct inside *in, const char *name, enum index_want want, 
 
 	if (n) {
 		*generation = hit.e.entry->generation;
-		assert_true(index_is(&hit, &key));
+		assert_true(index_same_key(&hit.e, &key));
 		rcu_clear(in->seat, hit.announced);
 	}
 	assert_true(is_clear(in->seat));
@@ -375,7 +375,7 @@ static void a_slot_is_shown(void **state)
 	number = index_number(in->s, slot);
 	assert_true(number < index_slots(in->s));
 	assert_true(index_at(in->seat, number, PINS, &hit));
-	assert_true(index_is(&hit, &key));
+	assert_true(index_same_key(&hit.e, &key));
 	assert_true(index_locate(in->s, &key, SLOT_BYTES(hit.word), &located, &alone) && alone);
 	assert_false(index_locate(in->s, &key, SLOT_BYTES(hit.word) + 8, &located, &alone));
 	rcu_clear(in->seat, PINS);
