@@ -75,6 +75,7 @@ enum {
 enum verb_group { GROUP_SEGMENTS, GROUP_WATCH, GROUP_ENTRIES, GROUP_RUN, GROUP_MOVE, GROUP_HELP };
 
 #define ANY_NUMBER 0x7fffffff
+#define KEY_MOST 65535 /* bytes of a key */
 
 struct call;
 

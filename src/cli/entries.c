@@ -11,8 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KEY_MOST 65535
-
 /* Of the verbs about one key; each has some of these. */
 struct entry {
 	struct cache_options cache;
@@ -44,7 +42,12 @@ static int take_key(const struct call *call, bool escaped, char *text, struct sh
 	return EXIT_DONE;
 }
 
-/* How to open a keyspace that is there. */
+static int no_keyspace(const struct call *call)
+{
+	return cli_usage(call, "which keyspace? --keyspace NAME or --keyspace NAME@VERSION");
+}
+
+/* How to open the cache: cli_look() or cli_attach(). */
 typedef int open_cache(const struct call *call, const struct cache_options *cache, struct shoal **to);
 
 static struct shoal_policy policy_of(const struct entry *o)
@@ -67,7 +70,7 @@ static int open_entry(const struct call *call, open_cache *open, struct shoal **
 	int status;
 
 	if (!o->keyspace.given)
-		return cli_usage(call, "which keyspace? --keyspace NAME or --keyspace NAME@VERSION");
+		return no_keyspace(call);
 	status = open(call, &o->cache, cache);
 	if (status)
 		return status;
@@ -227,9 +230,9 @@ static int print_value(const struct entry *o, const struct shoal_slice *key, con
 	return json_print(j);
 }
 
-static int no_value(const struct call *call, const char *what)
+static int no_value(const struct call *call)
 {
-	cli_error(call, "no value of this key%s", what);
+	cli_error(call, "no value of this key");
 	return EXIT_NONE;
 }
 
@@ -250,7 +253,7 @@ static int get(const struct call *call)
 	if (outcome == SHOAL_OK)
 		status = print_value(o, &key, &value);
 	else
-		status = outcome == SHOAL_MISS ? no_value(call, "") : cli_failed(call, "the key", outcome);
+		status = outcome == SHOAL_MISS ? no_value(call) : cli_failed(call, "the key", outcome);
 	shoal_release(&value);
 	shoal_close(cache);
 	return status;
@@ -358,7 +361,7 @@ static int open_to_set(const struct call *call, struct shoal **cache, struct sho
 
 	choose_lives(&policy);
 	if (!o->keyspace.given)
-		return cli_usage(call, "which keyspace? --keyspace NAME or --keyspace NAME@VERSION");
+		return no_keyspace(call);
 	status = cli_attach(call, &o->cache, cache);
 	if (status)
 		return status;
@@ -433,7 +436,7 @@ static int change_keys(const struct call *call, change_key *change)
 	if (!status && missing && call->count > 1)
 		cli_error(call, "%d of %d keys had no value", missing, call->count);
 	else if (!status && missing)
-		return no_value(call, "");
+		return no_value(call);
 	return status ? status : missing ? EXIT_NONE : EXIT_DONE;
 }
 
@@ -493,7 +496,7 @@ static int flush(const struct call *call)
 	int status, outcome;
 
 	if (!o->keyspace.given)
-		return cli_usage(call, "which keyspace? --keyspace NAME or --keyspace NAME@VERSION");
+		return no_keyspace(call);
 	status = cli_attach(call, &o->cache, &cache);
 	if (status)
 		return status;

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <time.h>
 
-#define KEY_MOST 65535
 #define SCHEMAS 16
 
 struct migrate_options {

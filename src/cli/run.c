@@ -34,7 +34,6 @@
 #include "command.h"
 #include "units.h"
 
-#define KEY_MOST 65535
 #define MARK "SHOAL_RUN_WITHIN="
 
 static const struct option_spec run_table[] = {

@@ -25,7 +25,6 @@
 #include <unistd.h>
 
 #define WORDS 256
-#define KEY_MOST 65535
 #define EXIT_SLOW 7
 #define EXIT_ERRORS 8
 
