@@ -204,7 +204,6 @@ struct ngx_http_shoal_fill_s {
     ngx_http_shoal_loc_conf_t  *conf;
     ngx_http_shoal_ctx_t       *client;       /* that leads, while it is there */
     struct shoal_load          *load;         /* NULL: ended */
-    size_t                      key_len;
     ngx_str_t                   key;
 
     ngx_http_shoal_mode_e       mode;
@@ -341,6 +340,7 @@ void ngx_http_shoal_rules_decide(ngx_http_shoal_rules_t *rules,
     ngx_http_shoal_loc_conf_t *conf, ngx_uint_t status, ngx_uint_t authorized,
     ngx_http_shoal_lives_t *lives);
 ngx_uint_t ngx_http_shoal_is_stored(ngx_str_t *name);
+ngx_uint_t ngx_http_shoal_is(ngx_str_t *word, const char *name);
 
 /* ngx_http_shoal_frame.c */
 

@@ -137,7 +137,8 @@ ngx_http_shoal_fill_run(ngx_http_shoal_fill_t *fill)
 
 
 /*
- * Ends of a fill that relays: its client may still send out of its memory (`blocked`), so it is freed when that has let go.
+ * The end of a fill's request. A count of 0 says that an upstream has let go of it already, in its own cleanup: then freeing
+ * is all that is left. Nginx waits with that while a client sends out of the fill's memory (`blocked`; the relay).
  */
 
 static void
@@ -146,8 +147,6 @@ ngx_http_shoal_fill_close(ngx_http_shoal_fill_t *fill)
     ngx_http_request_t  *fr;
 
     fr = fill->request;
-
-    /* an upstream that is cleaned up amid it lets go of the request, too */
 
     if (fr->count++ == 0) {
         ngx_http_finalize_request(fr, NGX_DONE);

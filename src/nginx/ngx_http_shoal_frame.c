@@ -62,11 +62,7 @@ ngx_http_shoal_each_type(ngx_http_request_t *r, ngx_http_shoal_each_pt each,
 static ngx_uint_t
 ngx_http_shoal_is_kept(ngx_str_t *name)
 {
-    return name->len == 0
-           || (name->len == sizeof("Content-Encoding") - 1
-               && ngx_strncasecmp(name->data, (u_char *) "Content-Encoding",
-                                  name->len)
-                  == 0);
+    return name->len == 0 || ngx_http_shoal_is(name, "Content-Encoding");
 }
 
 
@@ -396,10 +392,7 @@ ngx_http_shoal_link_header(ngx_http_request_t *r, ngx_table_elt_t *h)
 {
     ngx_table_elt_t  **place;
 
-    if (h->key.len != sizeof("Cache-Control") - 1
-        || ngx_strncasecmp(h->key.data, (u_char *) "Cache-Control", h->key.len)
-           != 0)
-    {
+    if (!ngx_http_shoal_is(&h->key, "Cache-Control")) {
         return NGX_OK;
     }
 

@@ -201,10 +201,7 @@ ngx_http_shoal_relay_body(ngx_http_shoal_fill_t *fill, ngx_chain_t *in)
     ctx = fill->client;
 
     if (ctx->relay_rc != NGX_AGAIN) {
-        for (cl = in; cl; cl = cl->next) {
-            cl->buf->pos = cl->buf->last;
-        }
-
+        ngx_http_shoal_discard(in);
         return NGX_OK;
     }
 

@@ -89,11 +89,7 @@ ngx_http_shoal_is_filled(ngx_str_t *name)
     ngx_uint_t  i;
 
     for (i = 0; ngx_http_shoal_not_filled[i]; i++) {
-        if (ngx_strlen(ngx_http_shoal_not_filled[i]) == name->len
-            && ngx_strncasecmp((u_char *) ngx_http_shoal_not_filled[i],
-                               name->data, name->len)
-               == 0)
-        {
+        if (ngx_http_shoal_is(name, ngx_http_shoal_not_filled[i])) {
             return 0;
         }
     }

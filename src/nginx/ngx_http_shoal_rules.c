@@ -64,15 +64,21 @@ static ngx_http_shoal_rule_t  ngx_http_shoal_rules[] = {
 };
 
 
+ngx_uint_t
+ngx_http_shoal_is(ngx_str_t *word, const char *name)
+{
+    return ngx_strlen(name) == word->len
+           && ngx_strncasecmp(word->data, (u_char *) name, word->len) == 0;
+}
+
+
 static ngx_http_shoal_rule_t *
 ngx_http_shoal_find_rule(ngx_str_t *name)
 {
     ngx_http_shoal_rule_t  *rule;
 
     for (rule = ngx_http_shoal_rules; rule->name.len; rule++) {
-        if (rule->name.len == name->len
-            && ngx_strncasecmp(rule->name.data, name->data, name->len) == 0)
-        {
+        if (ngx_http_shoal_is(name, (char *) rule->name.data)) {
             return rule;
         }
     }
@@ -249,14 +255,6 @@ ngx_http_shoal_least(time_t *seconds, ngx_str_t *value)
     if (*seconds < 0 || n < *seconds) {
         *seconds = n;
     }
-}
-
-
-static ngx_uint_t
-ngx_http_shoal_is(ngx_str_t *word, const char *name)
-{
-    return ngx_strlen(name) == word->len
-           && ngx_strncasecmp(word->data, (u_char *) name, word->len) == 0;
 }
 
 

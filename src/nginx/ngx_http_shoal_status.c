@@ -400,10 +400,18 @@ ngx_http_shoal_metrics_handler(ngx_http_request_t *r)
 }
 
 
+typedef struct {
+    FILE        *to;
+    ngx_uint_t   n;
+} ngx_http_shoal_keyspaces_t;
+
+
 static int
 ngx_http_shoal_write_keyspace(const struct shoal_keyspace_info *k, void *arg)
 {
-    FILE  *to = arg;
+    ngx_http_shoal_keyspaces_t *keyspaces = arg;
+
+    FILE  *to = keyspaces->to;
 
     const struct shoal_keyspace_stats  *s = &k->stats;
 
@@ -414,7 +422,7 @@ ngx_http_shoal_write_keyspace(const struct shoal_keyspace_info *k, void *arg)
             "\"uncached\":%lu,\"rejected\":%lu,\"running\":%lu,"
             "\"load_p50_ms\":%.3f,\"load_p95_ms\":%.3f,"
             "\"load_p99_ms\":%.3f}",
-            k->number ? "," : "", k->name, k->version, s->hits_fresh,
+            keyspaces->n++ ? "," : "", k->name, k->version, s->hits_fresh,
             s->hits_stale, s->misses, s->loads, s->load_errors, s->coalesced,
             s->takeovers, s->superseded, s->timeouts, s->busy, s->uncached,
             s->rejected, s->running, s->load_p50_ms, s->load_p95_ms,
@@ -427,8 +435,9 @@ ngx_http_shoal_write_keyspace(const struct shoal_keyspace_info *k, void *arg)
 static int
 ngx_http_shoal_write_zone(ngx_http_shoal_zone_t *zone, FILE *to)
 {
-    int                 rc;
-    struct shoal_stats  s;
+    int                          rc;
+    struct shoal_stats           s;
+    ngx_http_shoal_keyspaces_t   keyspaces;
 
     rc = shoal_stats(zone->cache, &s);
     if (rc != SHOAL_OK) {
@@ -446,7 +455,10 @@ ngx_http_shoal_write_zone(ngx_http_shoal_zone_t *zone, FILE *to)
             s.evicted_extents, s.processes, s.threads, s.pins, s.flights,
             s.permits_used);
 
-    rc = shoal_keyspaces(zone->cache, ngx_http_shoal_write_keyspace, to);
+    keyspaces.to = to;
+    keyspaces.n = 0;
+    rc = shoal_keyspaces(zone->cache, ngx_http_shoal_write_keyspace,
+                         &keyspaces);
     fputs("]}", to);
 
     return rc;
