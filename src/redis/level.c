@@ -129,11 +129,6 @@ static char *copy_of(const char *text, const char *otherwise)
 	return text ? strdup(text) : otherwise ? strdup(otherwise) : NULL;
 }
 
-static uint32_t given(uint32_t value, uint32_t otherwise)
-{
-	return value == SHOAL_NONE ? 0 : value ? value : otherwise;
-}
-
 /* SYSTEM: no memory. */
 static int take_config(struct shoal_redis *r, const struct shoal_redis_config *c)
 {
@@ -149,7 +144,7 @@ static int take_config(struct shoal_redis *r, const struct shoal_redis_config *c
 	r->budget_ms = c->budget_ms ? c->budget_ms : 50;
 	r->wait_ms = c->wait_ms;
 	r->lease_ms = c->lease_ms;
-	r->recheck_ms = given(c->recheck_ms, 50);
+	r->recheck_ms = level_given(c->recheck_ms, 50);
 	r->max_value = c->max_value ? c->max_value : 1 << 20;
 	r->log = c->log;
 	r->log_arg = c->log_arg;
@@ -285,13 +280,13 @@ static void take_policy(struct shoal_redis_keyspace *k, const struct shoal_polic
 {
 	const struct shoal_redis *redis = k->redis;
 
-	k->lives.fresh_ms = given(p->fresh_ms, 60000);
-	k->lives.stale_ms = given(p->stale_ms, 0);
-	k->lives.error_ms = given(p->error_ms, 0);
+	k->lives.fresh_ms = level_given(p->fresh_ms, 60000);
+	k->lives.stale_ms = level_given(p->stale_ms, 0);
+	k->lives.error_ms = level_given(p->error_ms, 0);
 	k->schema = p->schema;
-	k->retry_ms = given(p->retry_ms, 1000);
-	k->wait_ms = given(redis->wait_ms ? redis->wait_ms : p->wait_ms, 5000);
-	k->lease_ms = given(redis->lease_ms ? redis->lease_ms : p->lease_ms, 30000);
+	k->retry_ms = level_given(p->retry_ms, 1000);
+	k->wait_ms = level_given(redis->wait_ms ? redis->wait_ms : p->wait_ms, 5000);
+	k->lease_ms = level_given(redis->lease_ms ? redis->lease_ms : p->lease_ms, 30000);
 	if (!k->lease_ms || k->lease_ms > SHOAL_FOREVER / 2)
 		k->lease_ms = 30000; /* the lock of a machine that is gone has to end */
 }
@@ -376,8 +371,7 @@ static int change_there(struct shoal_redis_keyspace *k, enum script script, cons
 	level_tell(redis, &visit, r, &why);
 	if (!r)
 		r = reply->type == REDIS_REPLY_INTEGER && reply->integer ? SHOAL_OK : SHOAL_MISS;
-	if (reply)
-		freeReplyObject(reply);
+	freeReplyObject(reply); /* NULL is harmless */
 	free((void *)(uintptr_t)value.data);
 	return r;
 }

@@ -55,12 +55,6 @@ enum verdict { HIT, WAITED, STALE, LED, UNLED, FAILED };
 
 /* ---- commands ---------------------------------------------------------------------------------------------- */
 
-static void free_reply(redisReply *reply)
-{
-	if (reply)
-		freeReplyObject(reply);
-}
-
 /* One command within what is left of the budget, or within the whole of it. */
 static int command(struct shoal_redis_fill *f, enum script script, const struct wire_command *c,
                    struct breaker_visit *visit, int charged, redisReply **reply)
@@ -151,11 +145,11 @@ static int ask(struct shoal_redis_fill *f, int corrupt, struct breaker_visit *vi
 	wire_add_text(&c, early);
 	r = command(f, SCRIPT_LOOK, &c, visit, charged, &reply);
 	if (!r && !is_look(reply)) {
-		free_reply(reply);
+		freeReplyObject(reply);
 		return refuse_answer(f);
 	}
 	if (!r) {
-		free_reply(f->reply);
+		freeReplyObject(f->reply);
 		f->reply = reply;
 	}
 	return r;
@@ -247,7 +241,7 @@ static uint32_t life(uint32_t ms)
 	return ms ? ms : SHOAL_NONE;
 }
 
-/* For so long as if fresh, out of what is left. */
+/* Let it be fresh for `ms`, or for what is left of the later life *of, which gets shorter by that. */
 static void lend(uint32_t *fresh, uint32_t *of, uint32_t ms)
 {
 	*fresh = *of < ms ? *of : ms;
@@ -266,12 +260,12 @@ static int publish_old(struct shoal_redis_fill *f)
 	return SHOAL_OK;
 }
 
-/* The lock, or what else stands in its place: true if the key was deleted since the look. */
+/* What a script found of the lock, counted. True: the key was deleted since the look. */
 static int read_end(struct shoal_redis_fill *f, redisReply *reply, int stores)
 {
 	long long end = reply && reply->type == REDIS_REPLY_INTEGER ? reply->integer : SCRIPT_LOST;
 
-	free_reply(reply);
+	freeReplyObject(reply);
 	if (stores && end == SCRIPT_DONE)
 		level_count(f->k->redis, stored, 1);
 	else if (stores && end == SCRIPT_LOST && f->held)
@@ -399,23 +393,18 @@ int shoal_redis_keep(struct shoal_redis_fill *f)
 	return previous.data ? shoal_redis_publish(f, previous.data, previous.size) : SHOAL_ERR_INVALID;
 }
 
-static uint32_t chosen(uint32_t ms, uint32_t otherwise)
-{
-	return ms == SHOAL_NONE ? 0 : ms ? ms : otherwise;
-}
-
 void shoal_redis_ttl(struct shoal_redis_fill *f, uint32_t fresh_ms, uint32_t stale_ms)
 {
 	if (!f)
 		return;
-	f->lives.fresh_ms = chosen(fresh_ms, f->k->lives.fresh_ms);
-	f->lives.stale_ms = chosen(stale_ms, f->k->lives.stale_ms);
+	f->lives.fresh_ms = level_given(fresh_ms, f->k->lives.fresh_ms);
+	f->lives.stale_ms = level_given(stale_ms, f->k->lives.stale_ms);
 }
 
 void shoal_redis_error_ttl(struct shoal_redis_fill *f, uint32_t error_ms)
 {
 	if (f)
-		f->lives.error_ms = chosen(error_ms, f->k->lives.error_ms);
+		f->lives.error_ms = level_given(error_ms, f->k->lives.error_ms);
 }
 
 void shoal_redis_uncacheable(struct shoal_redis_fill *f, uint32_t for_ms)
@@ -443,13 +432,13 @@ int shoal_redis_renew(struct shoal_redis_fill *f)
 
 static void drop(struct shoal_redis_fill *f)
 {
-	free_reply(f->reply);
+	freeReplyObject(f->reply);
 	free((void *)(uintptr_t)f->value_key.data);
 	f->reply = NULL;
 	f->value_key.data = NULL;
 }
 
-/* It leaves by pthread_exit or cancellation. */
+/* The source leaves by pthread_exit or cancellation. */
 static void abandon(void *fill)
 {
 	struct shoal_redis_fill *f = fill;

@@ -204,7 +204,7 @@ static int next_reply(struct wire *w, uint64_t deadline, redisReply **reply, str
 	return SHOAL_ERR_CORRUPT;
 }
 
-/* As wire_call(), with the server's refusals as replies. */
+/* The server's refusals are replies like others. */
 static int ask(struct wire *w, const struct wire_command *c, uint64_t deadline, redisReply **reply,
                struct wire_why *why)
 {
@@ -220,7 +220,8 @@ static int ask(struct wire *w, const struct wire_command *c, uint64_t deadline, 
 	return r ? r : next_reply(w, deadline, reply, why);
 }
 
-int wire_call(struct wire *w, const struct wire_command *c, uint64_t deadline, redisReply **reply, struct wire_why *why)
+/* ... and here they are errors. */
+static int call(struct wire *w, const struct wire_command *c, uint64_t deadline, redisReply **reply, struct wire_why *why)
 {
 	redisReply *got;
 	int r = ask(w, c, deadline, &got, why);
@@ -268,7 +269,7 @@ int wire_script(struct wire *w, enum script script, const struct wire_command *k
 static int simple(struct wire *w, const struct wire_command *c, uint64_t deadline, struct wire_why *why)
 {
 	redisReply *reply;
-	int r = wire_call(w, c, deadline, &reply, why);
+	int r = call(w, c, deadline, &reply, why);
 
 	if (!r)
 		freeReplyObject(reply);
@@ -307,7 +308,7 @@ static int load_scripts(struct wire *w, uint64_t deadline, struct wire_why *why)
 		wire_add_text(&c, "SCRIPT");
 		wire_add_text(&c, "LOAD");
 		wire_add_text(&c, script_text[i]);
-		r = wire_call(w, &c, deadline, &reply, why);
+		r = call(w, &c, deadline, &reply, why);
 		if (r)
 			return r;
 		if (reply->type == REDIS_REPLY_STRING && (size_t)reply->len < sizeof(w->sha[i]))

@@ -54,14 +54,12 @@ struct wire_why {
 
 int wire_open(const struct wire_address *address, size_t limit, uint64_t deadline, struct wire **wire,
               struct wire_why *why);
-int wire_call(struct wire *wire, const struct wire_command *command, uint64_t deadline, redisReply **reply,
-              struct wire_why *why);
 
 /* A script by its name. `command` has room for three more and begins with the keys, two of them. */
 int wire_script(struct wire *wire, enum script script, const struct wire_command *command, uint64_t deadline,
                 redisReply **reply, struct wire_why *why);
 
-void wire_close(
-	struct wire *wire); /* also of a parent's, in a child: that leaves the parent's alone. NULL is harmless */
+/* Also a parent's, in a child of fork: that leaves the parent's alone. NULL is harmless. */
+void wire_close(struct wire *wire);
 
 #endif
