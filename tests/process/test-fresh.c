@@ -787,7 +787,6 @@ static void for_ever_is_not_49_days(void **state)
 		shoal_release(&v);
 	}
 	close_place(&p);
-	(void)state;
 }
 
 static void a_hot_key_never_misses(void **state)

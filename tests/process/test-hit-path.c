@@ -150,7 +150,6 @@ static void a_saturated_hit_is_free_of_locks(void **state)
 	static const char *names[] = {"shoal_read, 100 B", "shoal_get + shoal_release", "shoal_read, miss"};
 	unsigned i;
 
-	(void)state;
 	for (i = 0; i < 3; i++) {
 		struct path path = path_of(all[i], 16, names[i]);
 
@@ -164,7 +163,6 @@ static void the_second_hit_counts(void **state)
 {
 	struct path path = path_of(COPY, 1, "shoal_read, frequency below its cap");
 
-	(void)state;
 	assert_int_equal(path.locked, 1);
 	assert_int_equal(path.calls, 0);
 }

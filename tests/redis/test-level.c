@@ -22,8 +22,8 @@
 
 /* In shared memory. */
 struct scene {
-	word32 loads, here, entered, gate; /* gate: how often a load may pass; else closed while `gated` */
-	word32 gated;
+	word32 loads, here, entered;
+	word32 gated, gate; /* a load that begins while `gated` waits until `gate` is its number */
 	word32 of_key[KEYS];
 	char text[32]; /* what is loaded */
 	int fails;
@@ -32,11 +32,17 @@ struct scene {
 	struct test_clock *clock; /* of which a load takes 10 ms */
 };
 
+/* What loads that begin from now on give. */
+static void change_text(struct scene *s, const char *text)
+{
+	snprintf(s->text, sizeof(s->text), "%s", text);
+}
+
 static struct scene *new_scene(const char *text)
 {
 	struct scene *s = share(sizeof(*s));
 
-	snprintf(s->text, sizeof(s->text), "%s", text);
+	change_text(s, text);
 	return s;
 }
 
@@ -88,9 +94,9 @@ static int source(struct shoal_redis_fill *fill, const void *key, size_t key_siz
 	return shoal_redis_publish(fill, STR(text));
 }
 
-static int fetch_by(struct machine *m, struct scene *s, const char *key, struct shoal_value *value)
+static int fetch_by(struct machine *m, shoal_redis_source *by, void *arg, const char *key, struct shoal_value *value)
 {
-	struct shoal_redis_loader loader = {m->k, source, s, {0}};
+	struct shoal_redis_loader loader = {m->k, by, arg, {0}};
 
 	return shoal_fetch(shoal_redis_keyspace(m->k), STR(key), shoal_redis_load, &loader, value);
 }
@@ -99,7 +105,7 @@ static int fetch_by(struct machine *m, struct scene *s, const char *key, struct 
 static bool fetches(struct machine *m, struct scene *s, const char *key, const char *text)
 {
 	struct shoal_value value;
-	int r = fetch_by(m, s, key, &value);
+	int r = fetch_by(m, source, s, key, &value);
 	bool right = r == SHOAL_OK && holds(&value, text);
 
 	if (!right)
@@ -156,16 +162,6 @@ static void do_together(struct machine *m, struct scene *s, int (*body)(void *),
 		assert_ends_well(pids[i]);
 }
 
-/* A worker that begins to load the key, and is inside the source. */
-static pid_t begin_load(struct worker *w)
-{
-	uint32_t before = w32_load(&w->s->entered);
-	pid_t pid = spawn(fetch_one, w);
-
-	assert_true(await(&w->s->entered, before + 1));
-	return pid;
-}
-
 /* ---- a stage for each case --------------------------------------------------------------------------------- */
 
 struct stage {
@@ -193,6 +189,28 @@ static void end_stage(struct stage *t)
 	}
 	end_scene(t->s);
 	end_server(&t->server);
+}
+
+/* A worker of that machine that loads "k", and is held inside the source. */
+static pid_t hold_load(struct stage *t, int machine, const char *text)
+{
+	struct worker w = {&t->m[machine], t->s, "k", text, 0, 0};
+	uint32_t before = w32_load(&t->s->entered);
+	pid_t pid;
+
+	w32_store(&t->s->gated, 1);
+	pid = spawn(fetch_one, &w);
+	assert_true(await(&t->s->entered, before + 1));
+	w32_store(&t->s->gated, 0);
+	return pid;
+}
+
+/* It goes on, and gets what it loaded. */
+static void let_end(struct stage *t, pid_t pid)
+{
+	w32_store(&t->s->gate, w32_load(&t->s->loads));
+	futex_wake(&t->s->gate, INT_MAX);
+	assert_ends_well(pid);
 }
 
 static const char value_key[] = "shoal:item@1:k", lock_key[] = "shoal:item@1#k";
@@ -223,7 +241,6 @@ static void a_cold_key_is_loaded_once(void **state)
 	struct stage t = new_stage(&patient, &hourly);
 	uint64_t others = 0;
 
-	(void)state;
 	t.s->crowd = t.m;
 	do_together(t.m, t.s, fetch_one, "k", "first");
 	assert_int_equal(w32_load(&t.s->loads), 1);
@@ -245,7 +262,6 @@ static void each_of_many_keys_is_loaded_once(void **state)
 	struct stage t = new_stage(&patient, &hourly);
 	uint64_t loads = 0, led = 0;
 
-	(void)state;
 	do_together(t.m, t.s, fetch_all, NULL, "first");
 	for (int i = 0; i < KEYS; i++)
 		assert_int_equal(w32_load(&t.s->of_key[i]), 1);
@@ -264,24 +280,18 @@ static void who_waited_in_vain_loads_beside(void **state)
 {
 	struct shoal_redis_config config = patient;
 	struct stage t;
-	struct worker w;
 	pid_t pid;
 
-	(void)state;
 	config.wait_ms = 1;
 	t = new_stage(&config, &hourly);
-	w = (struct worker){&t.m[0], t.s, "k", "first", 0, 0};
-	w32_store(&t.s->gated, 1);
-	pid = begin_load(&w);
-	w32_store(&t.s->gated, 0);
-	snprintf(t.s->text, sizeof(t.s->text), "beside");
+	pid = hold_load(&t, 0, "first");
+	change_text(t.s, "beside");
 	assert_fetches(&t.m[1], t.s, "k", "beside");
 	assert_figure(&t.m[1], unled, 1);
 	assert_figure(&t.m[1], stored, 0);
 	assert_figure(&t.m[1], locks_lost, 0);
 	assert_int_equal(tell_server(&t.server, "EXISTS %s", value_key), 0);
-	post(&t.s->gate);
-	assert_ends_well(pid);
+	let_end(&t, pid);
 	assert_figure(&t.m[0], stored, 1);
 	assert_fetches(&t.m[2], t.s, "k", "first");
 	end_stage(&t);
@@ -293,19 +303,14 @@ static void a_machine_dies(void **state)
 {
 	struct shoal_redis_config config = patient;
 	struct stage t;
-	struct worker w;
 	pid_t pid;
 
-	(void)state;
 	config.lease_ms = 300; /* of its lock alone: the others take their time */
 	t = new_stage(&patient, &hourly);
 	end_machine(&t.m[0]);
 	t.m[0] = new_machine(&t.server, &config, &hourly);
-	w = (struct worker){&t.m[0], t.s, "k", "first", 0, 0};
-	w32_store(&t.s->gated, 1);
-	pid = begin_load(&w);
+	pid = hold_load(&t, 0, "first");
 	kill_child(pid); /* the only worker that it had */
-	w32_store(&t.s->gated, 0);
 	assert_fetches(&t.m[1], t.s, "k", "first");
 	assert_int_equal(w32_load(&t.s->loads), 2);
 	assert_figure(&t.m[1], led, 1);
@@ -319,14 +324,10 @@ static void a_machine_dies(void **state)
 static void an_heir_takes_the_lock_of_its_machine(void **state)
 {
 	struct stage t = new_stage(&patient, &hourly);
-	struct worker w = {&t.m[0], t.s, "k", "first", 0, 0};
 	pid_t leader;
 
-	(void)state;
-	w32_store(&t.s->gated, 1);
-	leader = begin_load(&w);
+	leader = hold_load(&t, 0, "first");
 	kill_child(leader);
-	w32_store(&t.s->gated, 0);
 	assert_fetches(&t.m[0], t.s, "k", "first");
 	assert_figure(&t.m[0], inherited, 1);
 	assert_figure(&t.m[0], led, 2);
@@ -337,15 +338,11 @@ static void an_heir_takes_the_lock_of_its_machine(void **state)
 static void an_overdue_load_stores_nothing(void **state)
 {
 	struct stage t = new_stage(&patient, &hourly);
-	struct worker w = {&t.m[0], t.s, "k", "first", 0, 0};
 	pid_t pid;
 
-	(void)state;
-	w32_store(&t.s->gated, 1);
-	pid = begin_load(&w);
+	pid = hold_load(&t, 0, "first");
 	assert_int_equal(tell_server(&t.server, "DEL %s", lock_key), 1); /* as its lease does */
-	post(&t.s->gate);
-	assert_ends_well(pid);
+	let_end(&t, pid);
 	assert_figure(&t.m[0], locks_lost, 1);
 	assert_figure(&t.m[0], stored, 0);
 	assert_int_equal(tell_server(&t.server, "EXISTS %s", value_key), 0);
@@ -366,12 +363,9 @@ static int renewing(struct shoal_redis_fill *fill, const void *key, size_t key_s
 static void a_lease_is_renewed(void **state)
 {
 	struct stage t = new_stage(&patient, &hourly);
-	struct shoal_redis_loader loader = {t.m[0].k, renewing, &t, {0}};
 	struct shoal_value value;
 
-	(void)state;
-	assert_int_equal(shoal_fetch(shoal_redis_keyspace(t.m[0].k), STR("k"), shoal_redis_load, &loader, &value),
-	                 SHOAL_OK);
+	assert_int_equal(fetch_by(&t.m[0], renewing, &t, "k", &value), SHOAL_OK);
 	assert_true(holds(&value, "renewed"));
 	shoal_release(&value);
 	assert_figure(&t.m[0], stored, 1);
@@ -391,7 +385,6 @@ static void a_cancelled_thread_lets_go(void **state)
 	struct stage t;
 	pthread_t thread;
 
-	(void)state;
 	if (UNDER_ASAN) {
 		skipped("AddressSanitizer takes the stack of a cancelled thread for poisoned");
 		return;
@@ -424,7 +417,6 @@ static void a_stopped_server_is_left_alone(void **state)
 	char key[16];
 	int i;
 
-	(void)state;
 	config.budget_ms = 50;
 	config.cool_down_ms = 1000;
 	config.failures = 3;
@@ -471,7 +463,6 @@ static void one_process_opens_it_for_all(void **state)
 	struct stage t;
 	struct machine beside;
 
-	(void)state;
 	config.failures = 1;
 	config.cool_down_ms = 600000;
 	t = new_stage(&config, &hourly);
@@ -494,7 +485,6 @@ static void a_server_that_restarts(void **state)
 	struct shoal_redis_config config = patient;
 	struct stage t;
 
-	(void)state;
 	config.failures = 1000;
 	t = new_stage(&config, &hourly);
 	assert_fetches(&t.m[0], t.s, "a", "first");
@@ -524,7 +514,6 @@ static void a_wrong_password_is_told(void **state)
 	struct shoal_redis_config config = patient;
 	const char *const passwords[] = {NULL, "wrong", "right"}, *const said[] = {"NOAUTH", "WRONGPASS", ""};
 
-	(void)state;
 	for (int i = 0; i < 3; i++) {
 		struct machine m;
 		char why[200] = "";
@@ -549,7 +538,6 @@ static void nobody_listens(void **state)
 	struct stage t = new_stage(&patient, &hourly);
 	char why[200];
 
-	(void)state;
 	stop_server(&t.server);
 	assert_int_equal(shoal_redis_check(t.m[0].redis, why, sizeof(why)), SHOAL_ERR_SYSTEM);
 	assert_int_equal(errno, ECONNREFUSED);
@@ -626,7 +614,6 @@ static void servers_that_are_none(void **state)
 	struct shoal_redis_config config = patient;
 	struct scene *s = new_scene("first");
 
-	(void)state;
 	config.budget_ms = 200;
 	for (int manner = 0; manner < MANNERS; manner++) {
 		struct server server = new_server(NULL);
@@ -664,7 +651,6 @@ static void lives_do_not_add_up(void **state)
 	struct shoal_entry seen = {0};
 	int64_t hour = 3600 * 1000;
 
-	(void)state;
 	assert_fetches(&t.m[0], t.s, "k", "first");
 	age_in_redis(&t.server, 3000 * 1000);
 	assert_fetches(&t.m[1], t.s, "k", "first");
@@ -675,7 +661,6 @@ static void lives_do_not_add_up(void **state)
 	assert_in_range(seen.error_left_ms, 2 * hour, 600 * 1000 + 2 * hour);
 	age_in_redis(&t.server, 4000 * 1000); /* stale for 3400 s */
 	pass_ms(t.m[1].place.clock, 4000 * 1000);
-	w32_store(&t.s->gated, 1);
 	tell_server(&t.server, "SET %s %s", lock_key, "0000000000000000another.machine.another.token");
 	assert_fetches(&t.m[2], t.s, "k", "first");
 	assert_figure(&t.m[2], stale, 1);
@@ -690,22 +675,17 @@ static void lives_do_not_add_up(void **state)
 static void the_stale_one_is_shared(void **state)
 {
 	struct stage t = new_stage(&patient, &hourly);
-	struct worker w = {&t.m[1], t.s, "k", "second", 0, 0};
 	pid_t pid;
 
-	(void)state;
 	assert_fetches(&t.m[0], t.s, "k", "first");
 	age_in_redis(&t.server, 3700 * 1000);
-	snprintf(t.s->text, sizeof(t.s->text), "second");
-	w32_store(&t.s->gated, 1);
-	pid = begin_load(&w);
+	change_text(t.s, "second");
+	pid = hold_load(&t, 1, "second");
 	assert_fetches(&t.m[2], t.s, "k", "first"); /* and doesn't wait */
 	assert_figure(&t.m[2], stale, 1);
 	assert_fetches(&t.m[2], t.s, "k", "first"); /* nor ask again for a while */
 	assert_figure(&t.m[2], loads, 1);
-	w32_store(&t.s->gate, 2);
-	post(&t.s->gate);
-	assert_ends_well(pid);
+	let_end(&t, pid);
 	pass_ms(t.m[2].place.clock, 51);
 	assert_fetches(&t.m[2], t.s, "k", "second");
 	assert_int_equal(w32_load(&t.s->loads), 2);
@@ -718,14 +698,13 @@ static void an_early_refresh_is_one_for_all(void **state)
 	struct shoal_policy policy = hourly;
 	struct stage t;
 
-	(void)state;
 	policy.early = 1e9f; /* always */
 	t = new_stage(&patient, &policy);
 	t.s->clock = t.m[0].place.clock;
 	assert_fetches(&t.m[0], t.s, "k", "first");
 	pass_ms(t.m[0].place.clock, 3000 * 1000);
 	age_in_redis(&t.server, 3000 * 1000);
-	snprintf(t.s->text, sizeof(t.s->text), "second");
+	change_text(t.s, "second");
 	assert_fetches(&t.m[0], t.s, "k", "second");
 	assert_figure(&t.m[0], led, 2);
 	assert_fetches(&t.m[1], t.s, "k", "second");
@@ -741,7 +720,6 @@ static void a_value_for_ever(void **state)
 	struct stage t = new_stage(&patient, &hourly);
 	struct shoal_entry seen = {0};
 
-	(void)state;
 	t.s->fresh_ms = SHOAL_FOREVER;
 	assert_fetches(&t.m[0], t.s, "k", "first");
 	assert_int_equal(tell_server(&t.server, "PTTL %s", value_key), -1);
@@ -756,20 +734,15 @@ static void a_value_for_ever(void **state)
 static void a_delete_stops_a_load_elsewhere(void **state)
 {
 	struct stage t = new_stage(&patient, &hourly);
-	struct worker w = {&t.m[0], t.s, "k", "first", 0, 0};
 	pid_t pid;
 
-	(void)state;
-	w32_store(&t.s->gated, 1);
-	pid = begin_load(&w);
+	pid = hold_load(&t, 0, "first");
 	assert_int_equal(shoal_redis_delete(t.m[1].k, STR("k")), SHOAL_MISS);
-	post(&t.s->gate);
-	assert_ends_well(pid); /* it has what it loaded */
+	let_end(&t, pid); /* it has what it loaded */
 	assert_figure(&t.m[0], superseded, 1);
 	assert_int_equal(tell_server(&t.server, "EXISTS %s", value_key), 0);
 	assert_misses(shoal_redis_keyspace(t.m[0].k), "k"); /* nor does its machine keep it */
-	w32_store(&t.s->gated, 0);
-	snprintf(t.s->text, sizeof(t.s->text), "second");
+	change_text(t.s, "second");
 	assert_fetches(&t.m[0], t.s, "k", "second");
 	assert_fetches(&t.m[1], t.s, "k", "second");
 	assert_int_equal(w32_load(&t.s->loads), 2);
@@ -780,19 +753,14 @@ static void a_delete_stops_a_load_elsewhere(void **state)
 static void a_delete_is_remembered(void **state)
 {
 	struct stage t = new_stage(&patient, &hourly);
-	struct worker w = {&t.m[0], t.s, "k", "first", 0, 0};
 	pid_t pid;
 
-	(void)state;
-	w32_store(&t.s->gated, 1);
-	pid = begin_load(&w);
+	pid = hold_load(&t, 0, "first");
 	assert_int_equal(shoal_redis_delete(t.m[1].k, STR("k")), SHOAL_MISS);
-	w32_store(&t.s->gated, 0);
-	snprintf(t.s->text, sizeof(t.s->text), "second");
+	change_text(t.s, "second");
 	assert_fetches(&t.m[1], t.s, "k", "second");
 	assert_figure(&t.m[1], stored, 1);
-	post(&t.s->gate);
-	assert_ends_well(pid);
+	let_end(&t, pid);
 	assert_figure(&t.m[0], superseded, 1);
 	assert_misses(shoal_redis_keyspace(t.m[0].k), "k");
 	assert_fetches(&t.m[0], t.s, "k", "second");
@@ -872,7 +840,6 @@ static void a_storm_of_deletes(void **state)
 	struct stormer w[MACHINES * WORKERS];
 	pid_t pids[MACHINES * WORKERS];
 
-	(void)state;
 	for (int i = 0; i < MACHINES * WORKERS; i++) {
 		w[i] = (struct stormer){&t.m[i % MACHINES], storm, i};
 		pids[i] = spawn(storm_on, &w[i]);
@@ -897,12 +864,11 @@ static void deleted_is_gone_in_both(void **state)
 {
 	struct stage t = new_stage(&patient, &hourly);
 
-	(void)state;
 	assert_fetches(&t.m[0], t.s, "k", "first");
 	assert_int_equal(shoal_redis_delete(t.m[0].k, STR("k")), SHOAL_OK);
 	assert_misses(shoal_redis_keyspace(t.m[0].k), "k");
 	assert_int_equal(tell_server(&t.server, "EXISTS %s", value_key), 0);
-	snprintf(t.s->text, sizeof(t.s->text), "second");
+	change_text(t.s, "second");
 	assert_fetches(&t.m[0], t.s, "k", "second");
 	assert_int_equal(shoal_redis_delete(t.m[0].k, STR("other")), SHOAL_MISS);
 	end_stage(&t);
@@ -911,23 +877,18 @@ static void deleted_is_gone_in_both(void **state)
 static void expired_is_stale_in_both(void **state)
 {
 	struct stage t = new_stage(&patient, &hourly);
-	struct worker w = {&t.m[1], t.s, "k", "second", 0, 0};
 	struct shoal_entry seen = {0};
 	pid_t pid;
 
-	(void)state;
 	assert_fetches(&t.m[0], t.s, "k", "first");
 	assert_int_equal(shoal_redis_expire(t.m[0].k, STR("k")), SHOAL_OK);
 	assert_int_equal(shoal_scan(t.m[0].place.cache, "item", see_lives, &seen), 1);
 	assert_true(seen.fresh_left_ms <= 0);
 	assert_in_range(tell_server(&t.server, "PTTL %s", value_key), 1, 2 * 3600 * 1000);
-	snprintf(t.s->text, sizeof(t.s->text), "second");
-	w32_store(&t.s->gated, 1);
-	pid = begin_load(&w);
+	change_text(t.s, "second");
+	pid = hold_load(&t, 1, "second");
 	assert_fetches(&t.m[2], t.s, "k", "first");
-	w32_store(&t.s->gate, 2);
-	post(&t.s->gate);
-	assert_ends_well(pid);
+	let_end(&t, pid);
 	assert_fetches(&t.m[0], t.s, "k", "second");
 	assert_int_equal(w32_load(&t.s->loads), 2);
 	end_stage(&t);
@@ -941,7 +902,6 @@ static void bytes_that_are_wrong(void **state)
 	struct shoal_policy other = hourly;
 	struct machine m;
 
-	(void)state;
 	assert_fetches(&t.m[0], t.s, "k", "first");
 	tell_server(&t.server, "SETRANGE %s 50 X", value_key);
 	assert_fetches(&t.m[1], t.s, "k", "first");
@@ -967,7 +927,6 @@ static void another_type_in_redis(void **state)
 {
 	struct stage t = new_stage(&patient, &hourly);
 
-	(void)state;
 	tell_server(&t.server, "LPUSH %s x", value_key);
 	assert_fetches(&t.m[0], t.s, "k", "first");
 	assert_figure(&t.m[0], failed, 1);
@@ -979,9 +938,8 @@ static void a_failure_lets_go(void **state)
 	struct stage t = new_stage(&patient, &hourly);
 	struct shoal_value value;
 
-	(void)state;
 	t.s->fails = EIO;
-	assert_int_equal(fetch_by(&t.m[0], t.s, "k", &value), SHOAL_ERR_LOAD);
+	assert_int_equal(fetch_by(&t.m[0], source, t.s, "k", &value), SHOAL_ERR_LOAD);
 	assert_int_equal(value.load_error, EIO);
 	assert_int_equal(tell_server(&t.server, "EXISTS %s", lock_key), 0);
 	t.s->fails = 0;
@@ -1027,9 +985,8 @@ static int silent(struct shoal_redis_fill *fill, const void *key, size_t key_siz
 
 static bool comes_to(struct machine *m, shoal_redis_source *by, const char *text)
 {
-	struct shoal_redis_loader loader = {m->k, by, NULL, {0}};
 	struct shoal_value value;
-	int r = shoal_fetch(shoal_redis_keyspace(m->k), STR("k"), shoal_redis_load, &loader, &value);
+	int r = fetch_by(m, by, NULL, "k", &value);
 	bool right = r == (text ? SHOAL_OK : SHOAL_ERR_LOAD) && (!text || holds(&value, text));
 
 	shoal_release(&value);
@@ -1041,7 +998,6 @@ static void the_ways_to_publish(void **state)
 	struct shoal_redis_config config = patient;
 	struct stage t;
 
-	(void)state;
 	config.max_value = 16;
 	t = new_stage(&config, &hourly);
 	assert_true(comes_to(&t.m[0], silent, NULL));
@@ -1071,7 +1027,6 @@ static void in_steps(void **state)
 	struct shoal_redis_loader loader = {t.m[0].k, source, t.s, {0}};
 	struct shoal_load *load;
 
-	(void)state;
 	assert_int_equal(begin_in_steps(&t.m[0], &load), SHOAL_LEAD);
 	assert_int_equal(shoal_redis_load(load, STR("k"), &loader), 0);
 	assert_gives(shoal_redis_keyspace(t.m[0].k), "k", "first");
@@ -1105,7 +1060,6 @@ static void warmed_once(void **state)
 	struct stage t = new_stage(&patient, &hourly);
 	struct shoal_warm warm = {.per_second = HUGE_VAL, .stop_load_ms = SHOAL_NONE};
 
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		struct warmer w = {.loader = {t.m[i].k, source, t.s, {0}}};
 		struct shoal_warm_report report;
@@ -1137,7 +1091,6 @@ static void a_child_has_connections_of_its_own(void **state)
 	struct stage t = new_stage(&patient, &hourly);
 	struct worker w = {&t.m[0], t.s, NULL, NULL, 0, 0};
 
-	(void)state;
 	assert_fetches(&t.m[0], t.s, "parent", "first");
 	assert_figure(&t.m[0], connections, 1);
 	assert_ends_well(spawn(load_in_child, &w));
@@ -1157,7 +1110,6 @@ static void what_makes_no_sense(void **state)
 	struct shoal_redis *redis = NULL;
 	struct shoal_redis_keyspace *k;
 
-	(void)state;
 	assert_int_equal(shoal_redis_open(NULL, NULL, &redis), SHOAL_ERR_INVALID);
 	assert_int_equal(shoal_redis_open(p.cache, NULL, NULL), SHOAL_ERR_INVALID);
 	assert_int_equal(shoal_redis_open(p.cache, &config, &redis), SHOAL_ERR_INVALID);

@@ -47,7 +47,6 @@ static void lives_pass_in_turn(void **state)
 {
 	const struct record_lives l = {100, 200, 300};
 
-	(void)state;
 	assert_left(&l, 0, 600, 100, 200, 300);
 	assert_left(&l, -5, 600, 100, 200, 300); /* a clock that went back */
 	assert_left(&l, 40, 560, 60, 200, 300);
@@ -63,7 +62,6 @@ static void redis_may_end_it_earlier(void **state)
 {
 	const struct record_lives l = {100, 200, 300};
 
-	(void)state;
 	assert_left(&l, 10, 50, 50, 0, 0);
 	assert_left(&l, 10, 150, 90, 60, 0);
 	assert_left(&l, 10, 0, 0, 0, 0);
@@ -74,7 +72,6 @@ static void some_have_no_end(void **state)
 {
 	const struct record_lives fresh = {SHOAL_FOREVER, 10, 20}, stale = {100, SHOAL_FOREVER, 20};
 
-	(void)state;
 	assert_left(&fresh, INT64_MAX, -1, SHOAL_FOREVER, 10, 20);
 	assert_left(&stale, 1000, -1, 0, SHOAL_FOREVER, 20);
 	assert_left(&stale, 1000, 30, 0, 30, 0);
@@ -89,7 +86,6 @@ static void no_other_bytes_are_a_record(void **state)
 	unsigned char bytes[SIZE];
 	struct record r = {{1, 2, 3}, {bytes, 1}};
 
-	(void)state;
 	write_whole(bytes, &l);
 	for (size_t i = 8 * RECORD_STAMP; i < 8 * SIZE; i++) {
 		bytes[i / 8] ^= (unsigned char)(1 << i % 8);
@@ -118,7 +114,6 @@ static void the_scripts_know_it(void **state)
 	const struct record_lives l = {0x04030201, 0x08070605, 0x0c0b0a09};
 	unsigned char bytes[SIZE];
 
-	(void)state;
 	write_whole(bytes, &l);
 	assert_memory_equal(bytes + 16, "SHR1\7\0\0\0\1\2\3\4\5\6\7\10\11\12\13\14", 20);
 	assert_int_equal(RECORD_STAMP + RECORD_HEADER, 48);
@@ -159,7 +154,6 @@ static void failures_in_a_row_open_it(void **state)
 {
 	struct tried t = {0};
 
-	(void)state;
 	begin(&t);
 	assert_int_equal(visit(&t, BREAKER_CLOSED, 1), BREAKER_AS_IT_WAS);
 	assert_int_equal(visit(&t, BREAKER_CLOSED, 1), BREAKER_AS_IT_WAS);
@@ -178,7 +172,6 @@ static void one_probes_then(void **state)
 	struct breaker_visit probe = {0};
 	struct tried t = {0};
 
-	(void)state;
 	begin(&t);
 	t.b.failures = 1;
 	assert_int_equal(visit(&t, BREAKER_CLOSED, 1), BREAKER_OPENED);
@@ -215,7 +208,6 @@ static void a_probe_has_an_heir(void **state)
 	struct tried t = {0};
 	pid_t pid;
 
-	(void)state;
 	begin(&t);
 	t.b.failures = 1;
 	assert_int_equal(visit(&t, BREAKER_CLOSED, 1), BREAKER_OPENED);
