@@ -115,7 +115,6 @@ struct known {
 
 static int count_keyspace(const struct shoal_keyspace_info *keyspace, void *arg)
 {
-	(void)keyspace;
 	++*(uint64_t *)arg;
 	return 0;
 }

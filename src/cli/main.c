@@ -31,7 +31,6 @@ const struct verb *cli_find_verb(const char *name)
 
 static const char *verb_name(size_t i, const void *arg)
 {
-	(void)arg;
 	return verbs[i]->name;
 }
 
@@ -173,7 +172,6 @@ const struct verb verb_help = {
 
 static int version(const struct call *call)
 {
-	(void)call;
 	printf("shoal %s, layout %u\n", shoal_version(), shoal_layout());
 	return EXIT_DONE;
 }

@@ -82,7 +82,6 @@ static int spell_old(const void *key, size_t key_size, void *buffer, size_t capa
 {
 	const struct migrate *m = arg;
 
-	(void)key, (void)key_size;
 	if (m->old_size > capacity)
 		return 1;
 	memcpy(buffer, m->old, m->old_size);
