@@ -88,7 +88,7 @@ static void origin_answers(struct source *source)
 
 	if (came > 0 && http_response(&o->in, &body))
 		origin_end(o, body.status, body.data, body.size);
-	else if (came == 0 || (came < 0 && errno != EAGAIN))
+	else if (http_is_over(came))
 		origin_end(o, 502, NULL, 0);
 }
 
@@ -161,7 +161,7 @@ static void client_ready(struct source *source)
 	struct shoal_value value;
 	struct shoal_load *load;
 
-	if (came == 0 || (came < 0 && errno != EAGAIN)) {
+	if (http_is_over(came)) {
 		client_end(c); /* it has left */
 	} else if (!c->target.size && http_request(&c->in, &c->target)) {
 		int outcome = shoal_begin(pages, c->target.data, c->target.size, &load, &value);

@@ -87,6 +87,12 @@ static inline int http_read(int fd, struct http *in)
 	return n > 0 ? 1 : (int)n;
 }
 
+/* Nothing more will come, after that result of http_read(). */
+static inline int http_is_over(int came)
+{
+	return came == 0 || (came < 0 && errno != EAGAIN);
+}
+
 /* The target of a request that is whole. */
 static inline int http_request(const struct http *in, struct part *target)
 {
