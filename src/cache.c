@@ -369,7 +369,7 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 
 	index_prefetch(s, key->hash);
 	store_pack(k, data, size, &packed);
-	born = clock_ms(&s->clock); /* while the bucket is fetched, as what follows */
+	born = clock_ms(&s->clock); /* this and what follows is done while the bucket is fetched */
 	generation = handle_draw(s, drawn);
 	lives = store_lives(k, fresh_ms, stale_ms, key->hash ^ generation);
 	turn.seen.below = generation;

@@ -5,8 +5,8 @@
  * line), never folded and never reset, so they are exact whoever is killed. The others are rare and are added with a
  * locked instruction to the keyspace's record.
  *
- * Each event adds to one counter: what is counted by reason has the others' in one of its own (misses, takeovers, uncached),
- * and the sum is made by who reads them. So neither a reason nor the sum ever falls, whoever is killed.
+ * Each event adds to one counter. Of what is counted by reason (misses, takeovers, uncached) the first has only those events
+ * that no other reason has, and who reads them makes the sum. So neither a reason nor the sum ever falls, whoever is killed.
  *
  * Of a hit, as in atomic.h, and by two processes at once (the median of the quietest of five runs):
  *

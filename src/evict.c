@@ -3,9 +3,9 @@
 #include "evict.h"
 #include "ghost.h"
 
-#define KEPT_AT 1u /* hits since it came, or was moved */
-#define PATIENCE 8u /* walks for one extent, after each of which it takes a hit more */
-#define PROBATION_PERCENT 10 /* at first, and within what it is learnt */
+#define KEPT_AT 1u           /* with so many hits since it was stored or moved an entry is kept, */
+#define PATIENCE 8u          /* and one more for every so many walks that one free extent has taken */
+#define PROBATION_PERCENT 10 /* of the log, at first; what is learnt stays between the next two */
 #define PROBATION_LEAST 3
 #define PROBATION_MOST 30
 

@@ -55,9 +55,9 @@
 #define TAG(value) ((uint32_t)((value) >> PAYLOAD_BITS))
 #define RELAY 4
 #define NOBODY 0xffffu /* leads an ORPHAN whose leader died; one that gave up stays named */
-#define SLICE_MS 250u     /* looked at again after this, in case that a wake was lost */
-#define LONG_SLICE_MS 2000u  /* by who glances at the words in between */
-#define UNARMED_SLICE_MS 10u /* ... or that nothing tells of the leader's death */
+#define SLICE_MS 250u        /* a sleeper looks again after this, in case that a wake was lost */
+#define LONG_SLICE_MS 2000u  /* a watch does: the words are glanced at in between (watch.c) */
+#define UNARMED_SLICE_MS 10u /* both do, where nothing would tell them of the leader's death */
 #define BACKOFF_CAP_MS 60000u
 #define PATIENCE 4 /* turns in which a claimant ahead is given way to */
 

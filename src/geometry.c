@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Sizes: from a configuration, or from another region's geometry, and back from a file with every doubt. */
+/* Sizes: from a configuration, or from another region's geometry; or read from a file, of which nothing is believed. */
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>

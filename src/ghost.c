@@ -3,9 +3,9 @@
 #include "ghost.h"
 #include "hash.h"
 
-#define UNITS 1024u      /* of a clock in the log's size, or up to twice as many */
-#define REACH_PERCENT 90 /* of the log's size, in bytes evicted since: how long a ghost of the probation log is one */
-#define YOUNG_PERCENT 5  /* likewise: while it is young; a ghost of the main log is not one any longer */
+#define UNITS 1024u      /* of the ghosts' clocks in the size of the log, or up to twice as many */
+#define REACH_PERCENT 90 /* of that size, evicted since: then a ghost of the probation log ends */
+#define YOUNG_PERCENT 5  /* likewise: then it is no longer young, and a ghost of the main log ends */
 
 #define GHOST(hash, from, stamp) ((uint32_t)((hash) >> 48) << 16 | (uint32_t)(from) << 15 | ((stamp) & 0x7fff))
 #define IS_OF(word, hash) ((word) >> 16 == (hash) >> 48)
@@ -32,7 +32,7 @@ static uint32_t age(const struct segment *s, uint32_t word)
 	return ((uint32_t)(w64_peek(&s->header->ghost_bytes[FROM(word)]) >> shift(s)) - word) & 0x7fff;
 }
 
-/* How ready to give way: one that is none any more is more so than any that is. */
+/* The word with the highest one gives way to a new ghost; one whose ghost has ended comes before the others. */
 static uint32_t staleness(const struct segment *s, uint32_t word)
 {
 	uint32_t n = age(s, word);

@@ -103,12 +103,13 @@ static inline void handle_leave(void)
 	urcu_bp_read_unlock();
 }
 
-/* The end of a look without a seat, which keeps no region from being given back: false: look again. */
+/* The end of a look without a seat, which doesn't keep the region from being given back meanwhile. False: it has moved, so
+ * what was seen may be nothing; look again. */
 static inline bool handle_looked(const struct member *m)
 {
 	bool valid;
 
-	barrier_full(); /* partner: who gave it back did so after it had moved */
+	barrier_full(); /* the look, before this; partner: who gives memory back does so after `moved` says so */
 	valid = !segment_has_moved(&m->segment);
 	handle_leave();
 	return valid;

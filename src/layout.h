@@ -97,10 +97,10 @@ struct header {
 	word64 evicted_by[EVICTED_REASONS];     /* extents, by enum shoal_evicted */
 	word64 ghost_bytes[LOGS];               /* of entries ever evicted from each log: the ghosts' clocks */
 	word64 probation_bytes;                 /* what the probation log should take; 0 = not learnt yet; evict.c */
-	word32 walks;                           /* by the policy's word, since a writer last opened an extent */
+	word32 walks;                           /* of extents, for want of room, since a writer last opened one */
 	word32 room_wanted;                     /* the reserve of free extents is not full: a hint to writers */
-	word64 touches;                         /* what lines have counted of them in the regions before; raised only */
-	word64 pins;                            /* the last count of pinned extents; store.c */
+	word64 touches;                         /* the lines' counts of them in the regions before; raised only */
+	word64 pins;                            /* the last count of pinned extents; store.h */
 	_Alignas(CACHE_LINE) word64 turn;       /* virtual time of the permits' queue; permit.c */
 	word32 permits_used;                    /* nodes below this one have been used; raised only */
 	_Alignas(CACHE_LINE) word64 heads[LOGS][HEADS_MAX]; /* {extent's sequence:32 | extent + 1:32}, 0 = none; log.c */

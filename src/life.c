@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process is dead when proc.c says so of its pid and start time; one of another pid namespace, when the kernel has dropped
- * the lock of its byte behind the region; one that has gone by exec() when both that and its threads tell. A thread is dead
- * when its alive word says so (R.3).
+ * A process is dead when proc.c says so of its pid and start time. One of another pid namespace is judged by the lock on
+ * its byte behind the region, which the kernel drops. One that has called exec() keeps both pid and start time: it has left
+ * when its lock is gone and the kernel has marked the alive words of all its threads. A thread is dead when its alive word
+ * says so (R.3).
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -12,7 +13,7 @@
 #include "life.h"
 #include "proc.h"
 
-/* By another description than our own, which is none of the process in question. */
+/* Asked by our own open file description: the lock is held by one of the other process, so it shows. */
 static bool byte_is_free(const struct member *m, const struct segment *s, uint32_t process)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = member_lock_at(&s->geometry, process), .l_len = 1};

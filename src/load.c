@@ -157,7 +157,7 @@ static bool leads(const struct shoal_load *l)
 	return l && l->state == LEADING && load_is_ours(l);
 }
 
-/* What is warmed has to prove itself. */
+/* What is warmed begins in the probation log, as nobody has asked for it. */
 static enum log_kind kind_of(const struct shoal_load *l, const struct seat *seat, size_t size)
 {
 	return l->warming ? LOG_PROBATION : room_kind(&seat->member->segment, &l->key, size);

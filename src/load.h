@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Loads: who leads one publishes its value or ends it otherwise; begin.h is how one gets there, fetch.h both around a
- * loader.
+ * Loads: who leads one publishes its value, or ends it otherwise. begin.h has how one gets to lead, or to wait; fetch.h
+ * puts both around a loader.
  *
  * P.1  The generation is drawn after the flight is COMPUTING: a set or delete that passed the flight by while it was
  *      CLAIMING has an older number, so what it stores or removes never loses to an older load.

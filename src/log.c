@@ -12,7 +12,7 @@
 #define BUSY_ROUNDS 64u /* over all heads, before one is replaced; from the 16th on we give up the processor in between */
 #define FITTING 3u      /* heads of a log that are kept for entries of different sizes (L.4) */
 #define SMALL_REST 32u  /* its part of an extent is not worth a head */
-#define OLD 16u          /* extents sealed since a head was opened: nothing fits it */
+#define OLD 16u         /* a head is, when so many extents were sealed since it was opened: nothing seems to fit it */
 #define SPREAD_AT 4u    /* busy rounds from which on another head is opened rather than waited for */
 
 /* ---- heads ------------------------------------------------------------------------------------------------- */

@@ -18,7 +18,7 @@ int mapping_close(int fd);
 /* Give an unnamed file its name. SHOAL_ERR_EXISTS: another was first. */
 int mapping_name(int fd, const char *path);
 
-/* More memory behind the end, or in a hole; and none any more. */
+/* Give that part of the file memory, behind its end or in a hole; and take it away. */
 int mapping_extend(int fd, uint64_t offset, uint64_t size);
 void mapping_punch(int fd, uint64_t offset, uint64_t size);
 

@@ -39,8 +39,8 @@
  * bound. The order is that of turns as seen: a caller that was stopped between the draw and its node is overtaken.
  * Turns are hints. A kill leaves them uneven, never wrong.
  *
- * To tell one from another costs 1.5 KB of the stack: keyspaces are counted on SHELVES shelves. Two busy ones on one
- * shelf, of a segment with more keyspaces than that, lose their turn among others at times, and may wait for a slice.
+ * What is counted by keyspace is counted on SHELVES shelves, 1.5 KB of the stack. In a segment with more keyspaces than
+ * that some share a shelf; if they are busy they lose their turn among others at times, and may wait for a slice.
  *
  * What is left at a kill: a turn drawn for nothing; QUEUED, TAKING or HELD, all with the dead reader in the word; HELD
  * with its end marked, freed by the next who sees it; a node that is marked as told but wasn't, which is passed by

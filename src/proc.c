@@ -71,9 +71,12 @@ static ino_t own_namespace(void)
 	return stat("/proc/self/ns/pid", &st) ? 0 : st.st_ino;
 }
 
-/* A namespace may have the /proc of an outer one, where its pids are strangers' names. NSpid lists ours from there on
- * inwards, so it has one number at home. Before Linux 4.1, or behind very many groups, our pid there has to do. The first
- * namespace has no outer one, and in the /proc of an inner one no "self". (The file takes 10 to 40 us.) */
+/*
+ * Is /proc that of our own pid namespace? A container may see the /proc of an outer one, in which our pid is another
+ * process's. NSpid lists our pid in the namespace of /proc and in each one below it: one number says that it is our own.
+ * Without NSpid (before Linux 4.1, or cut off behind very many groups) it has to do that /proc/self has our pid. The first
+ * namespace needs no look, which takes 10 to 40 us: it has no outer one, and no "self" in the /proc of an inner one.
+ */
 static bool proc_is_of(uint32_t pid, ino_t namespace)
 {
 	char text[4096], *at;
@@ -162,8 +165,8 @@ uint64_t proc_boot_id(void)
 	return n > 0 ? hash_bytes(text, (size_t)n, 0) : 0;
 }
 
-/* The offsets are told of the namespace that children will have. While that is another one than ours (between unshare
- * and fork), our own has a number and nothing else. */
+/* The file shows the offsets of the time namespace that our children will have. Between unshare and fork that is another
+ * one than ours; then ours is told by its inode. */
 uint64_t proc_clock_id(void)
 {
 	struct stat own, children;

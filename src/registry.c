@@ -501,8 +501,8 @@ static void end_member(struct member *m)
 	free(m);
 }
 
-/* The pin first, then the look at `abandoned`: who abandons sets it, then looks at the pins under the lock; a pin that
- * is cleared after that look is cleared before our own. */
+/* The pin is cleared before the look at `abandoned`; who abandons a seat sets that before it looks at the pins. So one of
+ * the two sees that the last pin has gone. */
 void registry_settle(struct seat *seat, unsigned pin)
 {
 	struct member *m;

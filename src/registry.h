@@ -34,7 +34,7 @@ void registry_notice_fork(struct member *m);
 void registry_close(struct member *m);
 /* The calling thread's seat in a member before `m`, to be left before it joins; NULL: none. */
 struct seat *registry_left_behind(struct member *m);
-/* Something is in hand that needs this seat; ends with registry_settle(seat, 0) after registry_drop(). */
+/* A load in hand needs this seat. It ends with registry_drop(), and registry_settle(seat, 0) after that. */
 static inline void registry_hold(struct seat *seat)
 {
 	w32_add(&seat->loads, 1);

@@ -4,8 +4,8 @@
  * grows cycles, so it is said once: the coordinator asks the policy for a victim, walks its entries, has the index move or
  * drop each, and hands the extent to rcu.
  *
- * Ahead of need: who opens an extent sees that evict_reserve() are free, or leaves word to the next writer. A call walks
- * one extent at most, unless none is free at all. That bounds a writer's pause.
+ * Ahead of need: who opens an extent sees to it that evict_reserve() of them are free, or sets header.room_wanted for the
+ * next writer. A call walks one extent at most, unless none is free at all. That bounds a writer's pause.
  *
  *   operation         may run beside    another process is killed
  *   room_reserve      everything        its half-written entries are dead bytes until their extent goes

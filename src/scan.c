@@ -15,8 +15,8 @@ static int64_t left(uint64_t end, uint64_t now)
 	return end == UINT64_MAX ? INT64_MAX : (int64_t)(end - now);
 }
 
-/* Of an entry whose bytes stay where they are meanwhile, in a region that does, as does *e. `name` is where its keyspace's
- * goes. False: not to be shown. */
+/* *shown points to the entry's bytes, to *e and to `name`, which gets the name of its keyspace: all of these have to stay
+ * while it is used. False: the entry has ended, or is none. */
 static bool describe(const struct segment *s, const struct log_entry *e, uint64_t word, char name[NAME_SIZE],
                      struct shoal_entry *shown)
 {
@@ -50,8 +50,8 @@ static bool describe(const struct segment *s, const struct log_entry *e, uint64_
 	return true;
 }
 
-/* Copied out, and told apart from what may have been written over it meanwhile, as neither slot nor extent has changed:
- * for SHOAL_INSPECT, which can't announce what it reads, and threads whose pins have run out. To be freed; NULL: none. */
+/* A copy of the entry behind a slot, for SHOAL_INSPECT, which can't announce what it reads, and for threads whose pins have
+ * run out. It is whole if neither the slot nor the extent's sequence has changed meanwhile. To be freed; NULL: none. */
 static struct entry *copy_of(const struct segment *s, const word64 *slot, struct log_entry *e, uint64_t *word)
 {
 	struct entry *copy;

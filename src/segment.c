@@ -68,7 +68,7 @@ static int map_areas(int fd, const struct geometry *g, bool read_only, struct se
 		mapping_unmap(base, g->size);
 		return SHOAL_ERR_SYSTEM;
 	}
-	/* Else a file without a name would be written out whole by each process that crashes, which is not dead till then. */
+	/* Else a process that crashes would write the log of a file without a name to its core, and live until it has. */
 	mapping_keep_from_cores(base + g->log_at, align_up(g->size, PAGE) - g->log_at);
 	*s = (struct segment){
 		.base = base,

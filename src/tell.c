@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* See tell.h. errno is the caller's. */
+/* See tell.h. errno stays as the caller has it. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
