@@ -23,7 +23,8 @@
 #define CACHE_LINE 64
 #define PAGE 4096
 
-__extension__ typedef unsigned __int128 uint128; /* for products that are divided again; -pedantic of a parent project bears it */
+/* For products that are divided again; __extension__, as a parent project may be -pedantic. */
+__extension__ typedef unsigned __int128 uint128;
 
 static inline uint64_t align_up(uint64_t n, uint64_t to)
 {

@@ -14,7 +14,8 @@ static void count_takeover(struct shoal_load *l)
 	load_count(l, l->ticket.gave_up ? COUNTER_takeovers_gave_up : COUNTER_takeovers);
 	PROBE(takeover, l->k->id, l->key.data, l->key.size, l->ticket.gave_up);
 	if (!l->ticket.gave_up)
-		tell_of(&load_segment(l)->listener, SHOAL_LOG_WARNING, "a load in keyspace %" PRIu32 " is taken over: its leader died", l->k->id);
+		tell_of(&load_segment(l)->listener, SHOAL_LOG_WARNING,
+		        "a load in keyspace %" PRIu32 " is taken over: its leader died", l->k->id);
 }
 
 /* The right to load is had: it begins. */
@@ -415,7 +416,8 @@ static int look_at_queue(struct shoal_load *l, struct seat *seat, struct shoal_v
 	if (hit_get(seat, l->k, &l->key, value) == AGE_FRESH)
 		return got_instead(l, value);
 	shoal_release(value);
-	if (l->coalesced && !flight_renew(l->seat, &l->ticket, load_now_ms(&seat->member->segment), l->k->policy.lease_ms)) {
+	if (l->coalesced &&
+	    !flight_renew(l->seat, &l->ticket, load_now_ms(&seat->member->segment), l->k->policy.lease_ms)) {
 		flight_end(l->seat, &l->ticket, FLIGHT_FREE);
 		registry_drop(l->seat);
 		l->coalesced = false;

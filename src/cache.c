@@ -105,8 +105,8 @@ EXPORT int shoal_reap(struct shoal *cache)
 
 /* ---- look up ----------------------------------------------------------------------------------------------- */
 
-static ALWAYS_INLINE int count_lookup(struct seat *seat, const struct shoal_keyspace *k, const void *key, size_t key_size, uint64_t hash,
-                                      enum age age, uint64_t fresh_until_ms)
+static ALWAYS_INLINE int count_lookup(struct seat *seat, const struct shoal_keyspace *k, const void *key,
+                                      size_t key_size, uint64_t hash, enum age age, uint64_t fresh_until_ms)
 {
 	if (unlikely(age > AGE_STALE)) {
 		PROBE(miss, k->id, key, key_size, age);
@@ -121,8 +121,8 @@ static ALWAYS_INLINE int count_lookup(struct seat *seat, const struct shoal_keys
 	return SHOAL_OK;
 }
 
-static NOINLINE int get_any(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size, uint64_t hash,
-                            struct shoal_value *value)
+static NOINLINE int get_any(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size,
+                            uint64_t hash, struct shoal_value *value)
 {
 	struct key key = {.data = data, .size = (uint32_t)size, .keyspace = k->id, .hash = hash};
 	enum age age = hit_get_any(seat, k, &key, value);
@@ -132,8 +132,8 @@ static NOINLINE int get_any(struct seat *seat, const struct shoal_keyspace *k, c
 	return count_lookup(seat, k, data, size, hash, age, store_hold(value)->fresh_until_ms);
 }
 
-static ALWAYS_INLINE int get(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size, uint64_t hash,
-                             struct shoal_value *value)
+static ALWAYS_INLINE int get(struct seat *seat, const struct shoal_keyspace *k, const void *data, size_t size,
+                             uint64_t hash, struct shoal_value *value)
 {
 	enum age age = AGE_DEAD;
 
@@ -308,7 +308,8 @@ static int change_old(struct shoal_keyspace *k, const void *key, size_t size, ch
 
 /* Put a written entry into the index, mostly in the slot that was guessed (or NULL). INDEX_NEWER: the key has a newer
  * generation. */
-static int put(struct seat *seat, const struct key *key, word64 *slot, uint64_t offset, uint64_t generation, uint64_t until_ms)
+static int put(struct seat *seat, const struct key *key, word64 *slot, uint64_t offset, uint64_t generation,
+               uint64_t until_ms)
 {
 	const struct segment *s = &seat->member->segment;
 	uint32_t length = w32_peek(&log_at(s, offset)->length);
@@ -328,7 +329,8 @@ static int put(struct seat *seat, const struct key *key, word64 *slot, uint64_t 
 		rcu_clear(seat, target.announced);
 	} while (!done);
 	if (r || !target.alone)
-		index_settle(seat, key, r ? 0 : word, READING, OTHER); /* also beneath a newer one, or an older one could come back after it */
+		/* also beneath a newer one, or an older one could come back after it */
+		index_settle(seat, key, r ? 0 : word, READING, OTHER);
 	return r;
 }
 
@@ -429,7 +431,8 @@ EXPORT int shoal_set(struct shoal_keyspace *k, const void *key, size_t key_size,
 /* A change that takes away. `before`: what it did to the key's older version. */
 typedef int take_away(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t *generation);
 
-static int change_key(struct shoal_keyspace *k, const void *data, size_t size, take_away *verb, uint64_t generation, int before)
+static int change_key(struct shoal_keyspace *k, const void *data, size_t size, take_away *verb, uint64_t generation,
+                      int before)
 {
 	struct seat *seat;
 	struct key key;

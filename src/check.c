@@ -125,7 +125,8 @@ static bool look_at_header(struct check *c, uint64_t i)
 		return wrong(c, "header: its geometry is not what it was at attach");
 	if (w32_load(&h->permits_used) > c->s->geometry.readers)
 		return wrong(c, "header: %u permits used of %u", w32_load(&h->permits_used), c->s->geometry.readers);
-	if (w32_load(&h->lines_used) > c->s->geometry.lines + c->s->geometry.readers) /* drawn beyond the end by racers */
+	/* drawn beyond the end by racers */
+	if (w32_load(&h->lines_used) > c->s->geometry.lines + c->s->geometry.readers)
 		return wrong(c, "header: %u counter lines used of %u", w32_load(&h->lines_used), c->s->geometry.lines);
 	return false;
 }
@@ -142,24 +143,26 @@ static bool look_at_head(struct check *c, uint64_t i)
 		return wrong(c, "head %u of log %u: %#" PRIx64 ", but there are %u heads", (unsigned)(i % HEADS_MAX),
 			     (unsigned)(i / HEADS_MAX), head, c->s->geometry.heads);
 	if (x >= c->s->geometry.extents)
-		return wrong(c, "head %u of log %u: names extent %u of %u", (unsigned)(i % HEADS_MAX), (unsigned)(i / HEADS_MAX),
-			     x, c->s->geometry.extents);
+		return wrong(c, "head %u of log %u: names extent %u of %u", (unsigned)(i % HEADS_MAX),
+		             (unsigned)(i / HEADS_MAX), x, c->s->geometry.extents);
 	word = extents_word(c->s, x);
 	if (EXTENT_STATE(word) == EXTENT_SEALED && EXTENT_SEQUENCE(word) == ((sequence + 1) & 0xfffffff) &&
 	    !w32_load(&c->s->extents[x].tail))
 		return false;
 	if (EXTENT_STATE(word) != EXTENT_OPEN || EXTENT_SEQUENCE(word) != sequence)
-		return wrong(c, "head %u of log %u: names extent %u as OPEN with sequence %u, which is in state %u with %u",
-			     (unsigned)(i % HEADS_MAX), (unsigned)(i / HEADS_MAX), x, sequence, (unsigned)EXTENT_STATE(word),
-			     EXTENT_SEQUENCE(word));
+		return wrong(
+			c, "head %u of log %u: names extent %u as OPEN with sequence %u, which is in state %u with %u",
+			(unsigned)(i % HEADS_MAX), (unsigned)(i / HEADS_MAX), x, sequence, (unsigned)EXTENT_STATE(word),
+			EXTENT_SEQUENCE(word));
 	if (w32_load(&c->s->extents[x].kind) != i / HEADS_MAX)
 		return wrong(c, "head %u of log %u: names extent %u, which is of log %u", (unsigned)(i % HEADS_MAX),
 			     (unsigned)(i / HEADS_MAX), x, w32_load(&c->s->extents[x].kind));
 	for (k = 0; k < i; k++) {
 		other = w64_load(&c->s->header->heads[k / HEADS_MAX][k % HEADS_MAX]);
 		if ((uint32_t)other == x + 1)
-			return wrong(c, "head %u of log %u: names extent %u, as head %u of log %u does", (unsigned)(i % HEADS_MAX),
-				     (unsigned)(i / HEADS_MAX), x, k % HEADS_MAX, k / HEADS_MAX);
+			return wrong(c, "head %u of log %u: names extent %u, as head %u of log %u does",
+			             (unsigned)(i % HEADS_MAX), (unsigned)(i / HEADS_MAX), x, k % HEADS_MAX,
+			             k / HEADS_MAX);
 	}
 	return false;
 }
@@ -192,18 +195,22 @@ static bool look_at_reader(struct check *c, uint64_t i)
 	uint32_t w;
 
 	if (w32_load(&r->first_line) > c->s->geometry.lines)
-		return wrong(c, "reader slot %" PRIu64 ": counter line %u of %u", i, w32_load(&r->first_line), c->s->geometry.lines);
+		return wrong(c, "reader slot %" PRIu64 ": counter line %u of %u", i, w32_load(&r->first_line),
+		             c->s->geometry.lines);
 	if (!(uint32_t)owner)
 		return false;
 	if (!names_a_process(c->s, owner))
 		return wrong(c, "reader slot %" PRIu64 ": owner %#" PRIx64 " is no process that is here", i, owner);
 	if (w32_load(&r->alive) > c->s->geometry.readers)
-		return wrong(c, "reader slot %" PRIu64 ": alive word %u of %u", i, w32_load(&r->alive), c->s->geometry.readers);
+		return wrong(c, "reader slot %" PRIu64 ": alive word %u of %u", i, w32_load(&r->alive),
+		             c->s->geometry.readers);
 	for (w = 0; w < READER_WORDS; w++) {
 		word = w64_load(&r->words[w]);
 		if (word && (!(uint32_t)word || (uint32_t)word > c->s->geometry.extents || word >> 32 != owner >> 32))
-			return wrong(c, "reader slot %" PRIu64 ": announcement %u is %#" PRIx64 ", of %u extents and incarnation %u", i,
-				     w, word, c->s->geometry.extents, (uint32_t)(owner >> 32));
+			return wrong(c,
+			             "reader slot %" PRIu64 ": announcement %u is %#" PRIx64
+			             ", of %u extents and incarnation %u",
+			             i, w, word, c->s->geometry.extents, (uint32_t)(owner >> 32));
 	}
 	return false;
 }
@@ -213,9 +220,11 @@ static bool look_at_line(struct check *c, uint64_t i)
 	const struct line *l = &c->s->lines[i];
 
 	if (w32_load(&l->keyspace) > c->s->geometry.keyspaces)
-		return wrong(c, "counter line %" PRIu64 ": keyspace %u of %u", i, w32_load(&l->keyspace) - 1, c->s->geometry.keyspaces);
+		return wrong(c, "counter line %" PRIu64 ": keyspace %u of %u", i, w32_load(&l->keyspace) - 1,
+		             c->s->geometry.keyspaces);
 	if (w32_load(&l->next) > c->s->geometry.lines)
-		return wrong(c, "counter line %" PRIu64 ": next one is %u of %u", i, w32_load(&l->next), c->s->geometry.lines);
+		return wrong(c, "counter line %" PRIu64 ": next one is %u of %u", i, w32_load(&l->next),
+		             c->s->geometry.lines);
 	return false;
 }
 
@@ -231,7 +240,8 @@ static bool look_at_flight(struct check *c, uint64_t i)
 	if (state == FLIGHT_FREE && word >> 32)
 		return wrong(c, "flight %" PRIu64 ": FREE, but with a key or a leader: %#" PRIx64, i, word);
 	if (state >= FLIGHT_CLAIMING && state <= FLIGHT_OVERDUE && !life_ref(c->m, FLIGHT_LEADER(word)))
-		return wrong(c, "flight %" PRIu64 ": %#" PRIx64 " is led by reader slot %u, which is free", i, word, FLIGHT_LEADER(word));
+		return wrong(c, "flight %" PRIu64 ": %#" PRIx64 " is led by reader slot %u, which is free", i, word,
+		             FLIGHT_LEADER(word));
 	return false;
 }
 
@@ -246,9 +256,11 @@ static bool look_at_permit(struct check *c, uint64_t i)
 	if (i >= w32_load(&c->s->header->permits_used))
 		return wrong(c, "permit %" PRIu64 ": %#" PRIx64 " where none has been used yet", i, word);
 	if (PERMIT_KEYSPACE(word) >= c->s->geometry.keyspaces)
-		return wrong(c, "permit %" PRIu64 ": %#" PRIx64 " is for keyspace %u of %u", i, word, PERMIT_KEYSPACE(word), c->s->geometry.keyspaces);
+		return wrong(c, "permit %" PRIu64 ": %#" PRIx64 " is for keyspace %u of %u", i, word,
+		             PERMIT_KEYSPACE(word), c->s->geometry.keyspaces);
 	if (!life_ref(c->m, PERMIT_READER(word)))
-		return wrong(c, "permit %" PRIu64 ": %#" PRIx64 " is of reader slot %u, which is free", i, word, PERMIT_READER(word));
+		return wrong(c, "permit %" PRIu64 ": %#" PRIx64 " is of reader slot %u, which is free", i, word,
+		             PERMIT_READER(word));
 	return false;
 }
 
@@ -273,8 +285,10 @@ static bool look_at_keyspace(struct check *c, uint64_t i)
 	for (w = 0; w < NAME_SIZE / 8; w++)
 		name.words[w] = w64_load(&k->name[w]);
 	if (name.words[0] && identity != handle_keyspace_identity(c->s, name.text, version))
-		return wrong(c, "keyspace %" PRIu64 ": identity %#" PRIx64 " is not of its name \"%.*s\" and version %" PRIu64, i, identity,
-			     (int)strnlen(name.text, NAME_SIZE), name.text, version);
+		return wrong(c,
+		             "keyspace %" PRIu64 ": identity %#" PRIx64
+		             " is not of its name \"%.*s\" and version %" PRIu64,
+		             i, identity, (int)strnlen(name.text, NAME_SIZE), name.text, version);
 	if (i && !w64_load(&k[-1].identity))
 		return wrong(c, "keyspace %" PRIu64 ": stands behind a free one", i);
 	if (beyond(c, w64_load(&k->barrier)) || beyond(c, w64_load(&k->deleted)) || beyond(c, w64_load(&k->forgotten)))
@@ -311,15 +325,18 @@ static bool look_at_extent(struct check *c, uint64_t i)
 	if (state > EXTENT_RETIRED)
 		return wrong(c, "extent %u: state %u in %#" PRIx64, x, (unsigned)state, word);
 	if (tail > c->s->geometry.extent_size || tail % 8)
-		return wrong(c, "extent %u (%#" PRIx64 "): its tail is at %u of %u", x, word, tail, c->s->geometry.extent_size);
+		return wrong(c, "extent %u (%#" PRIx64 "): its tail is at %u of %u", x, word, tail,
+		             c->s->geometry.extent_size);
 	if (w32_load(&e->kind) >= LOGS)
 		return wrong(c, "extent %u: of log %u", x, w32_load(&e->kind));
 	if (lock && life_ref(c->m, REF_READER(lock)) != lock)
 		return wrong(c, "extent %u: locked by %#" PRIx64 ", which is no reader that is here", x, lock);
 	if (state == EXTENT_EVICTING && (!ref || (ref >> 32 & 0xffff) != EXTENT_OWNER_INCARNATION(word)))
-		return wrong(c, "extent %u: %#" PRIx64 " is being evicted by reader slot %u, which another has or none", x, word, owner);
+		return wrong(c, "extent %u: %#" PRIx64 " is being evicted by reader slot %u, which another has or none",
+		             x, word, owner);
 	if (state == EXTENT_EVICTING && (uint32_t)w64_load(&c->s->readers[owner].words[WALKING]) != x + 1)
-		return wrong(c, "extent %u: %#" PRIx64 " is being evicted by reader slot %u, which doesn't announce it", x, word, owner);
+		return wrong(c, "extent %u: %#" PRIx64 " is being evicted by reader slot %u, which doesn't announce it",
+		             x, word, owner);
 	if (state == EXTENT_FREE || state == EXTENT_RETIRED)
 		return false;
 	if ((uint64_t)EXTENT_ENTRIES(counts) * sizeof(struct entry) > tail || EXTENT_LIVE(counts) > tail)
@@ -367,20 +384,28 @@ static bool judge_entry(struct check *c, uint64_t i, uint64_t word, const struct
 	struct key key;
 	bool alone;
 
-	if (!e->key_size || e->keyspace >= c->s->geometry.keyspaces || !w64_load(&c->s->keyspaces[e->keyspace].identity))
-		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry of keyspace %u with a key of %u bytes", i, word,
-			     e->keyspace, e->key_size);
+	if (!e->key_size || e->keyspace >= c->s->geometry.keyspaces ||
+	    !w64_load(&c->s->keyspaces[e->keyspace].identity))
+		return wrong(c,
+		             "index slot %" PRIu64 ": %#" PRIx64
+		             " points to an entry of keyspace %u with a key of %u bytes",
+		             i, word, e->keyspace, e->key_size);
 	if ((c->s->geometry.flags & SHOAL_CHECKSUM) && !log_is_intact(e))
-		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry whose checksum is wrong", i, word);
+		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry whose checksum is wrong", i,
+		             word);
 	if (beyond(c, e->entry->generation))
-		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry of generation %" PRIu64 ", which nobody has drawn",
-			     i, word, e->entry->generation);
+		return wrong(c,
+		             "index slot %" PRIu64 ": %#" PRIx64 " points to an entry of generation %" PRIu64
+		             ", which nobody has drawn",
+		             i, word, e->entry->generation);
 	key = index_key(c->s, e->keyspace, e->key, e->key_size);
 	if (!index_locate(c->s, &key, SLOT_BYTES(word), &hit, &alone))
-		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry whose key has no place there", i, word);
+		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to an entry whose key has no place there",
+		             i, word);
 	if (hit.slot != slot_at(c, i))
-		return wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to the entry that slot %" PRIu64 " points to", i, word,
-			     index_number(c->s, hit.slot));
+		return wrong(c,
+		             "index slot %" PRIu64 ": %#" PRIx64 " points to the entry that slot %" PRIu64 " points to",
+		             i, word, index_number(c->s, hit.slot));
 	return false;
 }
 
@@ -401,11 +426,13 @@ static bool look_at_slot(struct check *c, uint64_t i)
 	state = EXTENT_STATE(extent);
 	begin = c->s->geometry.log_at + (uint64_t)x * c->s->geometry.extent_size;
 	if (state == EXTENT_FREE || state >= EXTENT_RETIRED)
-		found = wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points into extent %u, which is in state %u", i, word, x, (unsigned)state);
+		found = wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points into extent %u, which is in state %u", i,
+		              word, x, (unsigned)state);
 	else if (!copy_entry(c, word, &e))
 		found = wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points to no entry in extent %u", i, word, x);
 	else if (offset + e.length - begin > w32_load(&c->s->extents[x].tail))
-		found = wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points behind the tail of extent %u", i, word, x);
+		found = wrong(c, "index slot %" PRIu64 ": %#" PRIx64 " points behind the tail of extent %u", i, word,
+		              x);
 	else
 		found = judge_entry(c, i, word, &e);
 	barrier_full(); /* what was read was read before this second look */
@@ -431,7 +458,8 @@ static uint64_t list_slots(struct check *c, uint32_t x, struct listed *list, uin
 
 	for (i = 0; i < index_slots(c->s) && n < most; i++) {
 		word = w64_load(slot_at(c, i));
-		if (SLOT_IS_USED(word) && log_read(c->s, SLOT_BYTES(word), &e) && extent_of(c->s, SLOT_BYTES(word)) == x)
+		if (SLOT_IS_USED(word) && log_read(c->s, SLOT_BYTES(word), &e) &&
+		    extent_of(c->s, SLOT_BYTES(word)) == x)
 			list[n++] = (struct listed){i, word, e.length};
 	}
 	return n;
@@ -440,7 +468,8 @@ static uint64_t list_slots(struct check *c, uint32_t x, struct listed *list, uin
 static bool look_at_counts(struct check *c, uint64_t i)
 {
 	const struct extent *e = &c->s->extents[i];
-	uint64_t most = c->s->geometry.extent_size / sizeof(struct entry), n, k, bytes = 0, counts = w64_load(&e->counts), word = extents_word(c->s, (uint32_t)i);
+	uint64_t most = c->s->geometry.extent_size / sizeof(struct entry), n, k, bytes = 0,
+		 counts = w64_load(&e->counts), word = extents_word(c->s, (uint32_t)i);
 	struct listed *list;
 	uint32_t there = 0;
 
@@ -460,9 +489,10 @@ static bool look_at_counts(struct check *c, uint64_t i)
 		bytes += list[k].length;
 	}
 	free(list);
-	return extents_word(c->s, (uint32_t)i) == word && (there > EXTENT_ENTRIES(counts) || bytes > EXTENT_LIVE(counts)) &&
-	       wrong(c, "extent %u (%#" PRIx64 "): counts %u entries of %u bytes, the index has %u of %" PRIu64, (unsigned)i, word,
-		     EXTENT_ENTRIES(counts), EXTENT_LIVE(counts), there, bytes);
+	return extents_word(c->s, (uint32_t)i) == word &&
+	       (there > EXTENT_ENTRIES(counts) || bytes > EXTENT_LIVE(counts)) &&
+	       wrong(c, "extent %u (%#" PRIx64 "): counts %u entries of %u bytes, the index has %u of %" PRIu64,
+	             (unsigned)i, word, EXTENT_ENTRIES(counts), EXTENT_LIVE(counts), there, bytes);
 }
 
 /* ---- all --------------------------------------------------------------------------------------------------- */

@@ -124,7 +124,8 @@ EXPORT int shoal_watch(struct shoal_load *l, shoal_wake *wake, void *arg)
 	l->watched.wake = wake;
 	l->watched.arg = arg;
 	l->watched.began_ns = clock_system_ns(CLOCK_MONOTONIC);
-	l->watched.deadline_ns = wait_ms == SHOAL_FOREVER ? UINT64_MAX : l->watched.began_ns + (uint64_t)wait_ms * 1000000;
+	l->watched.deadline_ns =
+		wait_ms == SHOAL_FOREVER ? UINT64_MAX : l->watched.began_ns + (uint64_t)wait_ms * 1000000;
 	if (!l->woken && (r = arm(w, l)) != SHOAL_WAIT)
 		keep(l, r);
 	if (l->woken)

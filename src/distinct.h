@@ -17,7 +17,8 @@ static inline void distinct_add(word64 *registers, uint64_t hash)
 {
 	word64 *word = &registers[hash >> (64 - DISTINCT_BITS) & (DISTINCT_WORDS - 1)];
 	unsigned shift = (unsigned)(hash >> (64 - DISTINCT_BITS) >> 7 << 3);
-	uint64_t rank = (uint64_t)__builtin_clzll(hash << DISTINCT_BITS | (uint64_t)1 << (DISTINCT_BITS - 1)) + 1, now = w64_peek(word);
+	uint64_t rank = (uint64_t)__builtin_clzll(hash << DISTINCT_BITS | (uint64_t)1 << (DISTINCT_BITS - 1)) + 1,
+		 now = w64_peek(word);
 
 	while ((now >> shift & 0xff) < rank && !w64_cas(word, now, (now & ~((uint64_t)0xff << shift)) | rank << shift))
 		now = w64_peek(word);

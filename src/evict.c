@@ -150,8 +150,8 @@ void evict_pass(struct evict_turn *t, enum evict_reason reason)
 	t->after[reason] = t->first[reason].order;
 }
 
-bool evict_keeps(const struct segment *s, enum evict_reason reason, enum log_kind kind, unsigned frequency, uint32_t walks,
-                 enum log_kind *to, unsigned *left)
+bool evict_keeps(const struct segment *s, enum evict_reason reason, enum log_kind kind, unsigned frequency,
+                 uint32_t walks, enum log_kind *to, unsigned *left)
 {
 	*to = reason == EVICT_DEAD ? kind : LOG_MAIN;
 	*left = reason == EVICT_PROBATION ? 0 : frequency - (reason == EVICT_MAIN);

@@ -32,7 +32,8 @@
 
 enum evict_reason { EVICT_EMPTY, EVICT_EXPIRED, EVICT_DEAD, EVICT_PROBATION, EVICT_MAIN, EVICT_REASONS };
 
-_Static_assert(EVICT_REASONS == EVICTED_REASONS && EVICT_EMPTY == (int)SHOAL_EVICTED_EMPTY && EVICT_MAIN == (int)SHOAL_EVICTED_MAIN,
+_Static_assert(EVICT_REASONS == EVICTED_REASONS && EVICT_EMPTY == (int)SHOAL_EVICTED_EMPTY &&
+                       EVICT_MAIN == (int)SHOAL_EVICTED_MAIN,
                "shoal.h shows them in this order");
 
 /* A look at all extents, and the first victim of each reason behind `after`. Begin with zeros but for the time. */
@@ -57,8 +58,8 @@ void evict_pass(struct evict_turn *turn, enum evict_reason reason);
 
 /* Is an entry with that frequency kept, in the walk after `walks` others for the same extent? Then where, and with what
  * frequency. */
-bool evict_keeps(const struct segment *s, enum evict_reason reason, enum log_kind kind, unsigned frequency, uint32_t walks,
-                 enum log_kind *to, unsigned *left);
+bool evict_keeps(const struct segment *s, enum evict_reason reason, enum log_kind kind, unsigned frequency,
+                 uint32_t walks, enum log_kind *to, unsigned *left);
 /* An entry was dropped for want of room; a key that isn't there gets a value, which belongs to that log. */
 void evict_dropped(const struct segment *s, enum log_kind from, uint64_t hash, uint32_t length);
 enum log_kind evict_admits(const struct segment *s, uint64_t hash, uint32_t length);

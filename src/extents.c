@@ -99,7 +99,8 @@ static bool collect(struct seat *seat, uint32_t x, uint64_t word, bool held)
 		w64_add(&s->header->grace_blocked_ms, now - since);
 		PROBE2(grace, x, now - since);
 		if (now - since > 1000)
-			tell_of(&s->listener, SHOAL_LOG_WARNING, "extent %" PRIu32 " had to wait %" PRIu64 " ms for a reader", x, now - since);
+			tell_of(&s->listener, SHOAL_LOG_WARNING,
+			        "extent %" PRIu32 " had to wait %" PRIu64 " ms for a reader", x, now - since);
 	}
 	return true;
 }

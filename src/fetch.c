@@ -90,7 +90,8 @@ static bool hand_over(struct shoal_load *l)
 	if (!l->refresher || !l->refresher->load)
 		return false;
 	urcu_bp_read_lock(); /* keeps the refresher: partner: the grace period in shoal_refresher_stop */
-	pushed = refresher_push(atomic_load(&l->k->cache->refresher), w64_peek(&l->seat->member->wiped->token), &l->job);
+	pushed =
+		refresher_push(atomic_load(&l->k->cache->refresher), w64_peek(&l->seat->member->wiped->token), &l->job);
 	urcu_bp_read_unlock();
 	return pushed;
 }

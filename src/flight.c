@@ -201,8 +201,9 @@ static int end_here(const struct segment *s, struct flight *f, uint64_t word)
 static void count_overdue(const struct segment *s, const struct flight *f, uint32_t keyspace)
 {
 	w64_add(&s->keyspaces[keyspace].counters[COUNTER_overdue], 1);
-	tell_of(&s->listener, SHOAL_LOG_WARNING, "a load in keyspace %" PRIu32 " has outlived its lease: another begins beside it, flight %td",
-	     keyspace, f - s->flights);
+	tell_of(&s->listener, SHOAL_LOG_WARNING,
+	        "a load in keyspace %" PRIu32 " has outlived its lease: another begins beside it, flight %td", keyspace,
+	        f - s->flights);
 }
 
 /* A running load. Its lease comes first: what is late is marked OVERDUE before anybody passes it by, so that neither it
@@ -448,8 +449,9 @@ bool flight_is_led(struct seat *seat, uint64_t hash, uint64_t now_ms)
 		f = flight_at(s, flight_group(s, hash) + (uint32_t)__builtin_ctz(found));
 		word = w64_load(word_of(s, f));
 		if (FLIGHT_STATE(word) == FLIGHT_COMPUTING &&
-		    (w64_load(&f->identity[0]) & PAYLOAD_MASK) == identity_of(&key, 0) && !is_over(&f->lease, now_ms + CLOCK_COARSE_LAG_MS) &&
-		    !leader_is_dead(seat, word) && w64_load(word_of(s, f)) == word)
+		    (w64_load(&f->identity[0]) & PAYLOAD_MASK) == identity_of(&key, 0) &&
+		    !is_over(&f->lease, now_ms + CLOCK_COARSE_LAG_MS) && !leader_is_dead(seat, word) &&
+		    w64_load(word_of(s, f)) == word)
 			return true;
 	}
 	return false;
@@ -522,7 +524,8 @@ static unsigned failures_before(const struct flight *f)
 bool flight_fail(struct seat *seat, const struct ticket *t, int code, uint64_t now_ms, uint32_t retry_ms)
 {
 	struct flight *f = flight_at(&seat->member->segment, t->slot);
-	uint64_t n = min_u64(failures_before(f), 15), wait = min_u64((uint64_t)retry_ms << n, max_u64(retry_ms, BACKOFF_CAP_MS));
+	uint64_t n = min_u64(failures_before(f), 15),
+		 wait = min_u64((uint64_t)retry_ms << n, max_u64(retry_ms, BACKOFF_CAP_MS));
 
 	if (n) /* keys that failed together are not tried again together */
 		wait -= wait / 8 * (hash_mix(now_ms ^ t->slot) >> 48) >> 16;

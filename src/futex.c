@@ -29,7 +29,8 @@ static bool wait_for(const struct futex_word *words, unsigned n, uint64_t deadli
 	for (i = 0; i < n; i++)
 		vector[i] = (struct futex_waitv){
 			.val = words[i].seen, .uaddr = (uintptr_t)words[i].word, .flags = FUTEX_32};
-	return syscall(SYS_futex_waitv, vector, n, 0, &until, CLOCK_MONOTONIC) >= 0 || (errno != ENOSYS && errno != EPERM);
+	return syscall(SYS_futex_waitv, vector, n, 0, &until, CLOCK_MONOTONIC) >= 0 ||
+	       (errno != ENOSYS && errno != EPERM);
 }
 
 static int wait_one(const word32 *a, uint32_t a_seen, const struct timespec *until)

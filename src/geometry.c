@@ -14,7 +14,8 @@
 #define EXTENT_LEAST 1024u
 #define ENTRY_EXTRA (sizeof(struct entry) + 3 * 8) /* two paddings and a checksum */
 #define EXTENT_MAX ((uint64_t)1 << 20)
-#define EXTENT_LIMIT ((uint64_t)1 << 29) /* keeps segment.h's division exact: lines < 2^41 times lines of an extent < 2^23 */
+/* Keeps the division of segment.h exact: lines < 2^41 times lines of an extent < 2^23. */
+#define EXTENT_LIMIT ((uint64_t)1 << 29)
 
 static uint32_t limit_of(unsigned configured, uint64_t size, uint64_t bytes_per_unit, uint32_t least, uint32_t most)
 {
@@ -82,7 +83,8 @@ static uint64_t footprint_max(const struct geometry *g)
  * so do few extents, by their reserve. */
 static uint64_t extents_for(const struct geometry *g, uint64_t log)
 {
-	uint64_t large = footprint_max(g), size = min_u64(max_u64(4 * large, log / (2 * EXTENTS_MIN)), log / EXTENTS_MIN);
+	uint64_t large = footprint_max(g),
+		 size = min_u64(max_u64(4 * large, log / (2 * EXTENTS_MIN)), log / EXTENTS_MIN);
 
 	return max_u64(log / max_u64(min_u64(size, max_u64(EXTENT_MAX, 2 * large)), large), 1);
 }
@@ -170,8 +172,8 @@ static int check(const struct geometry *g, uint64_t offset, uint64_t file_size)
 	/* The checksum is no signature: a hostile header may carry a right one. */
 	if (!g->processes || g->processes > PROCESSES_MAX || !g->readers || g->readers > READERS_MAX || !g->flights ||
 	    !g->keyspaces || g->keyspaces > KEYSPACES_MAX || g->heads < 1 || g->heads > HEADS_MAX || !g->extents ||
-	    !g->buckets || !g->ghosts || g->buckets % INDEX_GROUP || g->size > SIZE_MAX_SEGMENT || g->extent_size % CACHE_LINE ||
-	    g->extent_size < footprint_max(g) || g->extent_size > EXTENT_LIMIT)
+	    !g->buckets || !g->ghosts || g->buckets % INDEX_GROUP || g->size > SIZE_MAX_SEGMENT ||
+	    g->extent_size % CACHE_LINE || g->extent_size < footprint_max(g) || g->extent_size > EXTENT_LIMIT)
 		return SHOAL_ERR_CORRUPT;
 	if (place_areas(&again) > g->size || memcmp(&again, g, sizeof(again)) ||
 	    (g->size - g->log_at) / g->extent_size < g->extents)

@@ -14,7 +14,8 @@ struct geometry_needs {
 int geometry_from(const struct shoal_config *config, bool fence, struct geometry *geometry);
 /* As the creator configured it, for another size; what it left to the default follows the size, but is at least what is
  * in use. Entries have to fit. Its offset is not set yet, nor the checksum. */
-int geometry_resized(const struct geometry *old, uint64_t size, const struct geometry_needs *needs, struct geometry *geometry);
+int geometry_resized(const struct geometry *old, uint64_t size, const struct geometry_needs *needs,
+                     struct geometry *geometry);
 /* The last word, when nothing of it changes any more. */
 void geometry_sign(struct geometry *geometry);
 

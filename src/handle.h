@@ -165,7 +165,8 @@ static inline bool handle_changed(struct seat *seat)
 {
 	bool done = true;
 
-	if (likely(MOVED_STATE(atomic_load(&seat->member->segment.header->moved)) == SERVING)) /* after the change's CAS, both seq_cst */
+	/* after the change's CAS, both seq_cst */
+	if (likely(MOVED_STATE(atomic_load(&seat->member->segment.header->moved)) == SERVING))
 		rcu_changed(seat);
 	else if (rcu_changed_late(seat))
 		done = move_spared(seat->member);

@@ -18,7 +18,8 @@ static bool hold_copy(struct shoal_value *value, const struct log_entry *e)
 	return true;
 }
 
-enum age hit_get_any(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value)
+enum age hit_get_any(struct seat *seat, const struct shoal_keyspace *k, const struct key *key,
+                     struct shoal_value *value)
 {
 	const struct segment *s = &seat->member->segment;
 	uint64_t now = clock_coarse_ms(&s->clock);

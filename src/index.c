@@ -22,7 +22,8 @@ void index_prefetch_entry(const struct segment *s, uint64_t hash)
 		found = index_match(b, hash);
 	}
 	for (; found; found &= found - 1) /* wherever that is: a prefetch never faults */
-		__builtin_prefetch((const void *)((uintptr_t)s->base + SLOT_BYTES(w64_peek(&b->slots[__builtin_ctz(found)]))));
+		__builtin_prefetch(
+			(const void *)((uintptr_t)s->base + SLOT_BYTES(w64_peek(&b->slots[__builtin_ctz(found)]))));
 }
 
 /* ---- look-up ----------------------------------------------------------------------------------------------- */
@@ -46,7 +47,8 @@ static inline int protect(struct seat *seat, word64 *slot, uint64_t word, unsign
 	hit->word = word;
 	if (unlikely(!log_holds(s, offset)))
 		return NOT_OURS;
-	__builtin_prefetch(s->base + offset); /* its lines are fetched side by side, not one after the other as they are read */
+	/* its lines are fetched side by side, not one after the other as they are read */
+	__builtin_prefetch(s->base + offset);
 	__builtin_prefetch(s->base + offset + CACHE_LINE);
 	__builtin_prefetch(s->base + offset + 2 * CACHE_LINE);
 	rcu_announce(seat, announce, x);
@@ -348,13 +350,15 @@ void index_settle(struct seat *seat, const struct key *k, uint64_t seen, unsigne
 
 	for (;;) {
 		if (seen)
-			barrier_full(); /* what was seen, before the look; partner: the one of another insert of the key */
+			/* what was seen, before the look; partner: the one of another insert of the key */
+			barrier_full();
 		n = index_find(seat, k, WANT_OLDEST, a, b, &hit);
 		if (!n)
 			return;
 		if (n > 1)
 			index_drop(&seat->member->segment, &hit);
-		else if (hit.word & SLOT_SETTLED || (SLOT_SAME(hit.word, seen) && w64_cas(hit.slot, hit.word, hit.word | SLOT_SETTLED)))
+		else if (hit.word & SLOT_SETTLED ||
+		         (SLOT_SAME(hit.word, seen) && w64_cas(hit.slot, hit.word, hit.word | SLOT_SETTLED)))
 			break;
 		else
 			seen = hit.word;

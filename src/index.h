@@ -52,7 +52,7 @@
 #define SLOT_IS_USED(word) ((word) >> 63)
 #define SLOT_BYTES(word) (((word) & SLOT_OFFSET) * 8)
 #define SLOT_FREQUENCY_OF(word) ((unsigned)((word) >> SLOT_FREQUENCY_SHIFT & 3))
-#define SLOT_BARE(word) ((word) & ~(SLOT_FREQUENCY | SLOT_SETTLED)) /* what is in it: the rest changes with that staying */
+#define SLOT_BARE(word) ((word) & ~(SLOT_FREQUENCY | SLOT_SETTLED)) /* what changes with its entry alone */
 #define SLOT_SAME(a, b) (!SLOT_BARE((a) ^ (b)))
 
 struct key {
@@ -106,7 +106,8 @@ static inline struct bucket *index_bucket(const struct segment *s, uint64_t hash
 
 static inline struct bucket *index_second(const struct segment *s, uint64_t hash)
 {
-	return index_group(s, hash) + (hash ^ (hash >> 6 | 1)) % INDEX_GROUP; /* not the first: one bit differs for sure */
+	/* never the first one: the lowest bit differs */
+	return index_group(s, hash) + (hash ^ (hash >> 6 | 1)) % INDEX_GROUP;
 }
 
 static inline uint32_t index_tag(uint64_t hash)
@@ -149,7 +150,8 @@ static inline bool index_same_key(const struct log_entry *e, const struct key *k
 /* Does a look-up that has found it have to settle the key first? */
 static inline bool index_is_unsure(const struct segment *s, const struct key *k, const struct index_hit *hit)
 {
-	return unlikely(!(hit->word & SLOT_SETTLED)) && (size_t)(hit->slot - index_bucket(s, k->hash)->slots) >= BUCKET_SLOTS;
+	return unlikely(!(hit->word & SLOT_SETTLED)) &&
+	       (size_t)(hit->slot - index_bucket(s, k->hash)->slots) >= BUCKET_SLOTS;
 }
 
 /* How many entries the key has (0, mostly 1); the wanted one in *hit, protected by announcement a or b. */

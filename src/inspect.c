@@ -177,7 +177,8 @@ static void add_reader(const struct segment *s, const struct reader *r, struct s
 
 static bool look_at_process(const struct segment *s, uint32_t i, uint64_t self, struct shoal_process *p)
 {
-	uint64_t owner = w64_load(&s->processes[i].owner), joined = w64_load(&s->processes[i].joined_ms), now = clock_ms(&s->clock), word;
+	uint64_t owner = w64_load(&s->processes[i].owner), joined = w64_load(&s->processes[i].joined_ms),
+		 now = clock_ms(&s->clock), word;
 	uint32_t r;
 
 	if (!owner)

@@ -118,8 +118,8 @@ static bool end_change(const struct change *c)
 	return done;
 }
 
-EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version, const struct shoal_policy *policy,
-                               struct shoal_keyspace **keyspace)
+EXPORT int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version,
+                               const struct shoal_policy *policy, struct shoal_keyspace **keyspace)
 {
 	char padded[NAME_SIZE] = {0};
 	struct shoal_keyspace *k;

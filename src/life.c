@@ -16,7 +16,10 @@
 /* Asked by our own open file description: the lock is held by one of the other process, so it shows. */
 static bool byte_is_free(const struct member *m, const struct segment *s, uint32_t process)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = member_lock_at(&s->geometry, process), .l_len = 1};
+	struct flock lock = {.l_type = F_WRLCK,
+	                     .l_whence = SEEK_SET,
+	                     .l_start = member_lock_at(&s->geometry, process),
+	                     .l_len = 1};
 
 	int fd = (int)w32_load(&m->lock_fd) - 1;
 
@@ -89,7 +92,8 @@ static enum life_state of_process(const struct member *m, uint64_t owner)
 		return LIFE_GONE;
 	identity = w64_load(&m->segment.processes[i].owner);
 	if (!identity || (w32_load(&m->segment.processes[i].incarnation) & 0xffff) != (owner & 0xffff))
-		return LIFE_PROCESS_DEAD; /* and its slot freed already, before this reader was: a recoverer died between */
+		/* and its slot freed already, before this reader was: a recoverer died between */
+		return LIFE_PROCESS_DEAD;
 	return process_is_dead(m, &m->segment, i, identity) ? LIFE_PROCESS_DEAD : LIFE_UNARMED;
 }
 
@@ -158,7 +162,8 @@ bool life_next_dead_thread(const struct member *m, uint32_t *cursor, uint64_t *r
 		*ref = w64_load(&a->holder);
 		if (!(w32_load(member_alive_word(a)) & FUTEX_OWNER_DIED))
 			continue;
-		if (*ref && life_ref(m, REF_READER(*ref)) == *ref && w32_load(&m->segment.readers[REF_READER(*ref)].alive) == *cursor)
+		if (*ref && life_ref(m, REF_READER(*ref)) == *ref &&
+		    w32_load(&m->segment.readers[REF_READER(*ref)].alive) == *cursor)
 			return true;
 	}
 	return false;

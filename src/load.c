@@ -25,8 +25,8 @@ _Thread_local struct shoal_load *load_running;
 
 /* ---- begin and end of a handle ----------------------------------------------------------------------------- */
 
-struct shoal_load *load_new(struct shoal_keyspace *k, struct seat *seat, const struct key *key, const struct flight_key *fk,
-                            bool fetch)
+struct shoal_load *load_new(struct shoal_keyspace *k, struct seat *seat, const struct key *key,
+                            const struct flight_key *fk, bool fetch)
 {
 	struct shoal_load *l = calloc(1, sizeof(*l) + key->size);
 
@@ -146,7 +146,8 @@ static void count_time(struct shoal_load *l, bool failed)
 	PROBE(load__end, l->k->id, l->key.data, l->key.size, ns);
 	if (failed) {
 		load_count(l, COUNTER_load_errors);
-		tell_of(&load_segment(l)->listener, SHOAL_LOG_WARNING, "a load in keyspace %" PRIu32 " failed: %d", l->k->id, l->code);
+		tell_of(&load_segment(l)->listener, SHOAL_LOG_WARNING, "a load in keyspace %" PRIu32 " failed: %d",
+		        l->k->id, l->code);
 	}
 }
 
@@ -392,7 +393,8 @@ static int commit(struct shoal_load *l, size_t size, struct shoal_value *value)
 {
 	int r;
 
-	if (l->migrating && store_age(&l->bounds, load_now_ms(load_segment(l))) > AGE_STALE) { /* it ended while it was converted */
+	/* it ended while it was converted */
+	if (l->migrating && store_age(&l->bounds, load_now_ms(load_segment(l))) > AGE_STALE) {
 		load_drop_space(l);
 		return SHOAL_ERR_SUPERSEDED;
 	}

@@ -85,8 +85,8 @@ static inline void load_count(const struct shoal_load *l, enum counter c)
 }
 
 /* By a seat, or by none: then its value goes to its caller alone. NULL: no memory. */
-struct shoal_load *load_new(struct shoal_keyspace *k, struct seat *seat, const struct key *key, const struct flight_key *fk,
-                            bool fetch);
+struct shoal_load *load_new(struct shoal_keyspace *k, struct seat *seat, const struct key *key,
+                            const struct flight_key *fk, bool fetch);
 /* Begun by this process, and not by the one it was forked from. */
 bool load_is_ours(const struct shoal_load *l);
 

@@ -9,7 +9,7 @@
 
 #define HEAD(sequence, x) ((uint64_t)(sequence) << 32 | ((x) + 1))
 #define HEAD_EXTENT(head) ((uint32_t)(head) - 1)
-#define BUSY_ROUNDS 64u /* over all heads, before one is replaced; from the 16th on we give up the processor in between */
+#define BUSY_ROUNDS 64u /* over all heads, before one is replaced; after a quarter of them we yield in between */
 #define FITTING 3u      /* heads of a log that are kept for entries of different sizes (L.4) */
 #define SMALL_REST 32u  /* its part of an extent is not worth a head */
 #define OLD 16u         /* a head is, when so many extents were sealed since it was opened: nothing seems to fit it */
@@ -86,7 +86,8 @@ static uint64_t age_of(const struct segment *s, uint64_t head)
 
 /* The first head from `start` on that has room; else, by L.4, a place without one, or the head to be given up. `spread`:
  * rather a place without a head than one that is busy. */
-static struct place_of_head choose(const struct segment *s, enum log_kind kind, uint32_t start, uint32_t length, bool spread)
+static struct place_of_head choose(const struct segment *s, enum log_kind kind, uint32_t start, uint32_t length,
+                                   bool spread)
 {
 	struct place_of_head empty = {0}, full = {0}, old = {0}, p = {0};
 	uint32_t i, rest, least = UINT32_MAX, there = 0, heads = s->geometry.heads;
@@ -122,7 +123,8 @@ static struct place_of_head choose(const struct segment *s, enum log_kind kind, 
 }
 
 /* Put a new extent in a head's place. LOG_FULL: there is none. */
-static int replace_head(struct seat *seat, unsigned announce, enum log_kind kind, const struct place_of_head *p, bool *opened)
+static int replace_head(struct seat *seat, unsigned announce, enum log_kind kind, const struct place_of_head *p,
+                        bool *opened)
 {
 	const struct segment *s = &seat->member->segment;
 	int64_t x = extents_open(seat, announce, kind);
@@ -135,7 +137,8 @@ static int replace_head(struct seat *seat, unsigned announce, enum log_kind kind
 	word = extents_word(s, (uint32_t)x);
 	*opened = true;
 	made = w64_cas(p->head, p->word, HEAD(EXTENT_SEQUENCE(word), (uint32_t)x));
-	if (!made && EXTENT_STATE(word) == EXTENT_OPEN) /* another was first; swept meanwhile, it may be an evictor's (E.3) */
+	/* another was first; swept meanwhile, it may be an evictor's (E.3) */
+	if (!made && EXTENT_STATE(word) == EXTENT_OPEN)
 		extents_move(seat, (uint32_t)x, word, EXTENT_RETIRED);
 	rcu_clear(seat, announce);
 	if (made && old < s->geometry.extents && !w64_load(&s->extents[old].lock))
@@ -182,7 +185,8 @@ static int append_at(struct seat *seat, unsigned word, const struct place_of_hea
 	return r;
 }
 
-static NOINLINE int append(struct seat *seat, unsigned word, enum log_kind kind, uint32_t length, uint64_t *offset, bool *opened)
+static NOINLINE int append(struct seat *seat, unsigned word, enum log_kind kind, uint32_t length, uint64_t *offset,
+                           bool *opened)
 {
 	const struct segment *s = &seat->member->segment;
 	uint32_t start = seat->index, rounds, busy = 0;

@@ -136,7 +136,8 @@ static char *reserve_congruent(uint64_t offset, uint64_t size)
 void *mapping_map(int fd, uint64_t offset, uint64_t size, bool writable)
 {
 	char *at = size >= 2 * MAPPING_HUGE ? reserve_congruent(offset, size) : NULL;
-	void *base = mmap(at, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | (at ? MAP_FIXED : 0), fd, (off_t)offset);
+	void *base = mmap(at, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | (at ? MAP_FIXED : 0), fd,
+	                  (off_t)offset);
 
 	if (base != MAP_FAILED)
 		return base;

@@ -105,7 +105,8 @@ bool move_replace(member_pointer *member, struct member *from, struct member *to
 /* In no state, or moved to where no region can be: it never has. */
 bool move_mend(const struct member *m, uint64_t word)
 {
-	if (MOVED_STATE(word) <= FROZEN || segment_leads_on(segment_fd(&m->segment), &m->segment.geometry, word) || m->segment.read_only)
+	if (MOVED_STATE(word) <= FROZEN || segment_leads_on(segment_fd(&m->segment), &m->segment.geometry, word) ||
+	    m->segment.read_only)
 		return false;
 	return w64_cas(&m->segment.header->moved, word, MOVED_WORD(MOVED_NUMBER(word), SERVING));
 }
@@ -116,7 +117,8 @@ int move_follow(member_pointer *member)
 	uint64_t word = w64_load(&from->segment.header->moved);
 	int error = SHOAL_OK;
 
-	if (MOVED_STATE(word) == MOVED && !segment_leads_on(segment_fd(&from->segment), &from->segment.geometry, word)) {
+	if (MOVED_STATE(word) == MOVED &&
+	    !segment_leads_on(segment_fd(&from->segment), &from->segment.geometry, word)) {
 		move_mend(from, word);
 		urcu_bp_read_unlock();
 		return from->segment.read_only ? SHOAL_ERR_CORRUPT : SHOAL_OK;
@@ -186,7 +188,8 @@ static void clean_before(const struct member *m)
 	struct segment *old, *held = NULL;
 
 	/* Offsets fall on the way back; those of a scribble need not. */
-	while (before & BEFORE_IS && before < limit && (old = segment_glance(&m->segment, before & ~(uint64_t)BEFORE_IS))) {
+	while (before & BEFORE_IS && before < limit &&
+	       (old = segment_glance(&m->segment, before & ~(uint64_t)BEFORE_IS))) {
 		limit = old->geometry.offset;
 		if (clean_one(m, old)) {
 			w64_cas(&later->header->before, before, w64_load(&old->header->before));

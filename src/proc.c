@@ -131,10 +131,13 @@ int proc_is_dead(uint64_t identity, uint64_t self)
 	fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (fd < 0 && errno == ESRCH)
 		return PROC_DEAD;
-	if (fd < 0) { /* no pidfd here (old kernel, seccomp, no descriptor left): the signal and /proc tell less exactly */
+	/* no pidfd here (old kernel, seccomp, no descriptor left): the signal and /proc tell less exactly */
+	if (fd < 0) {
 		if (kill((pid_t)pid, 0) && errno == ESRCH)
 			return PROC_DEAD;
-		return has_proc && read_stat(pid, &line) && (is_another(identity, &line) || is_zombie(&line)) ? PROC_DEAD : PROC_ALIVE;
+		return has_proc && read_stat(pid, &line) && (is_another(identity, &line) || is_zombie(&line))
+		               ? PROC_DEAD
+		               : PROC_ALIVE;
 	}
 	ended = poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0) == 1;
 	close(fd);

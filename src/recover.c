@@ -71,7 +71,8 @@ int recover_all(struct member *m)
 
 	recover_threads(m);
 	while (life_next_corpse(m, &cursor, &corpse)) {
-		tell_of(&m->segment.listener, SHOAL_LOG_WARNING, "process %u is dead: what it held is recovered", PROC_PID(corpse.owner));
+		tell_of(&m->segment.listener, SHOAL_LOG_WARNING, "process %u is dead: what it held is recovered",
+		        PROC_PID(corpse.owner));
 		reader = 0;
 		while (life_next_reader(m, &corpse, &reader, &ref)) {
 			recover_held(m, ref);
@@ -143,7 +144,7 @@ struct seat *recover_enter(member_pointer *member, int *error)
 			recover_held(m, dead);
 			life_free_reader(m, dead, PINS);
 		} else if (r != SHOAL_ERR_LIMIT || (!(recover_threads(m) + recover_all(m)) && alone++)) {
-			break; /* nobody is dead, the second time: the first time another may have recovered them just before us */
+			break; /* nobody is dead, twice: the first time another may have recovered them just before us */
 		}
 	}
 	urcu_bp_read_unlock();

@@ -55,14 +55,20 @@ _Thread_local struct registry_here registry_here_cache;
 
 static bool lock_byte(int fd, const struct geometry *g, uint32_t process)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = member_lock_at(g, process), .l_len = 1};
+	struct flock lock = {.l_type = F_WRLCK,
+	                     .l_whence = SEEK_SET,
+	                     .l_start = member_lock_at(g, process),
+	                     .l_len = 1};
 
 	return !fcntl(fd, F_OFD_SETLK, &lock);
 }
 
 static void unlock_byte(int fd, const struct geometry *g, uint32_t process)
 {
-	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = member_lock_at(g, process), .l_len = 1};
+	struct flock lock = {.l_type = F_UNLCK,
+	                     .l_whence = SEEK_SET,
+	                     .l_start = member_lock_at(g, process),
+	                     .l_len = 1};
 
 	fcntl(fd, F_OFD_SETLK, &lock);
 }
@@ -232,7 +238,8 @@ static int claim_reader(struct member *m, struct seat *seat)
 		uint64_t owner = w64_peek(&r->owner);
 		uint32_t incarnation = (uint32_t)(owner >> 32) + 1;
 
-		if ((uint32_t)owner || !w64_cas(&r->owner, owner, OWNER_WORD(incarnation, self->process, self->incarnation)))
+		if ((uint32_t)owner ||
+		    !w64_cas(&r->owner, owner, OWNER_WORD(incarnation, self->process, self->incarnation)))
 			continue;
 		seat->reader = r;
 		seat->index = i;
@@ -417,7 +424,8 @@ static void end_mapping(struct member *m)
 		free_process(m, w);
 	if (segment_has_moved(&m->segment) && !m->segment.read_only && life_is_deserted(m, &m->segment)) {
 		segment_punch(&m->segment);
-		w64_store(&m->segment.header->drained, 1); /* after it: who dies between leaves it to the next who looks */
+		/* after it: who dies between leaves it to the next who looks */
+		w64_store(&m->segment.header->drained, 1);
 	}
 	if (!m->inherited || !segment_has_moved(&m->segment)) /* a child may look at values of its parent's */
 		segment_unmap(&m->segment);
@@ -492,7 +500,8 @@ static void end_member(struct member *m)
 	segment_unmap_alive(m->segment.alive, &m->segment.geometry);
 	drop_lineage(m->lineage);
 	if (m->inherited)
-		return; /* values of the parent's may still be released here, which looks at `wiped` through their seats */
+		/* values of the parent's may still be released here, which looks at `wiped` through their seats */
+		return;
 	while ((seat = m->graves)) {
 		m->graves = seat->next;
 		free(seat);

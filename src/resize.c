@@ -161,8 +161,8 @@ static bool put_copy(struct resize *r, uint64_t offset, uint64_t frequency)
 	w64_max(&to(r)->header->generation, e->generation); /* has been drawn */
 	if (index_place(r->new, &key, e->generation, READING, OTHER, &target))
 		return false; /* the older one of two */
-	done = index_commit(to(r), &target, index_word(&key, offset, SLOT_USED | SLOT_SETTLED | frequency), w32_peek(&e->length),
-	                    log_end(e->born_ms, e->fresh_for, e->stale_for, e->error_for));
+	done = index_commit(to(r), &target, index_word(&key, offset, SLOT_USED | SLOT_SETTLED | frequency),
+	                    w32_peek(&e->length), log_end(e->born_ms, e->fresh_for, e->stale_for, e->error_for));
 	rcu_clear(r->new, target.announced);
 	return done;
 }

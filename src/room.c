@@ -43,7 +43,8 @@ static bool is_dead(const struct walk *w, const struct log_entry *e)
 }
 
 /* Append a copy, and let the slot point to it. False: no room. */
-static bool move_entry(struct walk *w, const struct log_entry *e, const struct index_hit *hit, enum log_kind to, unsigned frequency)
+static bool move_entry(struct walk *w, const struct log_entry *e, const struct index_hit *hit, enum log_kind to,
+                       unsigned frequency)
 {
 	const struct segment *s = &w->seat->member->segment;
 	struct index_target target = {hit->slot, hit->word, true, false, e->length, 0};
@@ -68,7 +69,8 @@ static void drop_entry(struct walk *w, const struct found *f, const struct index
 {
 	const struct segment *s = &w->seat->member->segment;
 
-	if (!(alone ? index_drop(s, hit) : index_remove(w->seat, &f->key, f->e.entry->generation + 1, READING, OTHER) > 0))
+	if (!(alone ? index_drop(s, hit)
+	            : index_remove(w->seat, &f->key, f->e.entry->generation + 1, READING, OTHER) > 0))
 		return;
 	*(dead ? &w->expired : &w->dropped) += 1;
 	if (!dead)
@@ -88,7 +90,8 @@ static void walk_entry(struct walk *w, const struct found *f)
 	dead = w->reason == EVICT_EXPIRED || is_dead(w, &f->e);
 	if (!dead && evict_keeps(s, w->reason, w->kind, SLOT_FREQUENCY_OF(hit.word), w->walks, &to, &left)) {
 		if (!alone)
-			index_settle(w->seat, &f->key, 0, READING, OTHER); /* if this is the older one, it doesn't move */
+			/* if this is the older one, it doesn't move */
+			index_settle(w->seat, &f->key, 0, READING, OTHER);
 		if (move_entry(w, &f->e, &hit, to, left))
 			return;
 	}
@@ -173,7 +176,8 @@ static bool evict_one(struct seat *seat, struct evict_turn *turn)
 	if (w.reason == EVICT_PROBATION || w.reason == EVICT_MAIN)
 		w.walks = w32_add(&s->header->walks, 1);
 	w.kind = extent_kind(s, x);
-	if (w.reason != EVICT_EMPTY || EXTENT_ENTRIES(w64_peek(&s->extents[x].counts))) /* E.5: nobody writes into it any more */
+	/* E.5: nobody writes into it any more */
+	if (w.reason != EVICT_EMPTY || EXTENT_ENTRIES(w64_peek(&s->extents[x].counts)))
 		walk_extent(&w, x);
 	extents_retire(seat, x);
 	PROBE(evict, x, w.reason, w.moved, w.dropped + w.expired);
@@ -217,13 +221,15 @@ enum log_kind room_kind(const struct segment *s, const struct key *key, size_t v
 enum log_kind room_kind_guessed(const struct segment *s, const struct key *key, size_t value_size, uint64_t word)
 {
 	if (!word)
-		return evict_admits(s, key->hash, (uint32_t)min_u64(log_length(s, key->size, value_size), s->geometry.extent_size));
+		return evict_admits(s, key->hash,
+		                    (uint32_t)min_u64(log_length(s, key->size, value_size), s->geometry.extent_size));
 	if (!log_holds(s, SLOT_BYTES(word)))
 		return LOG_PROBATION;
 	return extent_kind(s, extent_of(s, SLOT_BYTES(word)));
 }
 
-int room_reserve(struct seat *seat, unsigned word, enum log_kind kind, size_t key_size, size_t value_size, uint64_t *offset)
+int room_reserve(struct seat *seat, unsigned word, enum log_kind kind, size_t key_size, size_t value_size,
+                 uint64_t *offset)
 {
 	const struct segment *s = &seat->member->segment;
 	bool opened = false, made = false;

@@ -25,7 +25,8 @@ enum log_kind room_kind_guessed(const struct segment *s, const struct key *key, 
 
 /* Space for an entry, announced in `word`. SHOAL_ERR_TOO_BIG, NO_SPACE. Nothing else may be announced in READING, OTHER,
  * WALKING or COPYING. */
-int room_reserve(struct seat *seat, unsigned word, enum log_kind kind, size_t key_size, size_t value_size, uint64_t *offset);
+int room_reserve(struct seat *seat, unsigned word, enum log_kind kind, size_t key_size, size_t value_size,
+                 uint64_t *offset);
 
 /* Evict one extent, if the reserve is not full. */
 void room_make(struct seat *seat);

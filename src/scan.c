@@ -28,7 +28,8 @@ static bool describe(const struct segment *s, const struct log_entry *e, uint64_
 
 	if (e->keyspace >= s->geometry.keyspaces)
 		return false;
-	bounds = store_bounds(s, e->keyspace, entry, &any); /* an expire of the keyspace counts; its bounds are its readers' */
+	/* an expire of the keyspace counts; its bounds are its readers' */
+	bounds = store_bounds(s, e->keyspace, entry, &any);
 	record = &s->keyspaces[e->keyspace];
 	handle_name(record, name);
 	if (store_age(&bounds, now) > AGE_STALE)
@@ -77,8 +78,8 @@ static struct entry *copy_of(const struct segment *s, const word64 *slot, struct
 /* ---- a look at one key ------------------------------------------------------------------------------------- */
 
 /* A copy of the newest entry of that key, or (NULL) of any with that hash; NULL: there is none. */
-static struct entry *copy_newest(const struct segment *s, uint32_t keyspace, uint64_t hash, const struct shoal_slice *key,
-                                 struct log_entry *e, uint64_t *word)
+static struct entry *copy_newest(const struct segment *s, uint32_t keyspace, uint64_t hash,
+                                 const struct shoal_slice *key, struct log_entry *e, uint64_t *word)
 {
 	struct bucket *buckets[2] = {index_bucket(s, hash), index_second(s, hash)};
 	struct entry *newest = NULL, *copy;
@@ -171,8 +172,8 @@ EXPORT int shoal_peek(struct shoal_keyspace *k, const void *key, size_t key_size
 /* ---- what was hit last ------------------------------------------------------------------------------------- */
 
 /* The line's key, if it is still there. */
-static struct entry *copy_recent(const struct segment *s, const struct line *line, char name[NAME_SIZE], struct log_entry *e,
-                                 struct shoal_entry *shown)
+static struct entry *copy_recent(const struct segment *s, const struct line *line, char name[NAME_SIZE],
+                                 struct log_entry *e, struct shoal_entry *shown)
 {
 	uint32_t keyspace = w32_load(&line->keyspace) - 1;
 	uint64_t hash = w64_peek(&line->recent), word;
@@ -239,14 +240,16 @@ static bool find_place(struct scan *scan, const struct segment *s)
 	return scan->number < slots;
 }
 
-static bool is_shown(struct scan *scan, const struct segment *s, const struct log_entry *e, uint64_t word, struct shoal_entry *shown)
+static bool is_shown(struct scan *scan, const struct segment *s, const struct log_entry *e, uint64_t word,
+                     struct shoal_entry *shown)
 {
 	return describe(s, e, word, scan->name, shown) && (!scan->only || !strcmp(scan->only, scan->name));
 }
 
 enum { SCAN_END = 1, SCAN_NOTHING, SCAN_ENTRY, SCAN_NO_PIN };
 
-static int copy_next(struct scan *scan, const struct segment *s, struct entry **copy, struct log_entry *e, struct shoal_entry *shown)
+static int copy_next(struct scan *scan, const struct segment *s, struct entry **copy, struct log_entry *e,
+                     struct shoal_entry *shown)
 {
 	uint64_t word;
 
@@ -281,7 +284,8 @@ static int scan_copied(struct shoal *cache, struct scan *scan, shoal_visit *visi
 }
 
 /* With a seat: the entry is pinned during its visit. */
-static int pin_next(struct scan *scan, struct seat *seat, unsigned *pin, struct index_hit *hit, struct shoal_entry *shown)
+static int pin_next(struct scan *scan, struct seat *seat, unsigned *pin, struct index_hit *hit,
+                    struct shoal_entry *shown)
 {
 	const struct segment *s = &seat->member->segment;
 

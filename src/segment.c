@@ -239,8 +239,8 @@ bool segment_leads_on(int fd, const struct geometry *g, uint64_t moved)
 	uint64_t to = MOVED_NUMBER(moved) * PAGE;
 	struct stat st;
 
-	return MOVED_STATE(moved) == MOVED && MOVED_NUMBER(moved) < SIZE_MAX_SEGMENT / PAGE && to >= geometry_end(g) && to % MAPPING_HUGE == 0 &&
-	       (fstat(fd, &st) || (uint64_t)st.st_size >= to + PAGE);
+	return MOVED_STATE(moved) == MOVED && MOVED_NUMBER(moved) < SIZE_MAX_SEGMENT / PAGE && to >= geometry_end(g) &&
+	       to % MAPPING_HUGE == 0 && (fstat(fd, &st) || (uint64_t)st.st_size >= to + PAGE);
 }
 
 /* Does another region serve in the place of this one? */
@@ -292,7 +292,8 @@ static int remove_old_boot(int fd, const char *path, const struct stat *st)
 
 	if (flock(fd, LOCK_EX))
 		return SHOAL_ERR_SYSTEM;
-	if (!stat(path, &now) && now.st_ino == st->st_ino && now.st_dev == st->st_dev && unlink(path) && errno != ENOENT)
+	if (!stat(path, &now) && now.st_ino == st->st_ino && now.st_dev == st->st_dev && unlink(path) &&
+	    errno != ENOENT)
 		r = SHOAL_ERR_SYSTEM;
 	flock(fd, LOCK_UN);
 	return r;
@@ -373,7 +374,8 @@ int segment_open(const char *name, const struct shoal_config *config, struct seg
 	s->listener = (struct listener){c->log, c->log_arg};
 	if (made)
 		tell_of(&s->listener, SHOAL_LOG_INFO, "made a segment of %" PRIu64 " bytes%s%s", s->geometry.size,
-		     rebuilt ? " in place of one of an earlier boot" : "", s->fence ? ", in fence mode: membarrier is refused here" : "");
+		        rebuilt ? " in place of one of an earlier boot" : "",
+		        s->fence ? ", in fence mode: membarrier is refused here" : "");
 	return SHOAL_OK;
 }
 
@@ -421,7 +423,8 @@ static int give_out(const struct segment *from, struct geometry *g)
 		return SHOAL_ERR_SYSTEM;
 	do {
 		reach = w64_load(&h->reach);
-		g->offset = align_up(max_u64(reach, from->geometry.offset + from->geometry.size) + PROCESSES_MAX, MAPPING_HUGE);
+		g->offset = align_up(max_u64(reach, from->geometry.offset + from->geometry.size) + PROCESSES_MAX,
+		                     MAPPING_HUGE);
 	} while (!w64_cas(&h->reach, reach, g->offset + g->size));
 	unmap_first(h);
 	return SHOAL_OK;
@@ -533,5 +536,7 @@ int segment_unlink(const char *name)
 	r = name_to_path(name, path, sizeof(path));
 	if (r || !unlink(path))
 		return r;
-	return errno == ENOENT ? SHOAL_ERR_NOT_FOUND : errno == EACCES || errno == EPERM ? SHOAL_ERR_PERMISSION : SHOAL_ERR_SYSTEM;
+	return errno == ENOENT                     ? SHOAL_ERR_NOT_FOUND
+	       : errno == EACCES || errno == EPERM ? SHOAL_ERR_PERMISSION
+	                                           : SHOAL_ERR_SYSTEM;
 }

@@ -28,7 +28,7 @@ struct segment {
 	struct ghosts *ghosts;
 	struct bucket *index;
 	char *log;
-	uint64_t quick_size;      /* hit.h reads entries that begin before this; 0: they have checksums, and it reads none */
+	uint64_t quick_size;      /* hit.h reads entries that begin before this; 0: none, as they have checksums */
 	uint64_t per_extent;      /* 2^64 / lines of an extent, rounded up: division by multiplication */
 	bool fence;               /* readers fence; see rcu.h */
 	bool read_only;

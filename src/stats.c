@@ -16,8 +16,11 @@
 #define SECOND COUNTER_misses_expired
 _Static_assert(offsetof(struct shoal_keyspace_stats, wait_ns_sum) == COUNTER_wait_ns_sum * sizeof(uint64_t) &&
                COUNTER_wait_ns_sum + 1 == SECOND, "counters.h");
-_Static_assert(offsetof(struct shoal_keyspace_stats, stale_ms_sum) - offsetof(struct shoal_keyspace_stats, misses_expired) ==
-               (COUNTER_stale_ms_sum - SECOND) * sizeof(uint64_t) && COUNTER_stale_ms_sum + 1 == COUNTER_COUNT, "counters.h");
+_Static_assert(offsetof(struct shoal_keyspace_stats, stale_ms_sum) -
+                                       offsetof(struct shoal_keyspace_stats, misses_expired) ==
+                               (COUNTER_stale_ms_sum - SECOND) * sizeof(uint64_t) &&
+                       COUNTER_stale_ms_sum + 1 == COUNTER_COUNT,
+               "counters.h");
 
 static void add_counters(const struct segment *s, uint32_t id, struct shoal_keyspace_stats *stats)
 {
@@ -27,7 +30,8 @@ static void add_counters(const struct segment *s, uint32_t id, struct shoal_keys
 	tally_counts(s, id, counts);
 	for (c = 0; c < COUNTER_COUNT; c++)
 		*(c < SECOND ? &first[c] : &second[c - SECOND]) += counts[c];
-	stats->misses += counts[COUNTER_misses_expired] + counts[COUNTER_schema_mismatches] + counts[COUNTER_misses_corrupt];
+	stats->misses +=
+		counts[COUNTER_misses_expired] + counts[COUNTER_schema_mismatches] + counts[COUNTER_misses_corrupt];
 	stats->takeovers += counts[COUNTER_takeovers_gave_up];
 	stats->uncached += counts[COUNTER_uncacheable];
 }

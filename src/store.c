@@ -75,7 +75,10 @@ struct bounds store_bounds(const struct segment *s, uint32_t keyspace, const str
 
 enum age store_age(const struct bounds *b, uint64_t now_ms)
 {
-	return now_ms < b->fresh ? AGE_FRESH : now_ms < b->stale ? AGE_STALE : now_ms < b->error ? AGE_ERROR : AGE_EXPIRED;
+	return now_ms < b->fresh   ? AGE_FRESH
+	       : now_ms < b->stale ? AGE_STALE
+	       : now_ms < b->error ? AGE_ERROR
+	                           : AGE_EXPIRED;
 }
 
 /* The coarse clock decides where it can't be wrong: what is fresh by more than its lag is fresh. */
@@ -99,11 +102,12 @@ uint32_t store_life(uint64_t begin, uint64_t end)
 /* Jitter shortens only: fresh_ms stays a bound. */
 struct lives store_lives(const struct shoal_keyspace *k, uint32_t fresh_ms, uint32_t stale_ms, uint64_t random)
 {
-	struct lives l = {handle_or_default(fresh_ms, k->policy.fresh_ms), handle_or_default(stale_ms, k->policy.stale_ms),
-			  k->policy.error_ms};
+	struct lives l = {handle_or_default(fresh_ms, k->policy.fresh_ms),
+	                  handle_or_default(stale_ms, k->policy.stale_ms), k->policy.error_ms};
 
 	if (l.fresh != SHOAL_FOREVER)
-		l.fresh -= (uint32_t)((uint64_t)l.fresh * k->policy.jitter_permille / 1000 * (hash_mix(random) >> 44) >> 20);
+		l.fresh -= (uint32_t)((uint64_t)l.fresh * k->policy.jitter_permille / 1000 * (hash_mix(random) >> 44) >>
+		                      20);
 	return l;
 }
 
@@ -156,7 +160,8 @@ static bool is_kept(const struct segment *s, const struct index_hit *hit)
 	enum extent_state state = EXTENT_STATE(extents_word(s, x));
 
 	return state >= EXTENT_OPEN && state <= EXTENT_EVICTING &&
-	       (uint64_t)((const char *)hit->e.entry - extent_bytes(s, x)) + hit->e.length <= w32_load(&s->extents[x].tail);
+	       (uint64_t)((const char *)hit->e.entry - extent_bytes(s, x)) + hit->e.length <=
+	               w32_load(&s->extents[x].tail);
 }
 
 bool store_is_whole(const struct segment *s, const struct log_entry *e)
@@ -182,7 +187,8 @@ bool store_keeps(struct shoal_value *value, const struct key *key)
 void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const struct index_hit *hit)
 {
 	handle_count(&seat->member->segment, k->id, COUNTER_corrupt, 1);
-	tell_of(&seat->member->segment.listener, SHOAL_LOG_ERROR, "a value in keyspace %" PRIu32 " is corrupt, and removed", k->id);
+	tell_of(&seat->member->segment.listener, SHOAL_LOG_ERROR,
+	        "a value in keyspace %" PRIu32 " is corrupt, and removed", k->id);
 	index_settle(seat, key, 0, OTHER, WALKING);
 	index_drop(&seat->member->segment, hit);
 }
