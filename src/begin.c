@@ -39,7 +39,8 @@ static void lead(struct shoal_load *l)
 }
 
 /* A load inside a loader runs while that one waits for it: the outer permit is enough, or the two would wait for each
- * other where there is but one. Not one whose lease is over: another may have it, and its loader may be gone by longjmp. */
+ * other where there is but one. Not one whose lease is over: another may have it, and its loader may be gone by
+ * longjmp. */
 static bool is_permitted_already(const struct shoal *cache)
 {
 	const struct shoal_load *l;
@@ -165,8 +166,8 @@ static int become_leader(struct attempt *a, bool coalesced, bool takeover, struc
 	return BEGIN_MIGRATE;
 }
 
-/* The flight is mine. Someone may have published between my first look and my claim: then there is nothing to load, also
- * if I came to refresh a fresh value early. */
+/* The flight is mine. Someone may have published between my first look and my claim: then there is nothing to load,
+ * also if I came to refresh a fresh value early. */
 static int claimed(struct attempt *a, bool takeover, struct shoal_load **load)
 {
 	uint64_t seen = a->age == AGE_FRESH ? a->value->generation : 0;
@@ -431,7 +432,8 @@ static int look_at_queue(struct shoal_load *l, struct seat *seat, struct shoal_v
 	return SHOAL_LEAD;
 }
 
-/* P.4: its flight ends, if it leads one and waits for a permit; its place in the queue does outside, in begin_wait(). */
+/* P.4: its flight ends, if it leads one and waits for a permit; its place in the queue does outside, in
+ * begin_wait(). */
 static void begin_anew(struct shoal_load *l, struct seat *seat)
 {
 	load_unjoin(l);
@@ -496,8 +498,8 @@ int begin_look(struct shoal_load *l, struct shoal_value *value)
 	return r;
 }
 
-/* A part of a wait is over, which began at `now_ns` or in the part before. Who waits in parts, to look after other things
- * between them, waits once: it ends with an outcome, or as a timeout after wait_ms, or when it gives up. */
+/* A part of a wait is over, which began at `now_ns` or in the part before. Who waits in parts, to look after other
+ * things between them, waits once: it ends with an outcome, or as a timeout after wait_ms, or when it gives up. */
 static void count_part(struct shoal_load *l, int r, uint64_t now_ns)
 {
 	uint64_t waited_ns;

@@ -7,7 +7,8 @@
  *   bell_ring_reader   everything        between bit and wake: who is rung for looks by itself, after 250 ms at most
  *   bell_ring_some     everything        likewise; those who were not rung yet, too
  *
- * A ring is a hint, the words are the truth: what is watched has a number (of its flight or permit), and numbers share bits.
+ * A ring is a hint, the words are the truth: what is watched has a number (of its flight or permit), and numbers share
+ * bits.
  */
 #ifndef SHOAL_BELL_H
 #define SHOAL_BELL_H
@@ -43,8 +44,8 @@ void bell_ring_everyone(const struct segment *s);
 void bell_add_watcher(const struct member *m, word64 *watchers, struct bell_words *words);
 void bell_ring_these(const struct segment *s, word64 *watchers, uint32_t number, int n);
 
-/* After the change, which was a CAS: up to n of the watchers, who are none any more. One load, if there are none: seq_cst, and
- * the CAS, too; partner: bell_add_watcher and the look after it. */
+/* After the change, which was a CAS: up to n of the watchers, who are none any more. One load, if there are none:
+ * seq_cst, and the CAS, too; partner: bell_add_watcher and the look after it. */
 static inline void bell_ring_some(const struct segment *s, const word64 *watchers, uint32_t number, int n)
 {
 	if (unlikely(atomic_load((word64 *)watchers)))

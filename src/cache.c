@@ -2,8 +2,8 @@
 /*
  * The public verbs on values: look up, store, take away.
  *
- * C.1  A writer draws its generation, ends the older loads of the key, and then changes the index. A load that was still
- *      CLAIMING when it was passed by draws its generation later, and so has a later one.
+ * C.1  A writer draws its generation, ends the older loads of the key, and then changes the index. A load that was
+ *      still CLAIMING when it was passed by draws its generation later, and so has a later one.
  * C.2  Of two writers the later generation stays; the earlier one has then happened just before.
  *
  * Killed at any point a writer leaves: dead bytes; loads that were ended for nothing and are begun anew; two slots of
@@ -524,9 +524,9 @@ static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const
 
 /*
  * Entries are immutable: the value is copied with new deadlines. The copy keeps the generation, or a set or delete that
- * drew its own just before ours would take the old value for a newer one and leave it. It replaces the entry it was made
- * from and nothing else, or an older value could come back over a newer one. Its length is learnt first, so that nothing
- * is announced while room is made.
+ * drew its own just before ours would take the old value for a newer one and leave it. It replaces the entry it was
+ * made from and nothing else, or an older value could come back over a newer one. Its length is learnt first, so that
+ * nothing is announced while room is made.
  */
 static int copy_expired(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, uint64_t generation)
 {

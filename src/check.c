@@ -11,7 +11,8 @@
  * K.4  What a dead process left (its slots, pins, flights, extents) is not broken: it is recovered by who meets it.
  *
  * Killed or stopped processes leave counts that are too high, extents that are OPEN without a head, heads of extents
- * that were sealed before they became heads: none of these is a fault. After a resize the region that serves is looked at.
+ * that were sealed before they became heads: none of these is a fault. After a resize the region that serves is looked
+ * at.
  */
 #include <inttypes.h>
 #include <sched.h>

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The counters of a keyspace, in the order of the fields of struct shoal_keyspace_stats, which lie in two runs. The first
- * COUNTERS_HOT, and stale_ms_sum, are counted on the read path: each thread has its own lines for them (layout.h, struct
- * line), never folded and never reset, so they are exact whoever is killed. The others are rare and are added with a
- * locked instruction to the keyspace's record.
+ * The counters of a keyspace, in the order of the fields of struct shoal_keyspace_stats, which lie in two runs. The
+ * first COUNTERS_HOT, and stale_ms_sum, are counted on the read path: each thread has its own lines for them (layout.h,
+ * struct line), never folded and never reset, so they are exact whoever is killed. The others are rare and are added
+ * with a locked instruction to the keyspace's record.
  *
- * Each event adds to one counter. Of what is counted by reason (misses, takeovers, uncached) the first has only those events
- * that no other reason has, and who reads them makes the sum. So neither a reason nor the sum ever falls, whoever is killed.
+ * Each event adds to one counter. Of what is counted by reason (misses, takeovers, uncached) the first has only those
+ * events that no other reason has, and who reads them makes the sum. So neither a reason nor the sum ever falls,
+ * whoever is killed.
  *
  * Of a hit, as in atomic.h, and by two processes at once (the median of the quietest of five runs):
  *

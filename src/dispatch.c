@@ -68,8 +68,8 @@ static bool watch_flight(struct watch *w, struct shoal_load *l)
 }
 
 /*
- * Under the lock: listen, set the bit, and then look for good, so that nothing comes between (B.1); a nudge changes no word.
- * SHOAL_WAIT: it is watched; else the outcome. What it waits for may be another flight after it: then once more.
+ * Under the lock: listen, set the bit, and then look for good, so that nothing comes between (B.1); a nudge changes no
+ * word. SHOAL_WAIT: it is watched; else the outcome. What it waits for may be another flight after it: then once more.
  */
 static int arm(struct watch *w, struct shoal_load *l)
 {
@@ -166,8 +166,8 @@ static struct shoal_load *first_due(struct watch *w)
 	return (struct shoal_load *)(void *)((char *)e - offsetof(struct shoal_load, watched));
 }
 
-/* As many as were due when it began: what becomes due meanwhile makes the fd readable again. False: a wake has forked, and
- * this is the child, in which the lock may be held for ever. */
+/* As many as were due when it began: what becomes due meanwhile makes the fd readable again. False: a wake has forked,
+ * and this is the child, in which the lock may be held for ever. */
 static bool attend(struct watch *w)
 {
 	unsigned n = w->n_due;

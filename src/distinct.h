@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How many distinct keys a keyspace ever saw: HyperLogLog (Flajolet, Fusy, Gandouet, Meunier, AofA 2007) over the hashes
- * that keys have anyway, in 1,024 registers of a byte: off by 3.3% (standard error), and by less below some 2,500, where the
- * empty registers are counted instead. Registers only rise, so one that a killed process did not write is written by the
- * next who sees the key.
+ * How many distinct keys a keyspace ever saw: HyperLogLog (Flajolet, Fusy, Gandouet, Meunier, AofA 2007) over the
+ * hashes that keys have anyway, in 1,024 registers of a byte: off by 3.3% (standard error), and by less below some
+ * 2,500, where the empty registers are counted instead. Registers only rise, so one that a killed process did not write
+ * is written by the next who sees the key.
  */
 #ifndef SHOAL_DISTINCT_H
 #define SHOAL_DISTINCT_H

@@ -15,8 +15,8 @@ static uint64_t permille_of_log(const struct segment *s, unsigned permille)
 }
 
 /* Dead bytes that are borne before extents are cleaned for them: what is cleaned costs copies of what lives beside, the
- * more the fewer dead bytes there are. In a log of few extents, the reserve and the open ones take more of what is to be
- * at most 15% in all. */
+ * more the fewer dead bytes there are. In a log of few extents, the reserve and the open ones take more of what is to
+ * be at most 15% in all. */
 static uint64_t dead_most(const struct segment *s)
 {
 	return permille_of_log(s, 100 - (unsigned)min_u64(3000 / s->geometry.extents, 60));

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which extent goes next, and what of it is worth keeping: S3-FIFO (Yang et al., FIFO queues are all you need for cache
- * eviction, SOSP 2023), by extents. New entries enter the probation log, at first a tenth of the space. What was hit there
- * moves on to the main log; what was not is remembered as a ghost, and goes to the main log when it comes back. Entries
- * of the main log that were hit are appended to it again, each time for one hit less.
+ * eviction, SOSP 2023), by extents. New entries enter the probation log, at first a tenth of the space. What was hit
+ * there moves on to the main log; what was not is remembered as a ghost, and goes to the main log when it comes back.
+ * Entries of the main log that were hit are appended to it again, each time for one hit less.
  *
- * What differs from the paper was simulated on 38 traces at 10 to 90 capacities, and kept where it won or tied; mean points
- * of miss ratio against the paper's algorithm at object granularity, on three traces and on the others (in brackets):
+ * What differs from the paper was simulated on 38 traces at 10 to 90 capacities, and kept where it won or tied; mean
+ * points of miss ratio against the paper's algorithm at object granularity, on three traces and on the others (in
+ * brackets):
  *
  *   by extents, as the paper has it                                                     +0.30  (+0.42)
  *   promoted at one hit instead of two, starting from none                              -0.63  (+0.12)
@@ -16,8 +17,8 @@
  *
  * The third also spares 60% of the writes of frequencies, the last bounds the walks for one extent by 25.
  *
- * The policy knows extents and no index: the coordinator (room.c) asks for a victim, walks it, and decides entry by entry
- * by the policy's word. In this order:
+ * The policy knows extents and no index: the coordinator (room.c) asks for a victim, walks it, and decides entry by
+ * entry by the policy's word. In this order:
  *
  *   EVICT_EMPTY      no index slot points into it: retired without a walk
  *   EVICT_EXPIRED    the latest deadline of its entries has passed: nothing is kept
@@ -50,8 +51,8 @@ struct evict_turn {
 };
 
 void evict_look(const struct segment *s, struct evict_turn *turn);
-/* Whose turn it is; EVICT_REASONS: nobody's. `urgent`: no free extent is left, so an extent that is cleaned has to yield
- * at least a half. */
+/* Whose turn it is; EVICT_REASONS: nobody's. `urgent`: no free extent is left, so an extent that is cleaned has to
+ * yield at least a half. */
 enum evict_reason evict_choose(const struct segment *s, const struct evict_turn *turn, bool urgent);
 /* This reason's victim is held: on with the next one. */
 void evict_pass(struct evict_turn *turn, enum evict_reason reason);

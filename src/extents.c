@@ -15,7 +15,8 @@ bool extents_move(struct seat *seat, uint32_t x, uint64_t from, enum extent_stat
 	return w64_cas(&seat->member->segment.extents[x].word, from, word);
 }
 
-/* By the opener, which is its only user until it is made a head (E.4): a late collector must have nothing to write here. */
+/* By the opener, which is its only user until it is made a head (E.4): a late collector must have nothing to write
+ * here. */
 static void reset(struct extent *e, enum log_kind kind, uint64_t stamp)
 {
 	w32_poke(&e->kind, kind);

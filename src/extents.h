@@ -12,10 +12,10 @@
  *      sequence of the head. It keeps the announcement past its index CAS. An evictor sets EVICTING first and scans
  *      for such announcements before it walks. So nobody writes into, or publishes from, an extent being walked.
  * E.2  An extent is RETIRED only when no index slot points into it, and FREE only after a grace period (rcu.h).
- * E.3  A live owner's EVICTING is left alone, if it announces it (else it is a scribble: log_sweep). A dead one's is taken
- *      over by a CAS that changes the word.
- * E.4  An opener announces X, in a word that evictors look at, from before the CAS to OPEN until X is a head. Others may
- *      seal X meanwhile, but not evict it: so an opener that was stopped resets its own X and not a later one.
+ * E.3  A live owner's EVICTING is left alone, if it announces it (else it is a scribble: log_sweep). A dead one's is
+ *      taken over by a CAS that changes the word.
+ * E.4  An opener announces X, in a word that evictors look at, from before the CAS to OPEN until X is a head. Others
+ *      may seal X meanwhile, but not evict it: so an opener that was stopped resets its own X and not a later one.
  *
  * E.5  An extent's `counts` never count less than the index slots that point into it: it is raised before the CAS that
  *      makes one point there and lowered after the CAS that ends it, while the extent is announced, so no late step
@@ -66,7 +66,8 @@ static inline uint64_t extents_word(const struct segment *s, uint32_t x)
 	return w64_load(&s->extents[x].word);
 }
 
-/* Make a free extent OPEN and empty, announced in `word` until the caller has made it a head (E.4); -1: none is free. */
+/* Make a free extent OPEN and empty, announced in `word` until the caller has made it a head (E.4); -1: none is
+ * free. */
 int64_t extents_open(struct seat *seat, unsigned word, enum log_kind kind);
 /* OPEN -> SEALED, if it is still as `from`. */
 bool extents_seal(struct seat *seat, uint32_t x, uint64_t from);

@@ -8,7 +8,8 @@
 
 /* ---- fetch ------------------------------------------------------------------------------------------------- */
 
-/* What there is to serve now, within error_ms: while the loader ran, a bound may have passed or the key been deleted. */
+/* What there is to serve now, within error_ms: while the loader ran, a bound may have passed or the key been
+ * deleted. */
 static void bridge(struct shoal_load *l, struct shoal_value *value)
 {
 	struct seat *seat = l->seat ? handle_enter(l->k->cache, &(int){0}) : NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Flights. A key may use the slots of one group, from its own position on and round (the probe order). Their words lie side
- * by side, in two lines, so that who sets or deletes sees at a glance that nobody loads the key.
+ * Flights. A key may use the slots of one group, from its own position on and round (the probe order). Their words lie
+ * side by side, in two lines, so that who sets or deletes sees at a glance that nobody loads the key.
  *
  * Who may do which arrow, all by CAS of the whole word:
  *   FREE -> CLAIMING                any claimant
@@ -21,21 +21,22 @@
  *      publishes one load at a time; in the flight's slot a late leader could write over its successor's). Who
  *      supersedes kills that target first and frees the flight after: so no late index CAS succeeds, and whoever
  *      supersedes next sees PUBLISHING until the target is dead.
- * F.4  Only a COMPUTING within its lease is taken over from a dead leader, and an ORPHAN within its lease: what may have
- *      been passed by (OVERDUE, PUBLISHING past its lease, and what became of it) is freed instead. A live leader is
- *      never replaced, but its lease may end: then it is marked OVERDUE first and passed by. It may still publish, if
- *      nothing newer happened.
+ * F.4  Only a COMPUTING within its lease is taken over from a dead leader, and an ORPHAN within its lease: what may
+ *      have been passed by (OVERDUE, PUBLISHING past its lease, and what became of it) is freed instead. A live leader
+ *      is never replaced, but its lease may end: then it is marked OVERDUE first and passed by. It may still publish,
+ *      if nothing newer happened.
  * F.5  No waiter waits on a stranger: a sleeper compares the flight's word, which carries the leader, and the leader's
  *      alive word, which life_of found to be that leader's. It sleeps 250 ms at most, then looks again.
- * F.6  The words beside a flight's word only rise (raise()); a lease is written before the CAS that begins its leadership.
- *      So a reader that finds the word unchanged has read the present leadership's lease or a longer one.
+ * F.6  The words beside a flight's word only rise (raise()); a lease is written before the CAS that begins its
+ *      leadership. So a reader that finds the word unchanged has read the present leadership's lease or a longer one.
  *
  * What is left at a kill: CLAIMING, aborted by the next claimant of the key or freed by recovery; COMPUTING, taken over
- * by a waiter or the next claimant of the key, or made an ORPHAN by recovery, which keeps it for the waiters; PUBLISHING
- * and OVERDUE, freed by either. An ORPHAN that nobody wants is used again when its window is full.
+ * by a waiter or the next claimant of the key, or made an ORPHAN by recovery, which keeps it for the waiters;
+ * PUBLISHING and OVERDUE, freed by either. An ORPHAN that nobody wants is used again when its window is full.
  *
- * Progress: claims of different keys never wait for each other. Of racing claimants of one key, the one behind is aborted
- * by the one ahead, and after a few turns the one ahead by the one behind, so a stopped claimant holds nobody up.
+ * Progress: claims of different keys never wait for each other. Of racing claimants of one key, the one behind is
+ * aborted by the one ahead, and after a few turns the one ahead by the one behind, so a stopped claimant holds nobody
+ * up.
  */
 #include <inttypes.h>
 #include <limits.h>
@@ -578,8 +579,8 @@ void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_n
 		return;
 	slice += (life == LIFE_ARMED ? SLICE_MS : UNARMED_SLICE_MS) * 1000000u;
 	futex_wait(word, (uint32_t)t->word, life == LIFE_ARMED ? alive : NULL, seen, min_u64(deadline_ns, slice));
-	/* The kernel wakes one sleeper of a dead leader's; that one wakes the rest, whatever it finds next: the value may be
-	 * there, and then nobody asks whether its leader lives. */
+	/* The kernel wakes one sleeper of a dead leader's; that one wakes the rest, whatever it finds next: the value
+	 * may be there, and then nobody asks whether its leader lives. */
 	if (life == LIFE_ARMED && w32_load(alive) != seen)
 		life_of(seat->member, ref, &alive, &seen);
 }

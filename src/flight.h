@@ -12,8 +12,8 @@
  *   PUBLISHING -> COMPUTING                                 the index slot had changed: the publisher places again
  *   any of a key -> FREE                                    superseded by set, delete, expire, or an heir's value
  *
- * Each arrow is one CAS of the flight's word and adds 1 to its sequence. See flight.c for who may do what, and for what is
- * left when a process dies; tests/spin/ has the model.
+ * Each arrow is one CAS of the flight's word and adds 1 to its sequence. See flight.c for who may do what, and for what
+ * is left when a process dies; tests/spin/ has the model.
  *
  *   operation          may run beside    another process is killed
  *   flight_claim       everything        CLAIMING: aborted by the next claimant of the key
@@ -82,8 +82,8 @@ enum flight_outcome {
 enum flight_outcome flight_claim(struct seat *seat, const struct flight_key *key, uint64_t now_ms, uint32_t lease_ms,
                                  struct ticket *ticket, int *error);
 
-/* Does a live leader compute it, within its lease? By one of the hashes, the coarse clock, and without a write: no may be
- * wrong, and yes another key's. */
+/* Does a live leader compute it, within its lease? By one of the hashes, the coarse clock, and without a write: no may
+ * be wrong, and yes another key's. */
 bool flight_is_led(struct seat *seat, uint64_t hash, uint64_t now_ms);
 
 /* ---- the leader -------------------------------------------------------------------------------------------- */
@@ -112,7 +112,8 @@ void flight_sleep(struct seat *seat, const struct ticket *t, uint64_t deadline_n
 /* About to sleep inside a loader: does this flight's leader wait, through others, for a flight of ours? */
 bool flight_is_crossed(struct seat *seat, const struct ticket *t);
 void flight_uncross(struct seat *seat);
-/* In place of sleeping: this process's bell rings when it moves. False: look again, it has moved or its leader is dead. */
+/* In place of sleeping: this process's bell rings when it moves. False: look again, it has moved or its leader is
+ * dead. */
 bool flight_watch(struct seat *seat, const struct ticket *t, struct bell_words *words);
 /* One that was rung for rings for some of the others. */
 void flight_relay_bells(const struct segment *s, const struct ticket *t);

@@ -19,8 +19,8 @@ struct futex_word {
 };
 #define FUTEX_WORDS 128u /* that one can sleep on at once */
 
-/* Likewise on n words; if one of them is not mapped any more it returns at once. Where the kernel can't, it sleeps on the
- * first alone, for a slice. */
+/* Likewise on n words; if one of them is not mapped any more it returns at once. Where the kernel can't, it sleeps on
+ * the first alone, for a slice. */
 void futex_wait_any(const struct futex_word *words, unsigned n, uint64_t deadline_ns);
 
 /* Wake up to n sleepers of a word, in any process; returns how many there were. */

@@ -79,8 +79,8 @@ static uint64_t footprint_max(const struct geometry *g)
 	return align_up((uint64_t)g->max_entry + ENTRY_EXTRA, CACHE_LINE);
 }
 
-/* 64 to 128, or as many as there are MiB. Extents that are not large beside the largest entries lose room at their ends;
- * so do few extents, by their reserve. */
+/* 64 to 128, or as many as there are MiB. Extents that are not large beside the largest entries lose room at their
+ * ends; so do few extents, by their reserve. */
 static uint64_t extents_for(const struct geometry *g, uint64_t log)
 {
 	uint64_t large = footprint_max(g),

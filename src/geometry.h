@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* How large a region's areas are and where they lie. A geometry is written once, in a region's header, with a checksum. */
+/* How large a region's areas are and where they lie. A geometry is written once, in a region's header, with a
+ * checksum. */
 #ifndef SHOAL_GEOMETRY_H
 #define SHOAL_GEOMETRY_H
 

@@ -103,8 +103,8 @@ static inline void handle_leave(void)
 	urcu_bp_read_unlock();
 }
 
-/* The end of a look without a seat, which doesn't keep the region from being given back meanwhile. False: it has moved, so
- * what was seen may be nothing; look again. */
+/* The end of a look without a seat, which doesn't keep the region from being given back meanwhile. False: it has moved,
+ * so what was seen may be nothing; look again. */
 static inline bool handle_looked(const struct member *m)
 {
 	bool valid;
@@ -188,7 +188,8 @@ static inline void handle_count_now(struct shoal *cache, uint32_t keyspace, enum
 	urcu_bp_read_unlock();
 }
 
-/* The process's, of this handle, also after a resize; 0: it has not joined, like a child of fork that has made no call. */
+/* The process's, of this handle, also after a resize; 0: it has not joined, like a child of fork that has made no
+ * call. */
 static inline uint64_t handle_token(struct shoal *cache)
 {
 	uint64_t token;

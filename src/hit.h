@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The usual hit, in one piece, for the verbs that read: one slot of the first bucket has the key's tag, it is settled, and
- * it shows the key's entry, plain, of the reader's schema, fresh or stale beyond doubt, in a segment without checksums. And
- * the usual miss: no slot has the tag. What is not usual is left to store_find(), which begins anew. This does what that
- * does, in the same order: announce, look at the slot again, read.
+ * The usual hit, in one piece, for the verbs that read: one slot of the first bucket has the key's tag, it is settled,
+ * and it shows the key's entry, plain, of the reader's schema, fresh or stale beyond doubt, in a segment without
+ * checksums. And the usual miss: no slot has the tag. What is not usual is left to store_find(), which begins anew.
+ * This does what that does, in the same order: announce, look at the slot again, read.
  *
- * A hit of shoal_read() is some 310 instructions for a key of 20 bytes and a value of 100, and 45 more where the clock is the
- * system's: bench/instructions.sh --profile has them part by part. It was 640 with everything called in turn and both buckets
- * read. Hits that overlap take as long as their instructions: the bound's 65 take 11.6 ns, these 35.5. What would be left
- * of that (10 k keys; the least of many runs that took turns), and of 51.6 ns where each hit waits for the one before:
+ * A hit of shoal_read() is some 310 instructions for a key of 20 bytes and a value of 100, and 45 more where the clock
+ * is the system's: bench/instructions.sh --profile has them part by part. It was 640 with everything called in turn and
+ * both buckets read. Hits that overlap take as long as their instructions: the bound's 65 take 11.6 ns, these 35.5.
+ * What would be left of that (10 k keys; the least of many runs that took turns), and of 51.6 ns where each hit waits
+ * for the one before:
  *
  *   without the clock                       31.6   49.2    it can't be left out, nor asked for cheaper (clock.h)
  *   without urcu-bp around it               33.0   51.0    23 instructions; see below
  *   without its counter                     35.5   51.9    nothing: counters.h
  *
- * Urcu-bp keeps the mapping from a resize or a close. A flag of the thread's own could do the same: set it, then look whether the
- * handle still has the member that the thread's seat is of. But there the seat, which is freed with its member, would be looked at
- * before anything protects it, so seats would have to outlive their handles, and a replacer would have to find and wait for the
- * flags of all threads of its process, those that just begin among them, which is what urcu-bp's registry does. That was
- * not thought worth 2.5 ns.
+ * Urcu-bp keeps the mapping from a resize or a close. A flag of the thread's own could do the same: set it, then look
+ * whether the handle still has the member that the thread's seat is of. But there the seat, which is freed with its
+ * member, would be looked at before anything protects it, so seats would have to outlive their handles, and a replacer
+ * would have to find and wait for the flags of all threads of its process, those that just begin among them, which is
+ * what urcu-bp's registry does. That was not thought worth 2.5 ns.
  */
 #ifndef SHOAL_HIT_H
 #define SHOAL_HIT_H
@@ -44,7 +45,8 @@ static ALWAYS_INLINE enum age hit_age(const struct entry *e, uint64_t fresh_unti
 	return AGE_DEAD;
 }
 
-/* HIT: *hit is announced in `a`; its touch is counted, the hit isn't. Else nothing is. ABSENT: no slot has the key's tag. */
+/* HIT: *hit is announced in `a`; its touch is counted, the hit isn't. Else nothing is. ABSENT: no slot has the key's
+ * tag. */
 enum hit_outcome { HIT, ABSENT, UNUSUAL };
 
 static ALWAYS_INLINE enum hit_outcome hit_find(struct seat *seat, const struct segment *s, const struct shoal_keyspace *k,

@@ -138,7 +138,8 @@ static unsigned count_empty(const struct bucket *b)
 }
 
 /*
- * In simulation, with a load of 57% (an index as it is sized, when the log is full of entries of the mean size), 80, 90:
+ * In simulation, with a load of 57% (an index as it is sized, when the log is full of entries of the mean size), 80,
+ * 90:
  *
  *                                    keys in their second bucket     keys that have to go
  *   one bucket alone                      none   none   none        1.6%   6.7%  10.1%

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The index: a lock-free hash table of 64-byte buckets with eight 64-bit slots. A key lies in its first bucket, or in its
- * second one if the first was rather full; both are in one page, so a look-up costs one TLB entry, and mostly one line.
+ * The index: a lock-free hash table of 64-byte buckets with eight 64-bit slots. A key lies in its first bucket, or in
+ * its second one if the first was rather full; both are in one page, so a look-up costs one TLB entry, and mostly one
+ * line.
  *
  *   slot   EMPTY(version) --place--> entry --settle--> entry, settled --replace--> entry', settled --remove--> EMPTY(version')
  *
@@ -11,20 +12,24 @@
  *      removes the older.
  * I.2  Every removal of a key takes the older generations first: after a kill between two removals the older one can't
  *      come back.
- * I.3  Each EMPTY carries a number that no-one else drew: a CAS that expects an EMPTY fails once anything happened there.
+ * I.3  Each EMPTY carries a number that no-one else drew: a CAS that expects an EMPTY fails once anything happened
+ *      there.
  * I.4  Who compares or replaces an entry announces its extent first and looks at the slot again, and keeps the
  *      announcement past its CAS: the word can't come back by reuse of the same offset.
- * I.5  Both buckets full: one of the 16 makes room, the first that was not hit lately. Those that are passed are taken a hit
- *      off (GCLOCK: Smith, Sequentiality and prefetching in database systems, 1978), or what was hot once would stay for ever.
- * I.6  A reader that finds the key's one settled slot in the first bucket looks no further. A slot is settled when a look at
- *      both buckets, begun when the entry was there already, finds no other of the key. Of two inserts at least one sees
- *      the other, so of two slots at most the earlier is settled, and its reader misses one that was being inserted.
- *      A reader that finds an entry in the second bucket, not settled, and none in the first, settles it before it is
- *      returned: else one that is older could be settled in the first bucket, and be found there by the next reader.
- * I.7  A writer that finds a settled slot of the key looks no further, either: what replaces it by CAS is settled, too, as
- *      there is at most one that is, and the slot has not been empty since the look that settled it. Another slot of the key
- *      is that of an insert which looked before there was this one, and settles after: it will see both, and the older one
- *      goes. If it is killed first, its slot stays, unsettled, and goes before this one when that is removed (I.2).
+ * I.5  Both buckets full: one of the 16 makes room, the first that was not hit lately. Those that are passed are taken
+ *      a hit off (GCLOCK: Smith, Sequentiality and prefetching in database systems, 1978), or what was hot once would
+ *      stay for ever.
+ * I.6  A reader that finds the key's one settled slot in the first bucket looks no further. A slot is settled when a
+ *      look at both buckets, begun when the entry was there already, finds no other of the key. Of two inserts at least
+ *      one sees the other, so of two slots at most the earlier is settled, and its reader misses one that was being
+ *      inserted. A reader that finds an entry in the second bucket, not settled, and none in the first, settles it
+ *      before it is returned: else one that is older could be settled in the first bucket, and be found there by the
+ *      next reader.
+ * I.7  A writer that finds a settled slot of the key looks no further, either: what replaces it by CAS is settled, too,
+ *      as there is at most one that is, and the slot has not been empty since the look that settled it. Another slot of
+ *      the key is that of an insert which looked before there was this one, and settles after: it will see both, and
+ *      the older one goes. If it is killed first, its slot stays, unsettled, and goes before this one when that is
+ *      removed (I.2).
  *
  *   operation        may run beside    another process is killed
  *   index_find       everything        no effect
@@ -115,8 +120,8 @@ static inline uint32_t index_tag(uint64_t hash)
 	return 1u << 16 | (hash >> 12 & 0xffff); /* with SLOT_USED, shifted down */
 }
 
-/* The slots of a bucket with the key's tag. Relaxed: a match is loaded again after its announcement, and that is what is
- * decided on. */
+/* The slots of a bucket with the key's tag. Relaxed: a match is loaded again after its announcement, and that is what
+ * is decided on. */
 static inline unsigned index_match(const struct bucket *b, uint64_t hash)
 {
 	return w64_match8(b->slots, SLOT_TAG_SHIFT, index_tag(hash));
@@ -158,7 +163,8 @@ static inline bool index_is_unsure(const struct segment *s, const struct key *k,
 unsigned index_find(struct seat *seat, const struct key *k, enum index_want want, unsigned a, unsigned b,
                     struct index_hit *hit);
 
-/* Remember a hit, up to three in a row; not in an extent that is still written to (evict.h). True if that was a write. */
+/* Remember a hit, up to three in a row; not in an extent that is still written to (evict.h). True if that was a
+ * write. */
 static inline bool index_touch(const struct segment *s, word64 *slot, uint64_t word)
 {
 	return (word & SLOT_FREQUENCY) != SLOT_FREQUENCY &&

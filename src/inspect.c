@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who is here and what is under way: how the segment was made, keyspaces, flights, processes. Each step is a short look of
- * its own, copied out, so a visit may take its time. Nothing here holds anybody up.
+ * Who is here and what is under way: how the segment was made, keyspaces, flights, processes. Each step is a short look
+ * of its own, copied out, so a visit may take its time. Nothing here holds anybody up.
  */
 #include <string.h>
 

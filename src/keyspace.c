@@ -73,8 +73,8 @@ static void show_policy(const struct shoal_keyspace *k, struct keyspace *record)
 
 /* ---- changes ----------------------------------------------------------------------------------------------- */
 
-/* As handle_change(), for who may have no seat: what such a one changes just when the region is frozen may be seen before
- * and not just after the resize, until it has done it again. */
+/* As handle_change(), for who may have no seat: what such a one changes just when the region is frozen may be seen
+ * before and not just after the resize, until it has done it again. */
 struct change {
 	const struct segment *s;
 	struct member *m;
@@ -235,9 +235,9 @@ EXPORT int shoal_keyspace_delete(struct shoal_keyspace *k)
 }
 
 /*
- * An expire has a generation and a time. The last BARRIERS of them are kept, so that a later one does not prolong what an
- * earlier one has bounded; what only an older one bounds is taken for gone. Killed in between: the slot is empty, and what
- * it bounded is gone (`forgotten` was raised first).
+ * An expire has a generation and a time. The last BARRIERS of them are kept, so that a later one does not prolong what
+ * an earlier one has bounded; what only an older one bounds is taken for gone. Killed in between: the slot is empty,
+ * and what it bounded is gone (`forgotten` was raised first).
  */
 static void add_expire(const struct segment *s, struct keyspace *record, uint64_t *drawn)
 {

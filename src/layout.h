@@ -248,8 +248,8 @@ struct bucket {
  *               +------------+---------------+-------------------+-------+
  * The low half is the futex: it changes on every transition. FREE keeps the sequence.
  *
- * The other words are {sequence:28 | payload:36}, written by raising only (flight.c, raise): who lost the slot and wakes
- * up late has an older sequence and writes nothing.
+ * The other words are {sequence:28 | payload:36}, written by raising only (flight.c, raise): who lost the slot and
+ * wakes up late has an older sequence and writes nothing.
  */
 #define FLIGHT_KEY 48u
 struct flight {

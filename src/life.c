@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process is dead when proc.c says so of its pid and start time. One of another pid namespace is judged by the lock on
- * its byte behind the region, which the kernel drops. One that has called exec() keeps both pid and start time: it has left
- * when its lock is gone and the kernel has marked the alive words of all its threads. A thread is dead when its alive word
- * says so (R.3).
+ * A process is dead when proc.c says so of its pid and start time. One of another pid namespace is judged by the lock
+ * on its byte behind the region, which the kernel drops. One that has called exec() keeps both pid and start time: it
+ * has left when its lock is gone and the kernel has marked the alive words of all its threads. A thread is dead when
+ * its alive word says so (R.3).
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -27,9 +27,9 @@ static bool byte_is_free(const struct member *m, const struct segment *s, uint32
 }
 
 /*
- * exec() leaves the pid and start time as they were, and takes everything else: the lock byte is free, and the kernel has
- * marked the alive words of all threads. A process that lives on may have lost either (its descriptors were closed by the
- * program, its threads have left), so both have to be so; a thread without an alive word may be alive.
+ * exec() leaves the pid and start time as they were, and takes everything else: the lock byte is free, and the kernel
+ * has marked the alive words of all threads. A process that lives on may have lost either (its descriptors were closed
+ * by the program, its threads have left), so both have to be so; a thread without an alive word may be alive.
  */
 static bool has_left_by_exec(const struct member *m, const struct segment *s, uint32_t i, uint64_t owner)
 {
@@ -158,7 +158,8 @@ bool life_next_dead_thread(const struct member *m, uint32_t *cursor, uint64_t *r
 	while (*cursor < m->segment.geometry.readers) {
 		const struct alive *a = &m->segment.alive[(*cursor)++];
 
-		/* In this order: else one who takes the word after its owner's death, and lives, is taken for the dead. */
+		/* In this order: else one who takes the word after its owner's death, and lives, is taken for the
+		 * dead. */
 		*ref = w64_load(&a->holder);
 		if (!(w32_load(member_alive_word(a)) & FUTEX_OWNER_DIED))
 			continue;

@@ -8,8 +8,8 @@
  * Killed while it leads: the heir looks the key up first, so a value that made it into the index is used. The half of a
  * value that was written is dead bytes.
  *
- * The stepping functions may be called by another thread than the one that began: the publisher's own seat goes into the
- * flight while it publishes.
+ * The stepping functions may be called by another thread than the one that began: the publisher's own seat goes into
+ * the flight while it publishes.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -215,8 +215,8 @@ EXPORT void *shoal_load_reserve(struct shoal_load *l, size_t size)
 
 /* ---- publish ----------------------------------------------------------------------------------------------- */
 
-/* The loads of the key that are older than mine end before mine shows: else an overdue one, already past its look at the
- * index, could come after mine was seen and evicted. */
+/* The loads of the key that are older than mine end before mine shows: else an overdue one, already past its look at
+ * the index, could come after mine was seen and evicted. */
 static bool end_older(struct shoal_load *l, struct seat *seat)
 {
 	struct turn turn = {.seen.below = l->generation};

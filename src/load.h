@@ -5,8 +5,8 @@
  *
  * P.1  The generation is drawn after the flight is COMPUTING: a set or delete that passed the flight by while it was
  *      CLAIMING has an older number, so what it stores or removes never loses to an older load.
- * P.2  The index CAS happens while the flight is PUBLISHING with that very target on record (flight.c, F.3). If it fails,
- *      the flight goes back to COMPUTING, unless someone has ended it.
+ * P.2  The index CAS happens while the flight is PUBLISHING with that very target on record (flight.c, F.3). If it
+ *      fails, the flight goes back to COMPUTING, unless someone has ended it.
  * P.3  A load that has no flight (no slot, not cacheable) is never stored: nobody could tell it of a delete.
  * P.4  A load belongs to the region in which it began, and ends there. After the region has moved its leader's value is
  *      stored nowhere: a delete that came since has not met it. Who waits for it, or for a permit, begins anew in the
@@ -90,7 +90,8 @@ struct shoal_load *load_new(struct shoal_keyspace *k, struct seat *seat, const s
 /* Begun by this process, and not by the one it was forked from. */
 bool load_is_ours(const struct shoal_load *l);
 
-/* Another seat, inside a read-side section, after load_settle_left(): the hold on a seat that is not used any more ends. */
+/* Another seat, inside a read-side section, after load_settle_left(): the hold on a seat that is not used any more
+ * ends. */
 void load_take_seat(struct shoal_load *l, struct seat *seat);
 void load_settle_left(struct shoal_load *l);
 void load_give_permit_back(struct shoal_load *l);

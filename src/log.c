@@ -84,8 +84,8 @@ static uint64_t age_of(const struct segment *s, uint64_t head)
 	return x < s->geometry.extents ? w64_peek(&s->header->stamp) - w64_peek(&s->extents[x].stamp) : UINT64_MAX;
 }
 
-/* The first head from `start` on that has room; else, by L.4, a place without one, or the head to be given up. `spread`:
- * rather a place without a head than one that is busy. */
+/* The first head from `start` on that has room; else, by L.4, a place without one, or the head to be given up.
+ * `spread`: rather a place without a head than one that is busy. */
 static struct place_of_head choose(const struct segment *s, enum log_kind kind, uint32_t start, uint32_t length,
                                    bool spread)
 {

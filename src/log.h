@@ -8,12 +8,12 @@
  *      is taken over as it is.
  * L.2  A busy head is passed by for another. One that stays busy because its owner is stopped is replaced by a new
  *      extent, never stolen; who unlocks an extent that is no head any more seals it.
- * L.3  The payload is copied after the lock is released; nothing refers to the entry before the index CAS. A crash while
- *      writing costs its bytes until the extent is evicted.
- * L.4  An entry that fits no head opens another one, up to three of each log, so that small entries fill up what large ones
- *      leave; but a head that is full is sealed, and so is, when there are three, one that is old, or the fullest. With
- *      entries of up to a quarter of an extent one head would lose 6% of the log to the rests of extents, in simulation.
- *      Writers that find heads busy open others, up to HEADS_MAX.
+ * L.3  The payload is copied after the lock is released; nothing refers to the entry before the index CAS. A crash
+ *      while writing costs its bytes until the extent is evicted.
+ * L.4  An entry that fits no head opens another one, up to three of each log, so that small entries fill up what large
+ *      ones leave; but a head that is full is sealed, and so is, when there are three, one that is old, or the fullest.
+ *      With entries of up to a quarter of an extent one head would lose 6% of the log to the rests of extents, in
+ *      simulation. Writers that find heads busy open others, up to HEADS_MAX.
  *
  *   operation      may run beside             another process is killed
  *   log_append     everything                 its lock is taken over; LOG_FULL is never due to a lock
@@ -34,8 +34,8 @@ struct log_entry {
 	uint16_t key_size, keyspace;
 };
 
-/* Entries begin where the one before ended, at 8 bytes. At a cache line's begin a hit touches half a line less, which could
- * not be seen in its time (35.3 ns, not 35.5, hot), and entries of 100 bytes take 9% more of the log. */
+/* Entries begin where the one before ended, at 8 bytes. At a cache line's begin a hit touches half a line less, which
+ * could not be seen in its time (35.3 ns, not 35.5, hot), and entries of 100 bytes take 9% more of the log. */
 static inline uint64_t log_length(const struct segment *s, size_t key_size, size_t value_size)
 {
 	return sizeof(struct entry) + align_up(key_size, 8) + align_up(value_size, 8) +
@@ -103,8 +103,8 @@ static inline bool log_is_intact(const struct log_entry *e)
 
 /* Give back the locks of a dead reader. */
 void log_recover(const struct segment *s, uint64_t ref);
-/* Seal OPEN extents that are neither locked nor heads: a writer died between two steps. And what is in no state at all, or
- * being evicted by nobody. */
+/* Seal OPEN extents that are neither locked nor heads: a writer died between two steps. And what is in no state at all,
+ * or being evicted by nobody. */
 void log_sweep(struct seat *seat);
 
 #endif

@@ -32,7 +32,8 @@ void mapping_use_huge(void *base, uint64_t size, bool collapse);
 /* A description of its own of the same file, for locks of its own: -1 where /proc is missing. */
 int mapping_reopen(int fd);
 
-/* A file, whatever descriptors it has: a program may close ours under our feet, and have the number for another file. */
+/* A file, whatever descriptors it has: a program may close ours under our feet, and have the number for another
+ * file. */
 struct file_id {
 	uint64_t device, inode;
 };

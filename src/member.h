@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One process's place in a region, and its threads' places: what the process keeps of them for itself, and how the words in
- * the segment tell whose they are.
+ * One process's place in a region, and its threads' places: what the process keeps of them for itself, and how the
+ * words in the segment tell whose they are.
  */
 #ifndef SHOAL_MEMBER_H
 #define SHOAL_MEMBER_H
@@ -30,8 +30,8 @@ struct lineage {
 };
 
 /*
- * One attached region of this process. The mapping goes when the handle is closed, or another region is used in its place,
- * and no value or load is in hand; the rest when the last thread that has a seat has left it or exited.
+ * One attached region of this process. The mapping goes when the handle is closed, or another region is used in its
+ * place, and no value or load is in hand; the rest when the last thread that has a seat has left it or exited.
  */
 struct member {
 	struct segment segment;

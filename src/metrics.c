@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The statistics as Prometheus text, version 0.0.4: one family after the other, each with all of its series, so everything
- * is looked at first. A histogram's buckets are whole octaves of histogram.h, whose edges are powers of two of 1.024 us.
+ * The statistics as Prometheus text, version 0.0.4: one family after the other, each with all of its series, so
+ * everything is looked at first. A histogram's buckets are whole octaves of histogram.h, whose edges are powers of two
+ * of 1.024 us.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -125,8 +126,8 @@ static double value_of(const void *stats, const struct series *s)
 	return value;
 }
 
-/* {cache="...",keyspace="...",version="1",reason="..."}; names have no character that would need an escape but for those
- * that callers give to shoal_metrics_all(). */
+/* {cache="...",keyspace="...",version="1",reason="..."}; names have no character that would need an escape but for
+ * those that callers give to shoal_metrics_all(). */
 static void write_labels(FILE *to, const char *cache, const struct seen_keyspace *k, const char *more)
 {
 	const char *c, *comma = "";

@@ -206,9 +206,9 @@ static void clean_before(const struct member *m)
 		segment_end_glance(held);
 }
 
-/* A resizer died, or gave up, and left memory. It alone gave any out while it was named: what it reached was read before
- * we look whether it is named still. Whoever resizes later goes behind that, so it is never too late to give it back; and
- * as it is dead, the region it built will never serve if it doesn't now. */
+/* A resizer died, or gave up, and left memory. It alone gave any out while it was named: what it reached was read
+ * before we look whether it is named still. Whoever resizes later goes behind that, so it is never too late to give it
+ * back; and as it is dead, the region it built will never serve if it doesn't now. */
 static void clean_behind(const struct member *m)
 {
 	struct header *h = m->segment.header;

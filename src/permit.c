@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Permits. A table of nodes; each is one caller that waits for a permit or has one. There is no count anywhere: who wants
- * to take one says so (TAKING), then counts.
+ * Permits. A table of nodes; each is one caller that waits for a permit or has one. There is no count anywhere: who
+ * wants to take one says so (TAKING), then counts.
  *
  * Who may do which arrow, all by CAS of the whole word:
  *   FREE -> QUEUED       any caller, with a turn that it drew
@@ -12,31 +12,33 @@
  *   HELD -> FREE         anyone who found its lease over, and marked it so
  *   any -> FREE          anyone, if its reader is dead
  *
- * Q.1  Never more HELD than the bound allows, of the machine and of a keyspace (each taker keeps to the bound that it was
- *      given). Of a set of holders, look at the one that became TAKING last: it counted after that, all the others were
- *      TAKING or HELD from before it until now, and it counts both. It leaves out only who is aborted by its own CAS,
- *      so will never hold by that attempt, and who is past its lease. Order plays no part in this.
- * Q.2  A lease ends in `until`: its holder renews by CAS from the very value it wrote, who finds it over marks it by CAS
- *      from the value that was over. One of the two fails. A node is counted until it is marked, and freed after, so no
- *      holder within its lease is ever freed. `until` is written before HELD, while the node is its owner's alone.
- * Q.3  Words don't come back: each turn of a keyspace is drawn once. So a late return, a late recoverer, or one who found
- *      a lease over and slept, has a CAS that fails. But TAKING and QUEUED alternate: a late abort costs its victim one
- *      more look, and no more, since only the owner goes on to HELD.
+ * Q.1  Never more HELD than the bound allows, of the machine and of a keyspace (each taker keeps to the bound that it
+ *      was given). Of a set of holders, look at the one that became TAKING last: it counted after that, all the others
+ *      were TAKING or HELD from before it until now, and it counts both. It leaves out only who is aborted by its own
+ *      CAS, so will never hold by that attempt, and who is past its lease. Order plays no part in this.
+ * Q.2  A lease ends in `until`: its holder renews by CAS from the very value it wrote, who finds it over marks it by
+ *      CAS from the value that was over. One of the two fails. A node is counted until it is marked, and freed after,
+ *      so no holder within its lease is ever freed. `until` is written before HELD, while the node is its owner's
+ *      alone.
+ * Q.3  Words don't come back: each turn of a keyspace is drawn once. So a late return, a late recoverer, or one who
+ *      found a lease over and slept, has a CAS that fails. But TAKING and QUEUED alternate: a late abort costs its
+ *      victim one more look, and no more, since only the owner goes on to HELD.
  * Q.4  A node that can take is told so. The occupancy of the table (who is HELD or TAKING, or was told to take and has
- *      not looked yet) sinks only by steps after each of which the one who made it looks for nodes that now fit and tells
- *      them (kick_next): a return, an end found by another, giving way. A node looks after its kick counter was read
- *      and its mark cleared. So the last step of that kind is followed by a look that sees no more occupied than there is
- *      in the end; what is left untold doesn't fit. A kill between step and look costs its victim's successors 250 ms.
+ *      not looked yet) sinks only by steps after each of which the one who made it looks for nodes that now fit and
+ *      tells them (kick_next): a return, an end found by another, giving way. A node looks after its kick counter was
+ *      read and its mark cleared. So the last step of that kind is followed by a look that sees no more occupied than
+ *      there is in the end; what is left untold doesn't fit. A kill between step and look costs its victim's successors
+ *      250 ms.
  * Q.5  Who is told but doesn't move (stopped) is passed by after 10 ms, in the count of those ahead and when it is
  *      TAKING, till it looks again. Who is dead is freed when it is in the way: a holder when the bound is reached, one
  *      ahead when there is room.
  *
- * Order is start-time fair queueing: a turn is max(the machine's turn, the last one of the keyspace + 1), and the machine's
- * turn is that of the latest who took. So a keyspace's own are served as they came, and one that comes anew stands
- * beside the first of a keyspace that has thousands waiting, not behind the last. Who may take has fewer ahead of it than
- * there are permits; of a keyspace only as many count as its bound leaves, so that those who wait for their
- * own keyspace hold up no other. A keyspace that was held back by its own bound comes before others afterwards, within that
- * bound. The order is that of turns as seen: a caller that was stopped between the draw and its node is overtaken.
+ * Order is start-time fair queueing: a turn is max(the machine's turn, the last one of the keyspace + 1), and the
+ * machine's turn is that of the latest who took. So a keyspace's own are served as they came, and one that comes anew
+ * stands beside the first of a keyspace that has thousands waiting, not behind the last. Who may take has fewer ahead
+ * of it than there are permits; of a keyspace only as many count as its bound leaves, so that those who wait for their
+ * own keyspace hold up no other. A keyspace that was held back by its own bound comes before others afterwards, within
+ * that bound. The order is that of turns as seen: a caller that was stopped between the draw and its node is overtaken.
  * Turns are hints. A kill leaves them uneven, never wrong.
  *
  * What is counted by keyspace is counted on SHELVES shelves, 1.5 KB of the stack. In a segment with more keyspaces than
@@ -46,9 +48,9 @@
  * with its end marked, freed by the next who sees it; a node that is marked as told but wasn't, which is passed by
  * and looks by itself after its slice.
  *
- * Progress: lock-free. A scan is as long as the table was ever full. Of two who are TAKING and have room for one, the one
- * ahead aborts the other; one that was passed by has cleared its mark before it is TAKING again, so they do not take turns
- * at it. An abort means that somebody else takes, or gives way and tells the next.
+ * Progress: lock-free. A scan is as long as the table was ever full. Of two who are TAKING and have room for one, the
+ * one ahead aborts the other; one that was passed by has cleared its mark before it is TAKING again, so they do not
+ * take turns at it. An abort means that somebody else takes, or gives way and tells the next.
  */
 #include "futex.h"
 #include "life.h"
@@ -101,9 +103,10 @@ struct look {
 	bool freed; /* somebody: others may fit */
 };
 
-/* The fence: what we changed is visible before we look at theirs. Its partner is the same line of another, for Q.1 (of two
- * who are TAKING, the later counts the earlier) and Q.4 (either a node sees the permit that was returned, or who returned
- * it sees the node untold). `used` is raised before a node can be anything but FREE (claim_node), so it covers them too. */
+/* The fence: what we changed is visible before we look at theirs. Its partner is the same line of another, for Q.1 (of
+ * two who are TAKING, the later counts the earlier) and Q.4 (either a node sees the permit that was returned, or who
+ * returned it sees the node untold). `used` is raised before a node can be anything but FREE (claim_node), so it covers
+ * them too. */
 static struct look begin_look(const struct member *m)
 {
 	const struct segment *s = &m->segment;

@@ -57,7 +57,8 @@ enum permit_outcome permit_try(struct seat *seat, const struct permit_request *r
 enum permit_outcome permit_poll(struct permit_ticket *ticket);
 /* Until the next poll is worth while, or the deadline, or 250 ms. */
 void permit_sleep(const struct permit_ticket *ticket, uint64_t deadline_ns);
-/* In place of sleeping: the bell of the process that queued rings when the next poll is worth while. False: it is now. */
+/* In place of sleeping: the bell of the process that queued rings when the next poll is worth while. False: it is
+ * now. */
 bool permit_watch(const struct permit_ticket *ticket, struct bell_words *words);
 /* Has somebody told us to poll? For those who can't sleep. */
 bool permit_is_kicked(const struct permit_ticket *ticket);

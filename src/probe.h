@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Static tracepoints for perf, bpftrace, gdb and systemtap: shoal:hit and so on. Each is one nop and a note in the ELF file
- * that says where the arguments are; nothing is computed for them. Without sys/sdt.h they are nothing at all.
+ * Static tracepoints for perf, bpftrace, gdb and systemtap: shoal:hit and so on. Each is one nop and a note in the ELF
+ * file that says where the arguments are; nothing is computed for them. Without sys/sdt.h they are nothing at all.
  *
  *   hit          keyspace's number, key, its size, enum shoal_freshness
  *   miss         likewise, and why: enum age of store.h (2 or 4 too old, 3 absent, 5 schema, 6 corrupt)

@@ -73,9 +73,10 @@ static ino_t own_namespace(void)
 
 /*
  * Is /proc that of our own pid namespace? A container may see the /proc of an outer one, in which our pid is another
- * process's. NSpid lists our pid in the namespace of /proc and in each one below it: one number says that it is our own.
- * Without NSpid (before Linux 4.1, or cut off behind very many groups) it has to do that /proc/self has our pid. The first
- * namespace needs no look, which takes 10 to 40 us: it has no outer one, and no "self" in the /proc of an inner one.
+ * process's. NSpid lists our pid in the namespace of /proc and in each one below it: one number says that it is our
+ * own. Without NSpid (before Linux 4.1, or cut off behind very many groups) it has to do that /proc/self has our pid.
+ * The first namespace needs no look, which takes 10 to 40 us: it has no outer one, and no "self" in the /proc of an
+ * inner one.
  */
 static bool proc_is_of(uint32_t pid, ino_t namespace)
 {
@@ -168,8 +169,8 @@ uint64_t proc_boot_id(void)
 	return n > 0 ? hash_bytes(text, (size_t)n, 0) : 0;
 }
 
-/* The file shows the offsets of the time namespace that our children will have. Between unshare and fork that is another
- * one than ours; then ours is told by its inode. */
+/* The file shows the offsets of the time namespace that our children will have. Between unshare and fork that is
+ * another one than ours; then ours is told by its inode. */
 uint64_t proc_clock_id(void)
 {
 	struct stat own, children;

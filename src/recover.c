@@ -11,8 +11,8 @@
  *   a resize                 thawed by who waits for it; the memory of the new region given back
  *   announcements, pins      cleared, then the reader slot is freed, then the process slot
  *
- * A thread that dies in a process that lives (it left by a raw exit, past its destructors) loses all but its pins: values
- * in hand belong to the process, any thread of which may release them.
+ * A thread that dies in a process that lives (it left by a raw exit, past its destructors) loses all but its pins:
+ * values in hand belong to the process, any thread of which may release them.
  */
 #include "flight.h"
 #include "life.h"
@@ -47,8 +47,8 @@ static void recover_held(struct member *m, uint64_t ref)
 	permit_recover(m, ref);
 }
 
-/* Nobody may ever join by their alive words (R.4), nor be in want of what they hold. How many they were: more than none,
- * and a slot may be free. */
+/* Nobody may ever join by their alive words (R.4), nor be in want of what they hold. How many they were: more than
+ * none, and a slot may be free. */
 static int recover_threads(struct member *m)
 {
 	uint32_t cursor = 0;

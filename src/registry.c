@@ -14,8 +14,8 @@
  *      wakes a sleeper. FUTEX_WAITERS is set once, so that it always does. `holder` tells whose word it is now; a
  *      reader whose alive word has another holder is judged by its process.
  * R.4  A dead thread's alive word is taken by the next thread that joins, but only after what the thread held is
- *      recovered (REGISTRY_CORPSE): else its waiters would sleep on a stranger's life. Where nobody joins by it, who looks
- *      for the dead finds it there (life_next_dead_thread).
+ *      recovered (REGISTRY_CORPSE): else its waiters would sleep on a stranger's life. Where nobody joins by it, who
+ *      looks for the dead finds it there (life_next_dead_thread).
  * R.5  Alive words lie in a mapping of their own that stays until the last thread that holds one has exited:
  *      munmap before exit would leave the kernel a list into nowhere and never fire the word. glibc keeps the list's
  *      pointers inside the mutexes, so bytes of this area are exempt from the promise that a bad byte crashes no-one.
@@ -23,9 +23,9 @@
  *      reads epoch 0 there and joins anew. A raw clone without glibc has no robust list: it holds no alive word, and
  *      its death is found by its process.
  *
- * R.7  A region that has moved is left by one process after the other and given back by who finds it empty. So a process
- *      that comes late claims its slot and then looks at header.moved: either it is seen there, or it sees that it is
- *      too late, and goes on to the next region.
+ * R.7  A region that has moved is left by one process after the other and given back by who finds it empty. So a
+ *      process that comes late claims its slot and then looks at header.moved: either it is seen there, or it sees that
+ *      it is too late, and goes on to the next region.
  * R.8  The members of a handle share the thread's key. A thread's seat may be of an earlier member, which lasts until
  *      that thread has left it, at its first call in a later one.
  *
@@ -119,9 +119,9 @@ static void free_process(struct member *m, struct wiped *w)
 
 /*
  * urcu-bp keeps the threads of a process in a registry behind locks. A child of fork must find the locks free and the
- * parent's threads gone, or its first grace period would wait for them: so fork goes through urcu-bp's own hooks, before
- * the child has a second thread. A raw clone runs no hooks: its first call makes up for it. Nowhere else: it would take
- * the protection of the threads that are there away.
+ * parent's threads gone, or its first grace period would wait for them: so fork goes through urcu-bp's own hooks,
+ * before the child has a second thread. A raw clone runs no hooks: its first call makes up for it. Nowhere else: it
+ * would take the protection of the threads that are there away.
  */
 static word32 urcu_process; /* whose threads are in the registry */
 static int hook_error;
@@ -510,8 +510,8 @@ static void end_member(struct member *m)
 	free(m);
 }
 
-/* The pin is cleared before the look at `abandoned`; who abandons a seat sets that before it looks at the pins. So one of
- * the two sees that the last pin has gone. */
+/* The pin is cleared before the look at `abandoned`; who abandons a seat sets that before it looks at the pins. So one
+ * of the two sees that the last pin has gone. */
 void registry_settle(struct seat *seat, unsigned pin)
 {
 	struct member *m;

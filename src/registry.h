@@ -29,8 +29,8 @@ int registry_open(struct member *m, void (*at_exit)(void *seat));
 int registry_succeed(struct member *m, const struct member *before);
 /* Before anything that waits for a grace period of urcu-bp: a child of fork forgets the parent's threads. */
 void registry_notice_fork(struct member *m);
-/* The handle's end, or that of its use of this region: every seat is abandoned. May free `m`. No read-side section may be
- * open. */
+/* The handle's end, or that of its use of this region: every seat is abandoned. May free `m`. No read-side section may
+ * be open. */
 void registry_close(struct member *m);
 /* The calling thread's seat in a member before `m`, to be left before it joins; NULL: none. */
 struct seat *registry_left_behind(struct member *m);
@@ -55,8 +55,8 @@ static inline struct seat *registry_here(struct member *m)
 	return registry_find(m);
 }
 
-/* SHOAL_OK; SHOAL_ERR_LIMIT, SYSTEM; or REGISTRY_CORPSE: *dead is a reader whose thread died; recover it, call again; or
- * REGISTRY_MOVED: the process is too late for this region. */
+/* SHOAL_OK; SHOAL_ERR_LIMIT, SYSTEM; or REGISTRY_CORPSE: *dead is a reader whose thread died; recover it, call again;
+ * or REGISTRY_MOVED: the process is too late for this region. */
 enum { REGISTRY_CORPSE = 1, REGISTRY_MOVED };
 int registry_join(struct member *m, struct seat **seat, uint64_t *dead);
 

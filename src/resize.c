@@ -23,18 +23,18 @@
  * Z.1  Readers never wait: they read the old region until it has moved. A call looks once, at its begin.
  * Z.2  A change announces itself in `reader.changing`, then looks at `moved`, and goes on only if it is SERVING. The
  *      resizer freezes, then has a barrier, then waits until each change that it sees announced has ended. (The pattern
- *      of rcu.h: either the announcement is seen, or the freeze.) So the last round sees every change that any reader has
- *      seen, and no reader sees a key go back, nor a deleted one come back, by going over to the new region.
- *      (To change first and look at `moved` then is not enough: a reader could see the change in the old region, and
- *      not in the new one until the changer has made up for it.)
+ *      of rcu.h: either the announcement is seen, or the freeze.) So the last round sees every change that any reader
+ *      has seen, and no reader sees a key go back, nor a deleted one come back, by going over to the new region. (To
+ *      change first and look at `moved` then is not enough: a reader could see the change in the old region, and not in
+ *      the new one until the changer has made up for it.)
  * Z.3  Whoever stands still in the midst of a change for QUIET_MS, stopped by a signal, is given up: by a CAS of its
- *      announcement, so that it knows. When it goes on and finds the region moved at the end of its change, it does it again
- *      in the new region under the same generation: so what is newer there stays. If it has ended before the move, the
- *      attempt is thawed. Nobody else does a change again: the last round has seen it, and a delete of it, too. (All of
- *      this but one thing holds for all readers: a change that goes on just during the last round, after its slot was
- *      passed, and is a few instructions from its end at the move, may be seen, missed, and seen again.)
- * Z.4  A load is never done again: its generation was drawn before it, and a delete in the new region has not met its flight.
- *      It is stored if the last round has seen it; else its value goes to its own caller (load.h, P.4).
+ *      announcement, so that it knows. When it goes on and finds the region moved at the end of its change, it does it
+ *      again in the new region under the same generation: so what is newer there stays. If it has ended before the
+ *      move, the attempt is thawed. Nobody else does a change again: the last round has seen it, and a delete of it,
+ *      too. (All of this but one thing holds for all readers: a change that goes on just during the last round, after
+ *      its slot was passed, and is a few instructions from its end at the move, may be seen, missed, and seen again.)
+ * Z.4  A load is never done again: its generation was drawn before it, and a delete in the new region has not met its
+ *      flight. It is stored if the last round has seen it; else its value goes to its own caller (load.h, P.4).
  * Z.5  Generations go on 2^32 above those of the old region, so that those who are late there draw none that is used.
  * Z.6  A region is given back when it has moved and none of its process slots has an owner that lives. A process that
  *      joins looks at `moved` after it has claimed its slot. The header stays, to tell the way, and the alive words, of

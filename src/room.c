@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See room.h. An entry moves by the CAS of its slot from the old place to the new: no reader misses it meanwhile. Whatever
- * else happened to the key since the look at the slot makes that CAS fail, and the copy is dead bytes.
+ * See room.h. An entry moves by the CAS of its slot from the old place to the new: no reader misses it meanwhile.
+ * Whatever else happened to the key since the look at the slot makes that CAS fail, and the copy is dead bytes.
  */
 #include <string.h>
 

@@ -15,8 +15,8 @@ static int64_t left(uint64_t end, uint64_t now)
 	return end == UINT64_MAX ? INT64_MAX : (int64_t)(end - now);
 }
 
-/* *shown points to the entry's bytes, to *e and to `name`, which gets the name of its keyspace: all of these have to stay
- * while it is used. False: the entry has ended, or is none. */
+/* *shown points to the entry's bytes, to *e and to `name`, which gets the name of its keyspace: all of these have to
+ * stay while it is used. False: the entry has ended, or is none. */
 static bool describe(const struct segment *s, const struct log_entry *e, uint64_t word, char name[NAME_SIZE],
                      struct shoal_entry *shown)
 {
@@ -51,8 +51,9 @@ static bool describe(const struct segment *s, const struct log_entry *e, uint64_
 	return true;
 }
 
-/* A copy of the entry behind a slot, for SHOAL_INSPECT, which can't announce what it reads, and for threads whose pins have
- * run out. It is whole if neither the slot nor the extent's sequence has changed meanwhile. To be freed; NULL: none. */
+/* A copy of the entry behind a slot, for SHOAL_INSPECT, which can't announce what it reads, and for threads whose pins
+ * have run out. It is whole if neither the slot nor the extent's sequence has changed meanwhile. To be freed; NULL:
+ * none. */
 static struct entry *copy_of(const struct segment *s, const word64 *slot, struct log_entry *e, uint64_t *word)
 {
 	struct entry *copy;
@@ -215,7 +216,8 @@ EXPORT int shoal_recent(struct shoal *cache, shoal_visit *visit, void *arg)
 
 /* ---- scan -------------------------------------------------------------------------------------------------- */
 
-/* Groups of the index lie in the order of hashes, however many they are, and a key's slots lie in one group (index.h). */
+/* Groups of the index lie in the order of hashes, however many they are, and a key's slots lie in one group
+ * (index.h). */
 #define GROUP_SLOTS (INDEX_GROUP * BUCKET_SLOTS)
 
 struct scan {
@@ -227,7 +229,8 @@ struct scan {
 	char name[NAME_SIZE];
 };
 
-/* The next slot in a region; false: the scan is at its end. After a resize some are seen twice, rather than not at all. */
+/* The next slot in a region; false: the scan is at its end. After a resize some are seen twice, rather than not at
+ * all. */
 static bool find_place(struct scan *scan, const struct segment *s)
 {
 	uint64_t slots = index_slots(s);

@@ -7,9 +7,9 @@
  * S.1  A half-made segment is never visible: the file has no name before its last word is written. A creator that dies
  *      at any step leaves nothing behind; the kernel frees an unnamed file.
  * S.2  Of several creators exactly one gives its file the name; the others attach to that one.
- * S.3  Nothing is read from a file before the attach has found it regular, of one name, ours (or root's, or the owner's),
- *      not writable by others, of our layout, of the size it says, with a header whose checksum holds. The geometry is
- *      copied out once and every area is checked to lie inside the file.
+ * S.3  Nothing is read from a file before the attach has found it regular, of one name, ours (or root's, or the
+ *      owner's), not writable by others, of our layout, of the size it says, with a header whose checksum holds. The
+ *      geometry is copied out once and every area is checked to lie inside the file.
  * S.4  Deadlines are of CLOCK_MONOTONIC, so a file from an earlier boot is worth nothing: it is removed under flock, by
  *      one of those who meet it, and made anew. One of another time namespace is refused: its deadlines are not ours.
  * S.5  No part of the file is used for a second region: `reach` is raised before memory is given out behind it. So who
@@ -68,7 +68,8 @@ static int map_areas(int fd, const struct geometry *g, bool read_only, struct se
 		mapping_unmap(base, g->size);
 		return SHOAL_ERR_SYSTEM;
 	}
-	/* Else a process that crashes would write the log of a file without a name to its core, and live until it has. */
+	/* Else a process that crashes would write the log of a file without a name to its core, and live until it
+	 * has. */
 	mapping_keep_from_cores(base + g->log_at, align_up(g->size, PAGE) - g->log_at);
 	*s = (struct segment){
 		.base = base,

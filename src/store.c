@@ -193,8 +193,8 @@ void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struc
 	index_drop(&seat->member->segment, hit);
 }
 
-/* The newest entry, announced in `a`. Two of them: without the older one, it is announced where it is wanted. Likewise one
- * that has to be settled (I.6). */
+/* The newest entry, announced in `a`. Two of them: without the older one, it is announced where it is wanted. Likewise
+ * one that has to be settled (I.6). */
 static bool find_newest(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, unsigned a,
                         struct index_hit *hit)
 {
@@ -280,8 +280,8 @@ bool store_copy(const struct log_entry *e, void *to, size_t size)
 	return true;
 }
 
-/* Made anew now and then, and more often where the pins of all threads together could be too many: once per millisecond,
- * and in a thread that pins value after value. */
+/* Made anew now and then, and more often where the pins of all threads together could be too many: once per
+ * millisecond, and in a thread that pins value after value. */
 bool store_count_pins(struct seat *seat, uint64_t now_ms)
 {
 	const struct segment *s = &seat->member->segment;
@@ -294,8 +294,8 @@ bool store_count_pins(struct seat *seat, uint64_t now_ms)
 
 /*
  * Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB 2015. Refresh when
- * now - cost * beta * ln(random) >= end, which is random <= exp(-left / (cost * beta)). Far from the end that is nothing,
- * and costs a comparison.
+ * now - cost * beta * ln(random) >= end, which is random <= exp(-left / (cost * beta)). Far from the end that is
+ * nothing, and costs a comparison.
  */
 bool store_is_early(struct seat *seat, const struct shoal_keyspace *k, const struct shoal_value *value)
 {

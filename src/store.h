@@ -92,7 +92,8 @@ struct flight_key store_flight_key(const struct segment *s, const struct key *ke
 void store_touch(struct seat *seat, uint32_t keyspace, word64 *slot, uint64_t word);
 
 /*
- * Pinned extents can't be evicted, so pins may hold a quarter of the extents, about. The count is kept in the segment as
+ * Pinned extents can't be evicted, so pins may hold a quarter of the extents, about. The count is kept in the segment
+ * as
  * {when:40 | threads:16 | many:8}.
  */
 #define PINS_COUNT_AGAIN_MS 64u
@@ -172,10 +173,10 @@ void store_fill(const struct segment *s, uint64_t offset, const struct key *key,
 void *store_value_at(const struct segment *s, uint64_t offset, const struct key *key);
 
 /*
- * Before a newer thing happens to the key: end the loads of it whose generation is below `turn->seen.below`, and what is
- * remembered of it. Begin with a zeroed turn but for that, and call until it returns false. True: a load is being
- * published over an entry of this very key; the caller changes or removes that entry, which kills the load's target, and
- * calls again. `except`: a flight slot to pass by, UINT32_MAX for none.
+ * Before a newer thing happens to the key: end the loads of it whose generation is below `turn->seen.below`, and what
+ * is remembered of it. Begin with a zeroed turn but for that, and call until it returns false. True: a load is being
+ * published over an entry of this very key; the caller changes or removes that entry, which kills the load's target,
+ * and calls again. `except`: a flight slot to pass by, UINT32_MAX for none.
  */
 struct turn {
 	struct flight_seen seen;

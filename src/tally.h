@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Counters that each thread has for itself, in lines of its reader slot, one for each keyspace that it uses; and their sums.
+ * Counters that each thread has for itself, in lines of its reader slot, one for each keyspace that it uses; and their
+ * sums.
  *
  *   operation       may run beside   another process is killed
  *   tally_line      everything       between draw and link: a line is lost, and no count
