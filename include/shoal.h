@@ -13,8 +13,9 @@
  *   Units      are in the name: _ms milliseconds, _permille thousandths, sizes in bytes.
  *   Threads    every function may be called by any thread at any time unless its comment says otherwise.
  *   Fork       handles work in a child of fork(). Values and loads in hand stay the parent's: a child's release of
- *              one leaves the parent's alone, and its publish is SHOAL_ERR_SUPERSEDED. The library registers liburcu-bp's
- *              fork hooks (pthread_atfork): a program that uses liburcu-bp itself must not register them a second time.
+ *              one leaves the parent's alone, and its publish is SHOAL_ERR_SUPERSEDED. The library registers
+ *              liburcu-bp's fork hooks (pthread_atfork): a program that uses liburcu-bp itself must not register them a
+ *              second time.
  *   Exec       ends a process for the cache like any other death: nothing is inherited, and what it held is recovered.
  *              Between vfork() and exec no call is allowed.
  *   Signals    none of these functions may be called by a signal handler. The library installs no handler.
@@ -81,9 +82,10 @@ enum {
 enum shoal_level { SHOAL_LOG_ERROR, SHOAL_LOG_WARNING, SHOAL_LOG_INFO };
 
 /*
- * Told what happens seldom: a dead process was recovered, a load taken over, outlived its lease or failed; a corrupt value;
- * a long wait for a reader; a segment made, rebuilt, resized. Called in the thread that noticed, in the midst of a call of
- * this library: it must return soon, and not call any of its functions. `text` is one line, valid during the call.
+ * Told what happens seldom: a dead process was recovered, a load taken over, outlived its lease or failed; a corrupt
+ * value; a long wait for a reader; a segment made, rebuilt, resized. Called in the thread that noticed, in the midst of
+ * a call of this library: it must return soon, and not call any of its functions. `text` is one line, valid during the
+ * call.
  */
 typedef void shoal_log(enum shoal_level level, const char *text, void *arg);
 
@@ -147,21 +149,21 @@ int shoal_reap(struct shoal *cache);
 
 /*
  * Another size, under load, for every process that is attached: each goes over at its next call, without a restart.
- * Values are carried over as they are, the most frequently used ones first as far as they fit; values in hand stay valid.
- * Loads under way end where they began: their value goes to their own caller and is not stored (in steps:
- * SUPERSEDED), those who wait for it begin anew, so there is at most one more load for each key that was being loaded. Their
- * permits don't count any more. A failure that was remembered (retry_ms) is forgotten.
+ * Values are carried over as they are, the most frequently used ones first as far as they fit; values in hand stay
+ * valid. Loads under way end where they began: their value goes to their own caller and is not stored (in steps:
+ * SUPERSEDED), those who wait for it begin anew, so there is at most one more load for each key that was being loaded.
+ * Their permits don't count any more. A failure that was remembered (retry_ms) is forgotten.
  *
  * What the creator left to the default follows the size (max_entry, extents, tables: never fewer than are in use); a
  * max_entry of its own is cut to new_size / 64. While it runs the memory of both sizes is taken; the old one is given
- * back when the last process has left it, so a process that makes no call keeps it (all but address space: shoal_reap() by any
- * other process gives back what the dead have left). A few pages per resize stay for the life of the segment.
+ * back when the last process has left it, so a process that makes no call keeps it (all but address space: shoal_reap()
+ * by any other process gives back what the dead have left). A few pages per resize stay for the life of the segment.
  *
  * Changes (set, delete, expire, publish) wait while it ends, for milliseconds; a look-up never does. A process that was
  * stopped while it resizes holds them up for a second. Any process may call it, one at a time.
  * Not inside a read-side section of liburcu-bp of the caller's own: nor any call while a segment may be resized.
- * On an error nothing has changed: INVALID (too small for its tables, or at all), TOO_BIG (an anonymous segment: more than
- * config.max_size), SYSTEM (ENOSPC: no memory for both), BUSY (another resize is at it, or it was stopped in every
+ * On an error nothing has changed: INVALID (too small for its tables, or at all), TOO_BIG (an anonymous segment: more
+ * than config.max_size), SYSTEM (ENOSPC: no memory for both), BUSY (another resize is at it, or it was stopped in every
  * attempt: try again), LIMIT, PERMISSION (SHOAL_INSPECT).
  */
 int shoal_resize(struct shoal *cache, size_t new_size);
@@ -198,7 +200,8 @@ struct shoal_policy {
  * Open a keyspace: a named, versioned family of keys with one policy and its own counters. (name, version) is the
  * identity; versions of one keyspace live side by side. Names: 1-63 of [A-Za-z0-9._-]. Each open gives a handle of its
  * own with its own policy (NULL = defaults), which decides for what is published through it. Closed with the cache.
- * Errors: INVALID, LIMIT (config.max_keyspaces), NOT_FOUND (SHOAL_EXISTING, or a handle by SHOAL_INSPECT, which makes none).
+ * Errors: INVALID, LIMIT (config.max_keyspaces), NOT_FOUND (SHOAL_EXISTING, or a handle by SHOAL_INSPECT, which makes
+ * none).
  */
 int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version, const struct shoal_policy *policy,
                         struct shoal_keyspace **keyspace);
@@ -264,8 +267,8 @@ void shoal_release(struct shoal_value *value);
  */
 int shoal_get(struct shoal_keyspace *keyspace, const void *key, size_t key_size, struct shoal_value *value);
 
-/* As shoal_get(), for those who look after a cache: it counts nothing and leaves no trace, and works by SHOAL_INSPECT, too,
- * with a copy of the value. */
+/* As shoal_get(), for those who look after a cache: it counts nothing and leaves no trace, and works by SHOAL_INSPECT,
+ * too, with a copy of the value. */
 int shoal_peek(struct shoal_keyspace *keyspace, const void *key, size_t key_size, struct shoal_value *value);
 
 /* The same, copied out: nothing to release. *size is the value's size; with SHOAL_ERR_TOO_BIG it did not fit `capacity`
@@ -298,12 +301,13 @@ int shoal_set_ttl(struct shoal_keyspace *keyspace, const void *key, size_t key_s
 int shoal_expire(struct shoal_keyspace *keyspace, const void *key, size_t key_size);
 
 /*
- * The caller could not decode this value: it is counted, and removed if it is still of this generation, so that the next
- * fetch loads it anew, once. Releases the value. SHOAL_MISS: the key has another value already.
+ * The caller could not decode this value: it is counted, and removed if it is still of this generation, so that the
+ * next fetch loads it anew, once. Releases the value. SHOAL_MISS: the key has another value already.
  */
 int shoal_reject(struct shoal_keyspace *keyspace, const void *key, size_t key_size, struct shoal_value *value);
 
-/* Gone now; a load that is under way is superseded. SHOAL_MISS: there was no value (loads are superseded all the same). */
+/* Gone now; a load that is under way is superseded. SHOAL_MISS: there was no value (loads are superseded all the
+ * same). */
 int shoal_delete(struct shoal_keyspace *keyspace, const void *key, size_t key_size);
 
 struct shoal_entry {
@@ -331,7 +335,8 @@ int shoal_scan(struct shoal *cache, const char *keyspace, shoal_visit *visit, vo
 
 /*
  * During its visit: the value of an entry, copied out; its `size` bytes. This is no hit: nothing is counted, and no
- * schema asked for. TOO_BIG: more than `capacity`. CORRUPT: it can't be unpacked, or its checksum is wrong (SHOAL_CHECKSUM).
+ * schema asked for. TOO_BIG: more than `capacity`. CORRUPT: it can't be unpacked, or its checksum is wrong
+ * (SHOAL_CHECKSUM).
  */
 int shoal_entry_read(const struct shoal_entry *entry, void *buffer, size_t capacity);
 
@@ -373,19 +378,20 @@ typedef void shoal_teardown(void *context);
 
 /*
  * Start threads of this process that refresh: a caller of shoal_fetch that wins a refresh, in a keyspace that has a
- * refresher, hands it over and gets the old value at once. The queue holds up to `queue` of them; a caller that finds it
- * full refreshes in its own time, as without a refresher. A child of fork has none until it starts its own. Signals are
- * blocked in the threads. INVALID: no thread, no queue, or there is one already; SYSTEM, LIMIT, PERMISSION (SHOAL_INSPECT).
+ * refresher, hands it over and gets the old value at once. The queue holds up to `queue` of them; a caller that finds
+ * it full refreshes in its own time, as without a refresher. A child of fork has none until it starts its own. Signals
+ * are blocked in the threads. INVALID: no thread, no queue, or there is one already; SYSTEM, LIMIT, PERMISSION
+ * (SHOAL_INSPECT).
  */
 int shoal_refresher_start(struct shoal *cache, unsigned threads, unsigned queue);
 
-/* End the threads, after the refresh that each of them is at; what is queued is given up, and refreshed by who asks next.
- * shoal_close() does it, too. Not from a loader. */
+/* End the threads, after the refresh that each of them is at; what is queued is given up, and refreshed by who asks
+ * next. shoal_close() does it, too. Not from a loader. */
 void shoal_refresher_stop(struct shoal *cache);
 
 /*
- * The loader that refreshes this keyspace in the background: it gets a copy of the key and, in place of arg, what `setup`
- * made of `arg` for its thread (NULL: arg itself), until `teardown` when the thread ends. loader NULL ends it.
+ * The loader that refreshes this keyspace in the background: it gets a copy of the key and, in place of arg, what
+ * `setup` made of `arg` for its thread (NULL: arg itself), until `teardown` when the thread ends. loader NULL ends it.
  */
 int shoal_keyspace_refresher(struct shoal_keyspace *keyspace, shoal_loader *loader, shoal_setup *setup,
                              shoal_teardown *teardown, void *arg);
@@ -408,15 +414,16 @@ int shoal_begin(struct shoal_keyspace *keyspace, const void *key, size_t key_siz
  * Wait for a load that began as SHOAL_WAIT, up to timeout_ms (0 = only ask; SHOAL_FOREVER is bounded by wait_ms).
  * SHOAL_OK: the value, and the handle has ended. SHOAL_LEAD: the leader died, gave up, or the key was deleted
  * meanwhile: the load is now the caller's. Negative (LOAD, TIMEOUT, ...): the handle is left for another wait or
- * shoal_load_cancel(). Who waits in parts, to look after signals between them, is counted as waiting once, and as timed out
- * after wait_ms or when it gives up.
+ * shoal_load_cancel(). Who waits in parts, to look after signals between them, is counted as waiting once, and as timed
+ * out after wait_ms or when it gives up.
  */
 int shoal_wait(struct shoal_load *load, uint32_t timeout_ms, struct shoal_value *value);
 
 /*
  * Publish the value of a load one leads: it replaces older generations and wakes the waiters. SUPERSEDED (also by a
  * resize), NO_SPACE, TOO_BIG, LIMIT (a load that is not coalesced: no flight slot was free): not stored (inside
- * shoal_fetch these are 0 and counted: the caller has its value). INVALID: the load is not led by the caller, or has ended.
+ * shoal_fetch these are 0 and counted: the caller has its value). INVALID: the load is not led by the caller, or has
+ * ended.
  */
 int shoal_load_publish(struct shoal_load *load, const void *data, size_t size);
 
@@ -447,8 +454,8 @@ void shoal_load_uncacheable(struct shoal_load *load, uint32_t for_ms);
 void shoal_load_ttl(struct shoal_load *load, uint32_t fresh_ms, uint32_t stale_ms);
 void shoal_load_error_ttl(struct shoal_load *load, uint32_t error_ms); /* likewise, of the policy's error_ms */
 
-/* Another lease_ms from now. SUPERSEDED: no longer the leader, or overdue: a late publish may still be stored. INVALID: not
- * led by the caller, or not coalesced: nobody waits for it, and it won't be stored. */
+/* Another lease_ms from now. SUPERSEDED: no longer the leader, or overdue: a late publish may still be stored. INVALID:
+ * not led by the caller, or not coalesced: nobody waits for it, and it won't be stored. */
 int shoal_load_renew(struct shoal_load *load);
 
 /* The load failed: its waiters get `code`, and so does who asks within retry_ms. */
@@ -458,17 +465,17 @@ int shoal_load_fail(struct shoal_load *load, int code);
 void shoal_load_cancel(struct shoal_load *load);
 
 /*
- * For event loops, which must not sleep in shoal_wait(): a descriptor, one for each handle and process, that is readable
- * when a watched load may have ended. Add it to epoll, poll, libuv or libevent once, to be read (level or edge triggered),
- * and call shoal_dispatch() when it is readable; do nothing else with it. It is closed by shoal_close(): take it out of the
- * loop before. The first call opens it and starts a thread of the library's, with a small stack and all
- * signals blocked, which sleeps until something rings; where threads are refused the descriptor becomes readable each
- * 10 ms instead while something is watched.
+ * For event loops, which must not sleep in shoal_wait(): a descriptor, one for each handle and process, that is
+ * readable when a watched load may have ended. Add it to epoll, poll, libuv or libevent once, to be read (level or edge
+ * triggered), and call shoal_dispatch() when it is readable; do nothing else with it. It is closed by shoal_close():
+ * take it out of the loop before. The first call opens it and starts a thread of the library's, with a small stack and
+ * all signals blocked, which sleeps until something rings; where threads are refused the descriptor becomes readable
+ * each 10 ms instead while something is watched.
  *
- * After fork() the child has a descriptor of its own: it calls shoal_poll_fd() again. The number it inherited never stops
- * its calls from working and never has to be closed, but it is its parent's: take it out of an inherited loop (of an epoll
- * descriptor before the fork: it is shared).
- * Returns the descriptor; or SYSTEM (EMFILE, ENFILE, ENOMEM), LIMIT, INVALID, PERMISSION (SHOAL_INSPECT).
+ * After fork() the child has a descriptor of its own: it calls shoal_poll_fd() again. The number it inherited never
+ * stops its calls from working and never has to be closed, but it is its parent's: take it out of an inherited loop (of
+ * an epoll descriptor before the fork: it is shared). Returns the descriptor; or SYSTEM (EMFILE, ENFILE, ENOMEM),
+ * LIMIT, INVALID, PERMISSION (SHOAL_INSPECT).
  */
 int shoal_poll_fd(struct shoal *cache);
 
@@ -476,26 +483,26 @@ int shoal_poll_fd(struct shoal *cache);
 typedef void shoal_wake(struct shoal_load *load, void *arg);
 
 /*
- * Have `wake` called once, by shoal_dispatch() and never by this call, when a load that began as SHOAL_WAIT has an outcome:
- * a value, a failure, SHOAL_LEAD because its leader died or gave up or a permit has come, or TIMEOUT or BUSY, wait_ms of
- * the policy after this call. So the wait that follows doesn't block, nor would it with a longer timeout. It is called at
- * once if there is an outcome already. Not called any more: after a shoal_wait() or shoal_load_cancel() of the load, which
- * end the watching, or shoal_close(); watch again for another wake.
+ * Have `wake` called once, by shoal_dispatch() and never by this call, when a load that began as SHOAL_WAIT has an
+ * outcome: a value, a failure, SHOAL_LEAD because its leader died or gave up or a permit has come, or TIMEOUT or BUSY,
+ * wait_ms of the policy after this call. So the wait that follows doesn't block, nor would it with a longer timeout. It
+ * is called at once if there is an outcome already. Not called any more: after a shoal_wait() or shoal_load_cancel() of
+ * the load, which end the watching, or shoal_close(); watch again for another wake.
  *
- * From any thread. `wake` runs in the thread that dispatches and may call any function of this header, also begin, watch,
- * cancel or shoal_close(). The load is still one thread's at a time: who cancels it while another thread dispatches may find
- * that its wake is just being called, so `arg` has to outlive it, or all is done in one thread.
- * What is published is noticed by who publishes; a lost wake (its sender died) and the death of a leader of which nothing
- * tells (without futex_waitv) are made up for within 250 ms. Any number of loads can be watched.
- * INVALID: it isn't waiting, is watched already, or wake is NULL. SUPERSEDED: the parent's, in a child of fork. Errors of
+ * From any thread. `wake` runs in the thread that dispatches and may call any function of this header, also begin,
+ * watch, cancel or shoal_close(). The load is still one thread's at a time: who cancels it while another thread
+ * dispatches may find that its wake is just being called, so `arg` has to outlive it, or all is done in one thread.
+ * What is published is noticed by who publishes; a lost wake (its sender died) and the death of a leader of which
+ * nothing tells (without futex_waitv) are made up for within 250 ms. Any number of loads can be watched. INVALID: it
+ * isn't waiting, is watched already, or wake is NULL. SUPERSEDED: the parent's, in a child of fork. Errors of
  * shoal_poll_fd(), which it calls.
  */
 int shoal_watch(struct shoal_load *load, shoal_wake *wake, void *arg);
 
 /*
- * Call the wakes that are due, and return. Never waits. From any thread, also several at once, and for nothing. Looks at
- * each load that is due, and leads those for which it says so: its thread's place is taken for that.
- * SHOAL_OK, also where nothing is watched; INVALID.
+ * Call the wakes that are due, and return. Never waits. From any thread, also several at once, and for nothing. Looks
+ * at each load that is due, and leads those for which it says so: its thread's place is taken for that. SHOAL_OK, also
+ * where nothing is watched; INVALID.
  */
 int shoal_dispatch(struct shoal *cache);
 
@@ -555,8 +562,8 @@ struct shoal_warm {
 
 /*
  * Warm deliberately: load what is missing or stale, one key after the other in the calling thread, without hurting the
- * origin. Keys that are fresh cost no load and nothing of the rate, and don't count as hits. A key that another loads is
- * not waited for.
+ * origin. Keys that are fresh cost no load and nothing of the rate, and don't count as hits. A key that another loads
+ * is not waited for.
  *
  * The rate is kept in the segment: it holds for all who warm this keyspace, whoever comes, goes or is killed, and
  * whatever `processes` says. In t seconds they begin per_second * t loads at most and a burst of 100 ms' worth, and at
@@ -586,7 +593,8 @@ struct shoal_keyspace_stats {
 	uint64_t load_ns_sum, wait_ns_sum;
 	double load_p50_ms, load_p95_ms, load_p99_ms, wait_p50_ms, wait_p99_ms;
 	double oldest_load_ms; /* of the loads that run now */
-	/* of misses: a value was there, but too old, or of another schema (schema_mismatches), or corrupt; else there was none */
+	/* of misses: a value was there, but too old, or of another schema (schema_mismatches), or corrupt; else there
+	 * was none */
 	uint64_t misses_expired, misses_corrupt;
 	uint64_t takeovers_gave_up;  /* of takeovers: the leader had given up; else it was dead */
 	uint64_t overdue;            /* loads that outlived their lease, so that another began beside them */
@@ -630,16 +638,18 @@ int shoal_keyspace_stats(struct shoal_keyspace *keyspace, struct shoal_keyspace_
 
 /*
  * Everything that is counted, as Prometheus text (version 0.0.4), so that one scrape of one process tells of the whole
- * machine. Counters only rise for the life of the segment, whoever dies or resizes it. shoal-metrics(1) lists what there is. The
- * second form writes several caches as one text, each with a label `cache`. SYSTEM: the stream can't be written.
+ * machine. Counters only rise for the life of the segment, whoever dies or resizes it. shoal-metrics(1) lists what
+ * there is. The second form writes several caches as one text, each with a label `cache`. SYSTEM: the stream can't be
+ * written.
  */
 int shoal_metrics(struct shoal *cache, FILE *to);
 int shoal_metrics_all(struct shoal *const *caches, const char *const *names, size_t n, FILE *to);
 
 /* ---- a closer look ----------------------------------------------------------------------------------------- */
 
-/* All of these work on any handle, also SHOAL_INSPECT, hold nobody up, and may show things some operations apart. What a
- * visit gets is valid during the visit only; it may call any function of this header; non-zero ends it, and is returned. */
+/* All of these work on any handle, also SHOAL_INSPECT, hold nobody up, and may show things some operations apart. What
+ * a visit gets is valid during the visit only; it may call any function of this header; non-zero ends it, and is
+ * returned. */
 
 /* How the segment was made, its defaults resolved. */
 struct shoal_info {
@@ -703,8 +713,8 @@ typedef int shoal_process_visit(const struct shoal_process *process, void *arg);
 int shoal_processes(struct shoal *cache, shoal_process_visit *visit, void *arg);
 
 /*
- * What each thread has hit last in each keyspace it uses, once each. Called now and then, at times that have nothing to do
- * with the hits, it is a sample of them: the keys that come most often are the hottest.
+ * What each thread has hit last in each keyspace it uses, once each. Called now and then, at times that have nothing to
+ * do with the hits, it is a sample of them: the keys that come most often are the hottest.
  */
 int shoal_recent(struct shoal *cache, shoal_visit *visit, void *arg);
 
