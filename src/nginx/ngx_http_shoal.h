@@ -131,6 +131,7 @@ enum {
 /* what the headers of a response say about storing it; seconds, or -1 */
 
 typedef struct {
+    ngx_uint_t                  ignored;      /* NGX_HTTP_UPSTREAM_IGN_...: what is no rule */
     time_t                      x_accel;
     time_t                      s_maxage;
     time_t                      max_age;
@@ -331,7 +332,8 @@ ngx_uint_t ngx_http_shoal_may_stand_in(const struct shoal_value *value);
 
 /* ngx_http_shoal_rules.c */
 
-void ngx_http_shoal_rules_init(ngx_http_shoal_rules_t *rules);
+void ngx_http_shoal_rules_init(ngx_http_shoal_rules_t *rules,
+    ngx_uint_t ignored);
 void ngx_http_shoal_rules_field(ngx_http_shoal_rules_t *rules, ngx_str_t *name,
     ngx_str_t *value);
 void ngx_http_shoal_rules_list(ngx_http_shoal_rules_t *rules,

@@ -50,17 +50,19 @@ void
 ngx_http_shoal_read_rules(ngx_http_shoal_fill_t *fill,
     ngx_http_shoal_rules_t *rules)
 {
-    ngx_http_request_t  *fr;
+    ngx_http_request_t   *fr;
+    ngx_http_upstream_t  *u;
 
     fr = fill->request;
+    u = fr->upstream;
 
-    ngx_http_shoal_rules_init(rules);
+    ngx_http_shoal_rules_init(rules, u ? u->conf->ignore_headers : 0);
     ngx_http_shoal_rules_list(rules, &fr->headers_out.headers);
 
     /* X-Accel-Expires and Date don't go farther than the upstream module */
 
-    if (fr->upstream && fr->upstream->headers_in.headers.part.elts) {
-        ngx_http_shoal_rules_list(rules, &fr->upstream->headers_in.headers);
+    if (u && u->headers_in.headers.part.elts) {
+        ngx_http_shoal_rules_list(rules, &u->headers_in.headers);
     }
 }
 

@@ -13,6 +13,7 @@
 typedef struct {
     ngx_str_t    name;
     ngx_uint_t   stored;
+    ngx_uint_t   ignored;   /* the bit of proxy_ignore_headers and its like */
     void       (*read)(ngx_http_shoal_rules_t *rules, ngx_str_t *value);
 } ngx_http_shoal_rule_t;
 
@@ -36,31 +37,40 @@ static void ngx_http_shoal_read_encoding(ngx_http_shoal_rules_t *rules,
 
 
 static ngx_http_shoal_rule_t  ngx_http_shoal_rules[] = {
-    { ngx_string("Cache-Control"), 1, ngx_http_shoal_read_cache_control },
-    { ngx_string("X-Accel-Expires"), 0, ngx_http_shoal_read_x_accel },
-    { ngx_string("Expires"), 1, ngx_http_shoal_read_expires },
-    { ngx_string("Date"), 0, ngx_http_shoal_read_date },
-    { ngx_string("Age"), 0, ngx_http_shoal_read_age },
-    { ngx_string("Set-Cookie"), 0, ngx_http_shoal_read_cookie },
-    { ngx_string("Vary"), 1, ngx_http_shoal_read_vary },
-    { ngx_string("Content-Encoding"), 1, ngx_http_shoal_read_encoding },
+    { ngx_string("Cache-Control"), 1, NGX_HTTP_UPSTREAM_IGN_CACHE_CONTROL,
+      ngx_http_shoal_read_cache_control },
+    { ngx_string("X-Accel-Expires"), 0, NGX_HTTP_UPSTREAM_IGN_XA_EXPIRES,
+      ngx_http_shoal_read_x_accel },
+    { ngx_string("Expires"), 1, NGX_HTTP_UPSTREAM_IGN_EXPIRES,
+      ngx_http_shoal_read_expires },
+    { ngx_string("Date"), 0, 0, ngx_http_shoal_read_date },
+    { ngx_string("Age"), 0, 0, ngx_http_shoal_read_age },
+
+    /* what has it is stored only where it is ignored */
+
+    { ngx_string("Set-Cookie"), 1, NGX_HTTP_UPSTREAM_IGN_SET_COOKIE,
+      ngx_http_shoal_read_cookie },
+
+    { ngx_string("Vary"), 1, NGX_HTTP_UPSTREAM_IGN_VARY,
+      ngx_http_shoal_read_vary },
+    { ngx_string("Content-Encoding"), 1, 0, ngx_http_shoal_read_encoding },
 
     /* of one connection only, or nginx's own to say */
 
-    { ngx_string("Accept-Ranges"), 0, NULL },
-    { ngx_string("Connection"), 0, NULL },
-    { ngx_string("Content-Length"), 0, NULL },
-    { ngx_string("Content-Range"), 0, NULL },
-    { ngx_string("Keep-Alive"), 0, NULL },
-    { ngx_string("Proxy-Authenticate"), 0, NULL },
-    { ngx_string("Proxy-Connection"), 0, NULL },
-    { ngx_string("Server"), 0, NULL },
-    { ngx_string("TE"), 0, NULL },
-    { ngx_string("Trailer"), 0, NULL },
-    { ngx_string("Transfer-Encoding"), 0, NULL },
-    { ngx_string("Upgrade"), 0, NULL },
+    { ngx_string("Accept-Ranges"), 0, 0, NULL },
+    { ngx_string("Connection"), 0, 0, NULL },
+    { ngx_string("Content-Length"), 0, 0, NULL },
+    { ngx_string("Content-Range"), 0, 0, NULL },
+    { ngx_string("Keep-Alive"), 0, 0, NULL },
+    { ngx_string("Proxy-Authenticate"), 0, 0, NULL },
+    { ngx_string("Proxy-Connection"), 0, 0, NULL },
+    { ngx_string("Server"), 0, 0, NULL },
+    { ngx_string("TE"), 0, 0, NULL },
+    { ngx_string("Trailer"), 0, 0, NULL },
+    { ngx_string("Transfer-Encoding"), 0, 0, NULL },
+    { ngx_string("Upgrade"), 0, 0, NULL },
 
-    { ngx_null_string, 0, NULL }
+    { ngx_null_string, 0, 0, NULL }
 };
 
 
@@ -99,10 +109,11 @@ ngx_http_shoal_is_stored(ngx_str_t *name)
 
 
 void
-ngx_http_shoal_rules_init(ngx_http_shoal_rules_t *rules)
+ngx_http_shoal_rules_init(ngx_http_shoal_rules_t *rules, ngx_uint_t ignored)
 {
     ngx_memzero(rules, sizeof(ngx_http_shoal_rules_t));
 
+    rules->ignored = ignored;
     rules->x_accel = -1;
     rules->s_maxage = -1;
     rules->max_age = -1;
@@ -122,7 +133,7 @@ ngx_http_shoal_rules_field(ngx_http_shoal_rules_t *rules, ngx_str_t *name,
 
     rule = ngx_http_shoal_find_rule(name);
 
-    if (rule && rule->read) {
+    if (rule && rule->read && !(rules->ignored & rule->ignored)) {
         rule->read(rules, value);
     }
 }

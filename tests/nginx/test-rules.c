@@ -5,6 +5,10 @@
  */
 #include "suite.h"
 
+#define IGNORING(name)                                                                                                \
+	"location /ignoring/" name "/ { shoal ZONE keyspace=ignoring; shoal_key $uri; shoal_purge soft $purge; shoal_fresh 1h;\n" \
+	"  shoal_stale 1h; proxy_ignore_headers " name "; proxy_pass http://origin; }\n"
+
 static const char locations[] =
 	"location /post/ { shoal ZONE keyspace=post; shoal_key $uri; shoal_fresh 1h; shoal_stale 1h; shoal_stale_error 1h;\n"
 	"  proxy_pass http://origin; }\n"
@@ -15,7 +19,8 @@ static const char locations[] =
 	"location /renew/ { shoal ZONE keyspace=renew; shoal_key $uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
 	"  shoal_no_store $arg_no_store; proxy_pass http://origin; }\n"
 	"location /keep/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_keep 1h; shoal_retry 1h; proxy_pass http://origin; }\n"
-	"location /let-go/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_retry 1h; proxy_pass http://origin; }\n";
+	"location /let-go/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_retry 1h; proxy_pass http://origin; }\n"
+	IGNORING("Set-Cookie") IGNORING("Cache-Control") IGNORING("Expires") IGNORING("X-Accel-Expires") IGNORING("Vary");
 
 static const struct setup setup = {.locations = locations};
 
@@ -345,6 +350,51 @@ static void the_way_is_age(void **state)
 	}
 }
 
+/* ---- what nginx is told to ignore -------------------------------------------------------------------------- */
+
+/* That, and nothing else; it is said to clients all the same, as nginx's own cache does. X-Accel-Expires nginx says to nobody. */
+static void what_is_ignored_is_no_rule(void **state)
+{
+	const char *const said[][2] = {{"Set-Cookie", "a=1"}, {"Cache-Control", "private"}, {"Expires", "0"}, {"Vary", "Cookie"},
+				       {"X-Accel-Expires", "0"}};
+	char path[64], target[128];
+
+	for (size_t i = 0; i < COUNT(said); i++)
+		for (size_t j = 0; j < COUNT(said); j++) {
+			snprintf(path, sizeof(path), "/ignoring/%s/%zu", said[i][0], j);
+			snprintf(target, sizeof(target), "%s?h=%s:%s", path, said[j][0], j ? said[j][1] : "a%3D1");
+			for (unsigned turn = 1; turn <= 2; turn++) {
+				struct response r = web_get(site.port, target);
+				const char *value = web_header(&r, said[j][0]);
+
+				assert_body(&r, path, i == j ? 1 : turn, 64);
+				assert_string_equal(value ? value : "0", said[j][1]);
+				web_free(&r);
+			}
+		}
+}
+
+/* Nor is it when a 304 says so, or what it renews. */
+static void a_304_with_what_is_ignored(void **state)
+{
+	const char *const cookies[] = {"Set-Cookie: a=1\r\nSet-Cookie: b=1\r\n", "Set-Cookie: c=1\r\n"};
+	const char *const path = "/ignoring/Set-Cookie/a";
+
+	expect(&site, "/ignoring/Set-Cookie/a?etag=a&h=Set-Cookie:a%3D1&h=Set-Cookie:b%3D1", "MISS", path, 1);
+	for (unsigned i = 0; i < COUNT(cookies); i++) {
+		struct response r;
+
+		refresh_by(i ? "/ignoring/Set-Cookie/a?status=304&h=Set-Cookie:c%3D1" : "/ignoring/Set-Cookie/a?status=304", path);
+		await_status(&site, path, "HIT");
+		r = web_get(site.port, path);
+		assert_body(&r, path, 1, 64);
+		assert_non_null(strstr(r.head, cookies[i]));
+		assert_true(!i || !strstr(r.head, "a=1"));
+		web_free(&r);
+		COUNTS(path, 2 + i);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -360,6 +410,8 @@ int main(int argc, char **argv)
 		CASE(a_304_with_too_much),
 		CASE(what_is_kept_is_asked_for),
 		CASE(the_way_is_age),
+		CASE(what_is_ignored_is_no_rule),
+		CASE(a_304_with_what_is_ignored),
 	};
 
 	return RUN("rules", tests);
