@@ -327,6 +327,7 @@ void ngx_http_shoal_discard(ngx_chain_t *in);
 /* ngx_http_shoal_revalidate.c */
 
 ngx_int_t ngx_http_shoal_condition(ngx_http_shoal_fill_t *fill);
+ngx_int_t ngx_http_shoal_ask_anew(ngx_http_shoal_fill_t *fill);
 ngx_int_t ngx_http_shoal_not_modified(ngx_http_shoal_fill_t *fill);
 ngx_uint_t ngx_http_shoal_may_stand_in(const struct shoal_value *value);
 

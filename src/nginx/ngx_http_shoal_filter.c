@@ -10,6 +10,9 @@
 
 static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
 static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
+#if (nginx_version >= 1029000)
+static ngx_http_output_header_filter_pt  ngx_http_next_early_hints_filter;
+#endif
 
 
 static ngx_http_module_t  ngx_http_shoal_filter_module_ctx = {
@@ -157,6 +160,12 @@ ngx_http_shoal_fill_header(ngx_http_shoal_fill_t *fill)
         return ngx_http_shoal_not_modified(fill);
     }
 
+    /* hints, which nginx before 1.29 takes for the response: a 304 to our condition may follow, which is none of the client's */
+
+    if (fr->headers_out.status / 100 == 1 && fill->conditional) {
+        return ngx_http_shoal_ask_anew(fill);
+    }
+
     ngx_http_shoal_read_rules(fill, &rules);
 
     failure = ngx_http_shoal_failure(fr);
@@ -276,9 +285,28 @@ ngx_http_shoal_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 }
 
 
+#if (nginx_version >= 1029000)
+
+/* they would be written to the connection at once, and a fill's leads nowhere */
+
+static ngx_int_t
+ngx_http_shoal_early_hints_filter(ngx_http_request_t *r)
+{
+    return ngx_http_shoal_get_fill(r) ? NGX_OK
+                                      : ngx_http_next_early_hints_filter(r);
+}
+
+#endif
+
+
 ngx_int_t
 ngx_http_shoal_filter_init(ngx_conf_t *cf)
 {
+#if (nginx_version >= 1029000)
+    ngx_http_next_early_hints_filter = ngx_http_top_early_hints_filter;
+    ngx_http_top_early_hints_filter = ngx_http_shoal_early_hints_filter;
+#endif
+
     ngx_http_next_header_filter = ngx_http_top_header_filter;
     ngx_http_top_header_filter = ngx_http_shoal_header_filter;
 

@@ -166,13 +166,31 @@ ngx_http_shoal_renew(ngx_http_shoal_fill_t *fill, ngx_str_t *previous,
 }
 
 
+/* what there is is asked for no more: it is loaded anew, without a condition */
+
+ngx_int_t
+ngx_http_shoal_ask_anew(ngx_http_shoal_fill_t *fill)
+{
+    struct shoal_load  *load;
+
+    load = fill->load;
+    fill->load = NULL;
+
+    (void) shoal_delete(fill->conf->keyspace, fill->key.data, fill->key.len);
+    shoal_load_cancel(load);
+
+    ngx_http_shoal_again(fill);
+
+    return NGX_OK;
+}
+
+
 /* 304 to our own condition */
 
 ngx_int_t
 ngx_http_shoal_not_modified(ngx_http_shoal_fill_t *fill)
 {
     ngx_str_t                  previous;
-    struct shoal_load         *load;
     const struct shoal_value  *value;
     ngx_http_shoal_frame_t     frame;
 
@@ -187,15 +205,7 @@ ngx_http_shoal_not_modified(ngx_http_shoal_fill_t *fill)
         return NGX_OK;
     }
 
-    load = fill->load;
-    fill->load = NULL;
-
-    (void) shoal_delete(fill->conf->keyspace, fill->key.data, fill->key.len);
-    shoal_load_cancel(load);
-
-    ngx_http_shoal_again(fill);
-
-    return NGX_OK;
+    return ngx_http_shoal_ask_anew(fill);
 }
 
 

@@ -6,7 +6,7 @@ a certificate and its key it has a second port, for TLS.
   /PATH?h=Name:Value  a header, any number of them      status=N    200
        size=N         bytes of the body, 64             chunked     without a length
        gate=NAME      the answer waits for the gate     body-gate=NAME   its second half does
-       bare           the body alone, by HTTP/0.9
+       bare           the body alone, by HTTP/0.9       early        103 before it, and it closes
        truncate       half of the body, then it closes  etag=TAG    and 304 to If-None-Match
   The body says, over and over, its path and which request of that path it answers: "PATH n|", so any piece of it tells.
 
@@ -89,6 +89,8 @@ async def respond(writer, method, path, query, headers):
         writer.write(body)
         await writer.drain()
         return False
+    if 'early' in asked:
+        writer.write(b'HTTP/1.1 103 Early Hints\r\nLink: </early>\r\n\r\n')
     writer.write(f'HTTP/1.1 {status} Status\r\n'.encode() + ''.join(h + '\r\n' for h in extra).encode() + b'\r\n')
     if method == 'HEAD':
         return True
@@ -126,7 +128,7 @@ async def one(reader, writer):
     last[path] = head + posted.decode('latin-1')
     if down:
         return False
-    return await respond(writer, method, path, query, headers) and headers.get('connection') != 'close'
+    return await respond(writer, method, path, query, headers) and headers.get('connection') != 'close' and 'early' not in query
 
 
 async def serve(reader, writer):

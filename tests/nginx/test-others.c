@@ -152,6 +152,30 @@ static void the_origin_sends_elsewhere_and_forbids(void **state)
 	}
 }
 
+/* ---- early hints ------------------------------------------------------------------------------------------- */
+
+/* As without the module, whatever this nginx makes of them. */
+static void hints_come_through(void **state)
+{
+	const char *folders[] = {"unkept", "sent"};
+
+	for (unsigned turn = 1; turn <= 2; turn++)
+		for (unsigned i = 0; i < COUNT(folders); i++) {
+			struct web w = web_connect(site.port);
+			char target[128], path[64];
+			struct response r;
+
+			snprintf(path, sizeof(path), "/%s/hints", folders[i]);
+			snprintf(target, sizeof(target), "%s?early&h=Cache-Control:private", path);
+			web_ask(&w, "GET", target, NULL);
+			r = web_read_final(&w);
+			assert_int_equal(r.status, 200);
+			assert_body(&r, path, turn, 64);
+			web_free(&r);
+			web_close(&w);
+		}
+}
+
 /* ---- mirror ------------------------------------------------------------------------------------------------ */
 
 static void await_copies(unsigned n)
@@ -309,6 +333,7 @@ int main(int argc, char **argv)
 		CASE(who_may_not_gets_nothing),
 		CASE(the_origin_sends_elsewhere),
 		CASE(the_origin_sends_elsewhere_and_forbids),
+		CASE(hints_come_through),
 		CASE(what_is_loaded_is_mirrored),
 		CASE(a_hit_has_its_rate),
 		CASE(a_client_of_1_0),

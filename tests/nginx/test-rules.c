@@ -315,6 +315,26 @@ static void what_is_kept_is_asked_for(void **state)
 	expect(&site, "/let-go/a?etag=a", "MISS", "/let-go/a", 2);
 }
 
+/*
+ * Hints before the answer to such a question: nginx before 1.29 takes them for the response, and passes on what comes after them as
+ * it is. That must not be a 304 that the client hasn't asked for.
+ */
+static void hints_before_a_304(void **state)
+{
+	struct web w;
+	struct response r;
+
+	expect(&site, "/keep/hints?etag=a&h=Cache-Control:max-age%3D1,must-revalidate", "MISS", "/keep/hints", 1);
+	await_old(clock_system_ns(CLOCK_MONOTONIC));
+	w = web_connect(site.port);
+	web_ask(&w, "GET", "/keep/hints?etag=a&early&h=Cache-Control:private", NULL);
+	r = web_read_final(&w);
+	assert_int_equal(r.status, 200);
+	assert_body(&r, "/keep/hints", (unsigned)origin(&site, "count?/keep/hints"), 64);
+	web_free(&r);
+	web_close(&w);
+}
+
 /* What a response needs to come it is not fresh for, if it says itself how long it is. */
 static void the_way_is_age(void **state)
 {
@@ -409,6 +429,7 @@ int main(int argc, char **argv)
 		CASE(a_304_that_takes_it_away),
 		CASE(a_304_with_too_much),
 		CASE(what_is_kept_is_asked_for),
+		CASE(hints_before_a_304),
 		CASE(the_way_is_age),
 		CASE(what_is_ignored_is_no_rule),
 		CASE(a_304_with_what_is_ignored),

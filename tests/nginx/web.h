@@ -216,6 +216,19 @@ static inline struct response web_read_any(struct web *w, bool head)
 	return r;
 }
 
+/* That after hints (103), if there are some. */
+static inline struct response web_read_final(struct web *w)
+{
+	struct response r = {0};
+
+	do
+		free(r.head);
+	while (web_head(w, &r) && r.status == 103);
+	if (!r.head || !web_body(w, &r, false))
+		r.status = 0;
+	return r;
+}
+
 static inline struct response web_read(struct web *w)
 {
 	return web_read_any(w, false);
