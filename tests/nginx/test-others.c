@@ -37,6 +37,18 @@ static void add(const char *module, bool by_default, const char *text)
 		strcat(locations, text);
 }
 
+/* From 1.29 on hints are passed on where that is asked for. */
+static bool passes_hints(void)
+{
+	FILE *f = popen(NGINX " -v 2>&1", "r");
+	unsigned major = 0, minor = 0;
+
+	assert_non_null(f);
+	fscanf(f, "nginx version: nginx/%u.%u", &major, &minor);
+	pclose(f);
+	return major > 1 || minor >= 29;
+}
+
 static void write_file(const char *name, const char *text)
 {
 	FILE *f = fopen(site_file(&site, name), "w");
@@ -344,5 +356,7 @@ int main(int argc, char **argv)
 	add("ssi", true, with_ssi);
 	add("mirror", true, with_mirror);
 	add("auth_request", false, with_auth);
+	if (passes_hints())
+		strcat(locations, "early_hints 1;\n");
 	return RUN("others", tests);
 }
