@@ -247,9 +247,9 @@ static int begin(struct attempt *a, struct shoal_load **load)
 }
 
 /* What the old version has of the key, pinned, and its remaining life. */
-static bool find_old(struct shoal_load *l, const struct fallback *f, const void *key, size_t size,
-                     struct shoal_value *old)
+static bool find_old(struct shoal_load *l, const struct old_key *key, struct shoal_value *old)
 {
+	const struct shoal_keyspace *before = key->fallback->old;
 	struct seat *seat = handle_enter(l->k->cache, &(int){0});
 	const struct segment *s;
 	struct bounds *b = &l->bounds;
@@ -261,14 +261,14 @@ static bool find_old(struct shoal_load *l, const struct fallback *f, const void 
 	if (!seat)
 		return false;
 	s = &seat->member->segment;
-	if (store_key(f->old, key, size, &k) && store_find(seat, f->old, &k, READING, &hit) <= AGE_STALE) {
+	if (store_key(before, key->data, key->size, &k) && store_find(seat, before, &k, READING, &hit) <= AGE_STALE) {
 		l->inherited_ms = now = load_now_ms(s);
 		generation = hit.e.entry->generation;
-		*b = store_bounds(s, f->old->id, hit.e.entry, &f->old->policy);
+		*b = store_bounds(s, before->id, hit.e.entry, &before->policy);
 		rcu_clear(seat, READING);
 		l->inherited = (struct lives){store_life(now, b->fresh), store_life(max_u64(now, b->fresh), b->stale),
 					      store_life(max_u64(now, b->stale), b->error)};
-		found = hit_get(seat, f->old, &k, old) <= AGE_STALE && old->generation == generation;
+		found = hit_get(seat, before, &k, old) <= AGE_STALE && old->generation == generation;
 	}
 	rcu_clear(seat, READING);
 	handle_leave();
@@ -276,11 +276,12 @@ static bool find_old(struct shoal_load *l, const struct fallback *f, const void 
 }
 
 /* Carry the old version's value over, as the leader of the new key's flight. */
-static bool carry_over(struct shoal_load *l, const struct fallback *f, const void *key, size_t size)
+static bool carry_over(struct shoal_load *l, const struct old_key *key)
 {
+	const struct fallback *f = key->fallback;
 	struct shoal_value old = {0};
 
-	if (!find_old(l, f, key, size, &old)) {
+	if (!find_old(l, key, &old)) {
 		shoal_release(&old);
 		return false;
 	}
@@ -310,16 +311,14 @@ static int begin_again(struct attempt *a, struct shoal_load *l, struct shoal_loa
 static int migrate(struct attempt *a, struct shoal_load **load)
 {
 	struct shoal_load *l = *load;
-	const struct fallback *f;
-	void *key;
-	size_t size;
+	struct old_key old;
 	int r;
 
 	*load = NULL;
 	l->fetch = true; /* the handle outlives the publication */
-	if (store_old_key(a->k, a->key.data, a->key.size, &f, &key, &size)) {
-		carry_over(l, f, key, size);
-		free(key);
+	if (store_old_key(a->k, a->key.data, a->key.size, &old) == SHOAL_OK) {
+		carry_over(l, &old);
+		free(old.owned);
 	}
 	if (l->published) {
 		load_count(l, COUNTER_migrated);

@@ -293,14 +293,13 @@ typedef int change(struct shoal_keyspace *k, const void *key, size_t size);
 /* What is done to a key is done to its old spelling first, or a miss would bring the old value back. */
 static int change_old(struct shoal_keyspace *k, const void *key, size_t size, change *verb)
 {
-	const struct fallback *f;
-	void *old;
+	struct old_key old;
 	int r = SHOAL_MISS;
 
-	if (likely(!atomic_load(&k->fallback)) || !store_old_key(k, key, size, &f, &old, &size))
+	if (likely(!atomic_load(&k->fallback)) || (r = store_old_key(k, key, size, &old)))
 		return r;
-	r = verb(f->old, old, size);
-	free(old);
+	r = verb(old.fallback->old, old.data, old.size);
+	free(old.owned);
 	return r;
 }
 
@@ -409,7 +408,9 @@ EXPORT int shoal_set_ttl(struct shoal_keyspace *k, const void *data, size_t key_
 
 	if (!k || (!value && size))
 		return SHOAL_ERR_INVALID;
-	change_old(k, data, key_size, shoal_delete);
+	r = change_old(k, data, key_size, shoal_delete);
+	if (unlikely(r < 0))
+		return r;
 	if (unlikely(!store_key(k, data, key_size, &key)))
 		return SHOAL_ERR_INVALID;
 	do {
@@ -438,6 +439,8 @@ static int change_key(struct shoal_keyspace *k, const void *data, size_t size, t
 	struct key key;
 	int r;
 
+	if (unlikely(before < 0))
+		return before;
 	do {
 		seat = handle_change(k->cache, &r);
 		if (!seat)

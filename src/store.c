@@ -121,23 +121,24 @@ bool store_key(const struct shoal_keyspace *k, const void *data, size_t size, st
 	return true;
 }
 
-bool store_old_key(const struct shoal_keyspace *k, const void *key, size_t key_size, const struct fallback **fallback,
-                   void **buffer, size_t *size)
+int store_old_key(const struct shoal_keyspace *k, const void *key, size_t size, struct old_key *old)
 {
 	const struct fallback *f = atomic_load(&((struct shoal_keyspace *)k)->fallback);
-	bool spelt = false;
 
-	if (likely(!f || !f->old) || !(*buffer = malloc(KEY_MAX)))
-		return false;
-	*fallback = f;
-	*size = key_size;
-	if (f->old_key)
-		spelt = !f->old_key(key, key_size, *buffer, KEY_MAX, size, f->arg) && *size >= 1 && *size <= KEY_MAX;
-	else if ((spelt = key && key_size >= 1 && key_size <= KEY_MAX))
-		memcpy(*buffer, key, key_size);
-	if (!spelt)
-		free(*buffer);
-	return spelt;
+	*old = (struct old_key){f, key, size, NULL};
+	if (likely(!f || !f->old) || !store_is_key(key, size))
+		return SHOAL_MISS;
+	if (f->old_key) {
+		old->data = old->owned = malloc(KEY_MAX);
+		if (!old->owned)
+			return SHOAL_ERR_SYSTEM;
+		if (f->old_key(key, size, old->owned, KEY_MAX, &old->size, f->arg))
+			old->size = 0;
+	}
+	if (store_is_key(old->data, old->size))
+		return SHOAL_OK;
+	free(old->owned);
+	return SHOAL_MISS;
 }
 
 struct flight_key store_flight_key(const struct segment *s, const struct key *key)

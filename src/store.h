@@ -83,9 +83,15 @@ static inline uint64_t store_hash(const struct shoal_keyspace *k, const void *ke
 }
 
 bool store_key(const struct shoal_keyspace *k, const void *data, size_t size, struct key *key);
-/* The key's spelling in the keyspace that `k` falls back on, in *buffer, to be freed; false: none. */
-bool store_old_key(const struct shoal_keyspace *k, const void *key, size_t key_size, const struct fallback **fallback,
-                   void **buffer, size_t *size);
+/* A key's spelling in the keyspace that `k` falls back on. */
+struct old_key {
+	const struct fallback *fallback;
+	const void *data;
+	size_t size;
+	void *owned; /* to be freed; NULL: it is spelt as it was */
+};
+/* SHOAL_MISS: there is none. */
+int store_old_key(const struct shoal_keyspace *k, const void *key, size_t size, struct old_key *old);
 struct flight_key store_flight_key(const struct segment *s, const struct key *key);
 
 /* A hit, remembered in its index slot while that is short of its cap. */
