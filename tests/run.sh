@@ -15,7 +15,7 @@
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
 #                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
-#                      15 with --ci and 60 with --night
+#                      15 with --ci, as what is single-stepped there, and 60 with --night
 
 cd "$(dirname "$0")/.." || exit 1
 
@@ -229,16 +229,19 @@ without= # a part of the suites
 say gcc
 # shellcheck disable=SC2086 # words
 build gcc gcc -Dwerror=$strict && {
+	[ "$tier" = ci ] && without=stepped
 	suites gcc "$seconds" 1 $all
+	without=
+	[ "$tier" = ci ] && suites gcc "$short" 1 process/stepped
 	suites gcc "$storm" 1 torture
 }
 
 if [ "$tier" != quick ]; then
-	# Single-stepping takes many minutes where forks are slow, and the command is one program by either compiler: by night.
+	# What is one program by either compiler, or takes many minutes where traps are slow, as single-stepping does: by night.
 	say clang
 	[ "$tier" = night ] || without=stepped
 	build clang clang -Dwerror=true && {
-		suites clang "$short" 1 unit process model abi python redis ${nightly:+examples cli}
+		suites clang "$short" 1 unit process model abi ${nightly:+python redis examples cli}
 		suites clang "$fuzz" 1 fuzz
 	}
 	without=
