@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The ordering words: every word that two processes share goes through these, and through nothing else, so that
- * ThreadSanitizer sees them and a scheduler can be put in their place.
+ * The ordering words: every word that two processes share goes through these, so that ThreadSanitizer sees them and a
+ * scheduler can be put in their place; or, where it takes a sequentially consistent load, an exchange or an OR, through
+ * <stdatomic.h>, and the place says why.
  *
  *   peek / poke    relaxed: nobody decides on it, or the decision is re-checked by a CAS or a fence that is named there
  *   load / store   acquire / release: what was written before the store is seen after the load
