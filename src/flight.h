@@ -25,20 +25,7 @@
 #ifndef SHOAL_FLIGHT_H
 #define SHOAL_FLIGHT_H
 
-#include "bell.h"
-
-enum flight_state {
-	FLIGHT_FREE,
-	FLIGHT_CLAIMING,
-	FLIGHT_COMPUTING,
-	FLIGHT_PUBLISHING,
-	FLIGHT_OVERDUE,
-	FLIGHT_ORPHAN,
-	FLIGHT_FAILED,
-	FLIGHT_UNCACHEABLE,
-};
-#define FLIGHT_STATE(word) ((enum flight_state)((word) & 15))
-#define FLIGHT_LEADER(word) ((uint32_t)((word) >> 32 & 0xffff))
+#include "flight_word.h"
 
 /* The group of slots that a key may use: its first one. */
 static inline uint32_t flight_group(const struct segment *s, uint64_t hash)
@@ -54,6 +41,8 @@ static inline unsigned flight_match(const struct segment *s, uint64_t hash)
 
 	return w64_match8(words, 48, hash & 0xffff) | w64_match8(words + 8, 48, hash & 0xffff) << 8;
 }
+
+/* ---- claim (claim.c) ------------------------------------------------------------------------------------------ */
 
 /* A key as flights know it. */
 struct flight_key {

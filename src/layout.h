@@ -248,7 +248,7 @@ struct bucket {
  *               +------------+---------------+-------------------+-------+
  * The low half is the futex: it changes on every transition. FREE keeps the sequence.
  *
- * The other words are {sequence:28 | payload:36}, written by raising only (flight.c, raise): who lost the slot and
+ * The other words are {sequence:28 | payload:36}, written by raising only (flight_word.h): who lost the slot and
  * wakes up late has an older sequence and writes nothing.
  */
 #define FLIGHT_KEY 48u

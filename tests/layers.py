@@ -18,7 +18,7 @@ FLOORS = '''
 2 who          member | life | registry | tally bell
 3 when         rcu
 4 where        ghost | extents | log | evict
-5 what         index flight permit
+5 what         index permit flight_word | flight | claim
 6 coordinator  move refresher watch | recover | handle room | store | hit | load | begin | fetch | stats | cache keyspace scan inspect metrics check warm resize dispatch
 '''
 PROGRAMS = ['src/cli', 'src/nginx', 'src/redis', 'bench', 'tests/abi', 'tests/examples']

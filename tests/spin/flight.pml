@@ -137,7 +137,7 @@ byte stored_by[NP + 1];
 #define FRESH(g) (g)
 #endif
 
-inline put(s, w2) { /* model: a word of a new sequence: step() */ word[s] = w2; seen[s] = 0 }
+inline put(s, w2) { /* model: a word of a new sequence: flight_step() */ word[s] = w2; seen[s] = 0 }
 inline put_free(s) { /* end_here(), flight_detach(): to FREE */
   if :: word[s] >= CLAIMING(0) -> loading = loading & ~bit(who(word[s])) :: else fi;
   put(s, FREE); late[s] = 0
