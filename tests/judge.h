@@ -17,7 +17,7 @@
  *
  * The states are counted first; there is a least number of them for each operation, so that none is trivial. Where they are
  * few all are judged, dead, stopped and killed, however long it takes, and by night recoverers at all of them; of the rest as
- * many as SHOAL_TEST_SECONDS allow, at random. Where the machine forbids ptrace, the cases say so and pass.
+ * many as SHOAL_STEP_SECONDS allow, at random. Where the machine forbids ptrace, the cases say so and pass.
  *
  * An operation may have a companion: another process that leads, or holds what the child waits for. It acts once, when the
  * child sleeps in the kernel; the child is not looked at until it has.
@@ -42,7 +42,6 @@
 #define BOUND_MS 2000u       /* who slept and took longer, waited for somebody */
 #define JUDGE_S 40           /* a judge that hangs is killed */
 #define HOUR_MS 3600000u
-#define SECONDS 10           /* in all, if nobody says */
 #define POINTS 4096u
 #define FEW 64u              /* states of one operation: all of them are judged */
 #define FAR 100000u          /* instructions: in earnest only some states are, unless there is a minute */
@@ -776,18 +775,10 @@ static bool count_states(struct run *run)
 	return r == STEP_ENDED;
 }
 
-static unsigned seconds(void)
-{
-	const char *text = getenv("SHOAL_TEST_SECONDS");
-	int n = text ? atoi(text) : SECONDS;
-
-	return n > 0 ? (unsigned)n : 1;
-}
-
 /* Of so many states all are judged. */
 static unsigned few(void)
 {
-	return seconds() >= 60 ? MANY : FEW;
+	return traced_seconds() >= 60 ? MANY : FEW;
 }
 
 /* Of `all` that may be judged, is it this one's turn? At random, as many as fit into what is left of the time by what they
@@ -820,7 +811,7 @@ static bool judge_states(struct run *run, uint64_t ns)
 {
 	struct pace pace = {.left = ns / 4, .all = run->states + run->copying / 8},
 		    deep = {.left = ns - ns / 4, .all = 2 * run->states};
-	bool well = true, shows = false, all = run->states <= few(), deep_all = all && seconds() >= NIGHT_S;
+	bool well = true, shows = false, all = run->states <= few(), deep_all = all && traced_seconds() >= NIGHT_S;
 	enum verdict v;
 
 	if (!start(run)) {
@@ -952,7 +943,7 @@ static bool judge_in_earnest(struct run *run)
 	uint64_t ns = run->left;
 	struct pace kills = {.left = ns / 3, .all = run->states}, resumes = {.left = ns / 3, .all = run->states},
 		    between = {.left = ns / 3, .all = (unsigned)run->steps};
-	bool well = true, all = run->states <= few() && (run->steps < FAR || seconds() >= 60);
+	bool well = true, all = run->states <= few() && (run->steps < FAR || traced_seconds() >= 60);
 	unsigned i;
 
 	for (i = 0; well && i < run->states; i++) {
@@ -1073,7 +1064,7 @@ static int step_all(const struct operation *operations, unsigned n, const char *
 		tests[i] = (struct CMUnitTest){.name = operations[i].name, .test_func = step,
 					       .initial_state = (void *)(uintptr_t)&operations[i]};
 	}
-	left = (uint64_t)seconds() * (seconds() >= NIGHT_S ? 800000000 : 400000000); /* to step takes the rest */
+	left = (uint64_t)traced_seconds() * (traced_seconds() >= NIGHT_S ? 800000000 : 400000000); /* to step takes the rest */
 	randomness = (uint64_t)getpid();
 	if (filter) /* the name of one case, with wildcards */
 		cmocka_set_test_filter(filter);

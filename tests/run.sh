@@ -15,7 +15,7 @@
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
 #                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
-#                      15 with --ci, as what is single-stepped there, and 60 with --night
+#                      15 with --ci, as what is single-stepped there (SHOAL_STEP_SECONDS), and 60 with --night
 
 cd "$(dirname "$0")/.." || exit 1
 
@@ -48,6 +48,8 @@ quick) seconds=${SHOAL_TEST_SECONDS:-10} short=$seconds storm=$seconds fuzz=$sec
 ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 storm=${SHOAL_TEST_SECONDS:-180} fuzz=${SHOAL_TEST_SECONDS:-60} ;;
 night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 storm=$seconds fuzz=${SHOAL_TEST_SECONDS:-600} nightly=--night ;;
 esac
+steps= # as the rest
+[ "$tier" != ci ] || steps=$short
 skips=
 [ "$tier" = quick ] || skips='--skips tests/skips.txt'
 
@@ -182,7 +184,7 @@ suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted; SUITE/PAR
 	local log=$dir/meson-logs/testlog.json
 	rm -f "$log"
 	# shellcheck disable=SC2086 # words
-	SHOAL_TEST_SECONDS=$time $under meson test -C "$dir" --no-rebuild -t "$stretch" "${args[@]}" \
+	SHOAL_TEST_SECONDS=$time SHOAL_STEP_SECONDS=${steps:-$time} $under meson test -C "$dir" --no-rebuild -t "$stretch" "${args[@]}" \
 		>"$scratch/log" 2>&1 &
 	running=$!
 	tail -f --pid=$running "$scratch/log" 2>/dev/null | grep --line-buffered -E '^ *[0-9]+/[0-9]+ '
@@ -229,10 +231,7 @@ without= # a part of the suites
 say gcc
 # shellcheck disable=SC2086 # words
 build gcc gcc -Dwerror=$strict && {
-	[ "$tier" = ci ] && without=stepped
 	suites gcc "$seconds" 1 $all
-	without=
-	[ "$tier" = ci ] && suites gcc "$short" 1 process/stepped
 	suites gcc "$storm" 1 torture
 }
 

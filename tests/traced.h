@@ -11,6 +11,15 @@
 
 enum stepped { STEP_MADE, STEP_ENDED, STEP_REFUSED, STEP_LOST };
 
+/* To step takes long where traps are slow: so those who do may be given less than the others. */
+static CREW_UNUSED unsigned traced_seconds(void)
+{
+	const char *text = getenv("SHOAL_STEP_SECONDS") ? getenv("SHOAL_STEP_SECONDS") : getenv("SHOAL_TEST_SECONDS");
+	int n = text ? atoi(text) : 10;
+
+	return n > 0 ? (unsigned)n : 1;
+}
+
 /* By the thread itself; `tid`: it is not the main one, and says there who it is. */
 static void traced_submit(word32 *tid)
 {

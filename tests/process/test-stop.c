@@ -549,9 +549,7 @@ static bool stop_once(enum place place, enum deed deed, bool killed)
 /* Of each place, resumed and killed: stepping is slow. */
 static unsigned turns(void)
 {
-	const char *seconds = getenv("SHOAL_TEST_SECONDS");
-
-	return seconds && atoi(seconds) >= 60 ? 8 : 3;
+	return traced_seconds() >= 60 ? 8 : 3;
 }
 
 static void stop_all_over(enum place place, uint32_t lease_ms)
