@@ -58,6 +58,7 @@ void load_drop_space(struct shoal_load *l)
 	if (l->pin && load_is_ours(l))
 		registry_settle(l->space_seat, l->pin);
 	l->pin = 0;
+	l->source = NULL;
 	l->capacity = 0;
 }
 

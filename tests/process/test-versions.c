@@ -450,6 +450,25 @@ static void nothing_is_carried_over_its_end(void **state)
 	assert_int_equal(counts_of(two).loads, COUNT(turns));
 }
 
+/* The checksum of a value that is made in place is not of what the converter had, whose bytes are another's by now. */
+static void what_was_converted_in_vain_is_forgotten(void **state)
+{
+	struct place p = open_place(NULL, &(struct shoal_config){.size = 8 << 20, .flags = SHOAL_CHECKSUM});
+	struct shoal_keyspace *one = version(p.cache, 1, &steady), *two = version(p.cache, 2, &steady);
+	struct shift shift = {.p = &p, .takes_ms = 5000};
+	struct shoal_load *load;
+
+	assert_int_equal(shoal_keyspace_fallback(two, one, NULL, convert, &shift), SHOAL_OK);
+	assert_set(one, "a", "x");
+	load = begins(two, "a", SHOAL_LEAD);
+	assert_int_equal(shift.runs, 1);
+	memcpy(shoal_load_reserve(load, 8), "in place", 8);
+	assert_int_equal(shoal_load_commit(load, 8), SHOAL_OK);
+	assert_gives(two, "a", "in place");
+	assert_int_equal(counts_of(two).corrupt, 0);
+	close_place(&p);
+}
+
 /* The old version's expire and delete bind what is carried over. */
 static void the_old_keyspaces_barriers_hold(void **state)
 {
@@ -1155,6 +1174,7 @@ int main(void)
 		CASE(no_ring),
 		CASE(carried_over_with_what_is_left),
 		CASE(nothing_is_carried_over_its_end),
+		cmocka_unit_test(what_was_converted_in_vain_is_forgotten),
 		CASE(the_old_keyspaces_barriers_hold),
 		CASE(verbs_reach_the_old_key),
 		CASE(a_delete_beats_the_converter),
