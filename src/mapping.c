@@ -29,7 +29,8 @@ int mapping_close(int fd)
 	return SHOAL_ERR_SYSTEM;
 }
 
-/* In memory, as a memfd is, too, which has no bound of its own: the kernel would end process after process to find room for what never fits. */
+/* In memory, as a memfd is, too, which has no bound of its own: the kernel would end process after process to find room
+ * for what never fits. */
 static bool is_more_than_there_is(int fd, uint64_t size)
 {
 	struct statfs fs;
