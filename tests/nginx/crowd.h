@@ -14,15 +14,30 @@ struct crowd {
 	uint64_t misses; /* counted before */
 };
 
-/* Each is known by its worker first, and each worker has some. Of those before none is left, who might take a client and end. */
+static inline bool is_of_one_worker(const struct crowd *c)
+{
+	for (unsigned i = 1; i < c->n; i++)
+		if (c->workers[i] != c->workers[0])
+			return false;
+	return true;
+}
+
+/* Each is known by its worker, and these are several. Of those before none is left, who might take a client and end. */
 static inline void gather_at(struct crowd *c, unsigned n, unsigned port, struct web (*connect_to)(unsigned port))
 {
+	uint64_t began = 0;
+
 	await_workers(&site);
 	c->n = n;
 	c->misses = site_stats(&site).total.misses;
 	for (unsigned i = 0; i < n; i++) {
 		c->clients[i] = connect_to(port);
 		c->workers[i] = worker_of(&c->clients[i]);
+	}
+	for (; is_of_one_worker(c); site_turn(&began)) {
+		web_close(&c->clients[n - 1]);
+		c->clients[n - 1] = connect_to(port);
+		c->workers[n - 1] = worker_of(&c->clients[n - 1]);
 	}
 }
 

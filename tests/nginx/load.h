@@ -168,24 +168,13 @@ static inline void await_answers(struct load *load, uint32_t more)
 		site_turn(&began);
 }
 
-static inline bool is_worker(pid_t pid)
-{
-	pid_t pids[64];
-	unsigned n = workers_of(&site, pids);
-
-	for (unsigned i = 0; i < n; i++)
-		if (pids[i] == pid)
-			return true;
-	return false;
-}
-
 static inline void end_worker(struct load *load, pid_t pid, int signal)
 {
 	uint64_t began = 0;
 
 	w32_add(&load->kills, 1);
 	kill(pid, signal);
-	while (is_worker(pid))
+	while (is_worker(&site, pid))
 		site_turn(&began);
 	w32_add(&load->gone, 1);
 }

@@ -213,8 +213,8 @@ static inline void site_turn(uint64_t *began)
 	poll(NULL, 0, 1);
 }
 
-/* The processes of the master that are workers, those included that are about to end; returns how many. */
-static inline unsigned workers_of(const struct site *s, pid_t pids[64])
+/* The children of the master with this title, or with one that begins with it; returns how many. */
+static inline unsigned children_of(const struct site *s, const char *title, bool whole, pid_t pids[64])
 {
 	char path[64], *list, *word, *rest;
 	unsigned n = 0;
@@ -222,25 +222,48 @@ static inline unsigned workers_of(const struct site *s, pid_t pids[64])
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)s->master, (int)s->master);
 	list = read_whole(path);
 	for (word = strtok_r(list, " ", &rest); word && n < 64; word = strtok_r(NULL, " ", &rest)) {
-		char *title;
+		char *its;
 
 		snprintf(path, sizeof(path), "/proc/%s/cmdline", word);
-		title = read_whole(path);
-		if (!strncmp(title, "nginx: worker process", 21))
+		its = read_whole(path);
+		if (whole ? !strcmp(its, title) : !strncmp(its, title, strlen(title)))
 			pids[n++] = atoi(word);
-		free(title);
+		free(its);
 	}
 	free(list);
 	return n;
 }
 
-/* Each of them, and no other; as long as there is a master. */
+/* Those included that are about to end. */
+static inline unsigned workers_of(const struct site *s, pid_t pids[64])
+{
+	return children_of(s, "nginx: worker process", false, pids);
+}
+
+static inline bool is_among(const pid_t *pids, unsigned n, pid_t pid)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (pids[i] == pid)
+			return true;
+	return false;
+}
+
+static inline bool is_worker(const struct site *s, pid_t pid)
+{
+	pid_t pids[64];
+
+	return is_among(pids, workers_of(s, pids), pid);
+}
+
+/* Each of them, and no other, as long as there is a master: none that is new has the master's title yet, none that shuts
+ * down is there. */
 static inline void await_workers(const struct site *s)
 {
 	uint64_t began = 0;
 	pid_t pids[64];
 
-	while (workers_of(s, pids) != WORKERS) {
+	while (children_of(s, "nginx: master process", false, pids) || workers_of(s, pids) != WORKERS ||
+	       children_of(s, "nginx: worker process", true, pids) != WORKERS) {
 		if (waitpid(s->master, NULL, WNOHANG))
 			fail_msg("nginx ended: %s", read_whole(site_file(s, "output")));
 		site_turn(&began);

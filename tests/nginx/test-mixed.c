@@ -426,7 +426,7 @@ static void assert_nothing_is_left(const struct tale *tale, unsigned master_file
 	await_workers(&site);
 	workers_of(&site, old);
 	kill(site.master, SIGHUP); /* who leaves in peace complains of connections that he has left */
-	while (is_worker(old[0]) || is_worker(old[1]) || is_worker(old[2]) || is_worker(old[3]))
+	while (is_worker(&site, old[0]) || is_worker(&site, old[1]) || is_worker(&site, old[2]) || is_worker(&site, old[3]))
 		site_turn(&began);
 	await_workers(&site);
 	await_quiet();
