@@ -75,6 +75,9 @@ async def respond(writer, method, path, query, headers):
         await gate(first('gate')).wait()
     status, size = int(first('status', '200')), int(first('size', '64'))
     extra = [h.replace(':', ': ', 1) for h in asked.get('h', [])]
+    closes = headers.get('connection') == 'close' or 'early' in asked
+    if closes:  # said, or who asks next writes into a connection that is about to close
+        extra.append('Connection: close')
     if 'etag' in asked:
         extra.append(f'ETag: "{first("etag")}"')
         if headers.get('if-none-match') == f'"{first("etag")}"':
@@ -93,7 +96,7 @@ async def respond(writer, method, path, query, headers):
         writer.write(b'HTTP/1.1 103 Early Hints\r\nLink: </early>\r\n\r\n')
     writer.write(f'HTTP/1.1 {status} Status\r\n'.encode() + ''.join(h + '\r\n' for h in extra).encode() + b'\r\n')
     if method == 'HEAD':
-        return True
+        return not closes
     half = len(body) // 2
     for i, part in enumerate((body[:half], body[half:])):
         if i and 'body-gate' in asked:
@@ -108,7 +111,7 @@ async def respond(writer, method, path, query, headers):
     if chunked:
         writer.write(b'0\r\n\r\n')
     await writer.drain()
-    return True
+    return not closes
 
 
 async def one(reader, writer):
@@ -128,7 +131,7 @@ async def one(reader, writer):
     last[path] = head + posted.decode('latin-1')
     if down:
         return False
-    return await respond(writer, method, path, query, headers) and headers.get('connection') != 'close' and 'early' not in query
+    return await respond(writer, method, path, query, headers)
 
 
 async def serve(reader, writer):
