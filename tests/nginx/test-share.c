@@ -218,6 +218,7 @@ static void slow_clients_pin_little(void **state)
 	struct crowd c = {.n = 16};
 	struct shoal_stats before, after;
 	char path[64], target[64];
+	uint64_t began = 0;
 
 	for (unsigned i = 0; i < c.n; i++) {
 		c.clients[i] = web_connect(site.port);
@@ -227,8 +228,9 @@ static void slow_clients_pin_little(void **state)
 	}
 	before = site_stats(&site);
 	fill_the_cache(0, 700);
-	after = site_stats(&site);
-	assert_in_range(after.pins, 1, 64 / 8); /* extents of the cache */
+	while ((after = site_stats(&site)).pins > 64 / 8) /* extents of the cache; for a moment what is being copied is held, too */
+		site_turn(&began);
+	assert_true(after.pins > 0);
 	assert_true(after.evicted_extents > before.evicted_extents + 64);
 	assert_int_equal(after.total.uncached, before.total.uncached);
 	for (unsigned i = 0; i < c.n; i++) {
