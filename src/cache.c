@@ -64,7 +64,7 @@ EXPORT void shoal_close(struct shoal *cache)
 	shoal_refresher_stop(cache);
 	watch_close(atomic_exchange(&cache->watch, NULL), handle_token(cache));
 	m = cache->member;
-	registry_notice_fork(m);
+	process_notice_fork(m);
 	atomic_store(&cache->member, NULL);
 	urcu_bp_synchronize_rcu();
 	registry_close(m);

@@ -88,7 +88,7 @@ bool move_replace(member_pointer *member, struct member *from, struct member *to
 	struct member *expected = from;
 	bool won;
 
-	registry_notice_fork(from);
+	process_notice_fork(from);
 	inherit(&from->segment, &to->segment);
 	won = atomic_compare_exchange_strong(member, &expected, to);
 	urcu_bp_read_unlock();

@@ -138,7 +138,7 @@ struct seat *recover_enter(member_pointer *member, int *error)
 		r = registry_join(m, &seat, &dead);
 		if (r == SHOAL_OK)
 			return seat;
-		if (r == REGISTRY_MOVED) {
+		if (r == PROCESS_MOVED) {
 			continue;
 		} else if (r == REGISTRY_CORPSE && dead) {
 			recover_held(m, dead);

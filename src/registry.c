@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Processes and threads.
+ * Processes and threads: who holds which word, and what of a region is given back when.
  *
- *   process slot   owner = 0 --CAS--> identity --CAS--> 0      (incarnation + 1 by the claimant, its only writer: of
- *                                                               several recoverers a late one has nothing to bump)
+ *   process slot   process.c
  *   reader slot    owner = {inc, 0} --CAS--> {inc + 1, process} --CAS--> {inc + 1, 0}
  *   alive word     a robust, process-shared mutex that a thread locks at its first operation and unlocks at its exit
  *
@@ -33,160 +32,18 @@
  * words marked by the kernel: all found by life_next_corpse and life_next_reader.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
-#include "mapping.h"
-#include "proc.h"
 #include "registry.h"
 
 _Thread_local struct registry_here registry_here_cache;
 
 #define OWNER_WORD(incarnation, process, process_incarnation)                                                         \
 	((uint64_t)(incarnation) << 32 | (uint64_t)((process) + 1) << 16 | ((process_incarnation) & 0xffff))
-
-/* ---- processes --------------------------------------------------------------------------------------------- */
-
-static bool lock_byte(int fd, const struct geometry *g, uint32_t process)
-{
-	struct flock lock = {.l_type = F_WRLCK,
-	                     .l_whence = SEEK_SET,
-	                     .l_start = member_lock_at(g, process),
-	                     .l_len = 1};
-
-	return !fcntl(fd, F_OFD_SETLK, &lock);
-}
-
-static void unlock_byte(int fd, const struct geometry *g, uint32_t process)
-{
-	struct flock lock = {.l_type = F_UNLCK,
-	                     .l_whence = SEEK_SET,
-	                     .l_start = member_lock_at(g, process),
-	                     .l_len = 1};
-
-	fcntl(fd, F_OFD_SETLK, &lock);
-}
-
-static void close_lock(struct member *m)
-{
-	int fd = (int)w32_load(&m->lock_fd) - 1;
-
-	w32_store(&m->lock_fd, 0);
-	if (fd >= 0 && mapping_is(fd, &m->segment.file))
-		close(fd);
-}
-
-/* The byte is locked before the slot is claimed: a judge that sees our identity must find it locked. */
-static int claim_process(struct member *m, struct wiped *w)
-{
-	const struct geometry *g = &m->segment.geometry;
-	int fd = mapping_reopen(segment_fd(&m->segment));
-	uint32_t i;
-
-	w64_store(&w->identity, proc_self() | (fd < 0 ? PROC_UNLOCKED : 0));
-	for (i = 0; i < g->processes; i++) {
-		struct process *p = &m->segment.processes[i];
-
-		if (w64_peek(&p->owner) || (fd >= 0 && !lock_byte(fd, g, i)))
-			continue;
-		if (w64_cas(&p->owner, 0, w64_peek(&w->identity))) {
-			w->process = i;
-			w->incarnation = w32_add(&p->incarnation, 1) + 1;
-			w64_store(&p->joined_ms, clock_ms(&m->segment.clock));
-			w32_store(&p->listens, 0);
-			w32_store(&m->lock_fd, (uint32_t)fd + 1);
-			return SHOAL_OK;
-		}
-		if (fd >= 0)
-			unlock_byte(fd, g, i);
-	}
-	if (fd >= 0)
-		close(fd);
-	return SHOAL_ERR_LIMIT;
-}
-
-static void free_process(struct member *m, struct wiped *w)
-{
-	life_free_process(m, &(struct corpse){w->process, w->incarnation, w64_peek(&w->identity)});
-	close_lock(m);
-}
-
-/*
- * urcu-bp keeps the threads of a process in a registry behind locks. A child of fork must find the locks free and the
- * parent's threads gone, or its first grace period would wait for them: so fork goes through urcu-bp's own hooks,
- * before the child has a second thread. A raw clone runs no hooks: its first call makes up for it. Nowhere else: it
- * would take the protection of the threads that are there away.
- */
-static word32 urcu_process; /* whose threads are in the registry */
-static int hook_error;
-
-static void after_fork_child(void)
-{
-	urcu_bp_after_fork_child();
-	w32_store(&urcu_process, (uint32_t)getpid());
-}
-
-static void watch_forks(void)
-{
-	w32_store(&urcu_process, (uint32_t)getpid());
-	hook_error = pthread_atfork(urcu_bp_before_fork, urcu_bp_after_fork_parent, after_fork_child);
-}
-
-static void forget_parent_threads(void)
-{
-	uint32_t pid = (uint32_t)getpid(), before = w32_load(&urcu_process);
-
-	if (before == pid || !w32_cas(&urcu_process, before, pid))
-		return;
-	urcu_bp_before_fork();
-	urcu_bp_after_fork_child();
-}
-
-void registry_notice_fork(struct member *m)
-{
-	if (w32_peek(&m->wiped->ours))
-		return;
-	forget_parent_threads();
-	close_lock(m); /* the parent's: it would be held as long as we live */
-	m->inherited |= m->joined;
-	w32_store(&m->users, 1); /* the handle; the parent's threads are not ours */
-	w32_store(&m->wiped->ours, 1);
-}
-
-static int join_process(struct member *m)
-{
-	struct wiped *w = m->wiped;
-	uint64_t epoch[2];
-	int r;
-
-	if (w64_peek(&w->epoch))
-		return SHOAL_OK;
-	registry_notice_fork(m);
-	if (!w32_peek(&w->opened) && !segment_has_our_clock(&m->segment))
-		return SHOAL_ERR_LAYOUT;
-	if (!m->segment.fence && proc_use_membarrier())
-		return SHOAL_ERR_SYSTEM;
-	if (getrandom(epoch, sizeof(epoch), 0) != sizeof(epoch))
-		return SHOAL_ERR_SYSTEM;
-	r = claim_process(m, w);
-	if (r)
-		return r;
-	if (segment_has_moved(&m->segment)) { /* R.7, after the CAS that claimed */
-		free_process(m, w);
-		return REGISTRY_MOVED;
-	}
-	m->joined = true;
-	if (!w64_peek(&w->token))
-		w64_store(&w->token, epoch[1] | 1);
-	w64_store(&w->epoch, epoch[0] | 1);
-	return SHOAL_OK;
-}
 
 /* ---- threads ----------------------------------------------------------------------------------------------- */
 
@@ -368,7 +225,7 @@ int registry_join(struct member *m, struct seat **seat, uint64_t *dead)
 
 	*dead = 0;
 	pthread_mutex_lock(&m->wiped->lock);
-	r = join_process(m);
+	r = process_join(m);
 	if (!r)
 		r = join_thread(m, seat, dead);
 	pthread_mutex_unlock(&m->wiped->lock);
@@ -402,6 +259,8 @@ struct seat *registry_left_behind(struct member *m)
 	return seat;
 }
 
+/* ---- ends -------------------------------------------------------------------------------------------------- */
+
 static bool holds_something(const struct seat *seat)
 {
 	unsigned i;
@@ -421,7 +280,7 @@ static void end_mapping(struct member *m)
 		return;
 	m->ended = true;
 	if (w64_peek(&w->epoch))
-		free_process(m, w);
+		process_free(m);
 	if (segment_has_moved(&m->segment) && !m->segment.read_only && life_is_deserted(m, &m->segment)) {
 		segment_punch(&m->segment);
 		/* after it: who dies between leaves it to the next who looks */
@@ -467,7 +326,7 @@ int registry_guest(struct member *m, struct seat **seat)
 	int r;
 
 	pthread_mutex_lock(&m->wiped->lock);
-	r = join_process(m);
+	r = process_join(m);
 	if (!r)
 		r = make_guest(m, seat);
 	pthread_mutex_unlock(&m->wiped->lock);
@@ -578,12 +437,10 @@ static int open_with(struct member *m, struct lineage *lineage)
 
 int registry_open(struct member *m, void (*at_exit)(void *seat))
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct lineage *lineage;
 	int r;
 
-	pthread_once(&once, watch_forks);
-	if ((errno = hook_error) || !(lineage = calloc(1, sizeof(*lineage))))
+	if ((errno = process_watch_forks()) || !(lineage = calloc(1, sizeof(*lineage))))
 		return SHOAL_ERR_SYSTEM;
 	if ((errno = pthread_key_create(&lineage->key, at_exit))) {
 		free(lineage);

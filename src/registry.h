@@ -14,6 +14,7 @@
 #include <urcu/urcu-bp.h>
 
 #include "life.h"
+#include "process.h"
 
 struct registry_here {
 	uint64_t epoch;
@@ -27,8 +28,6 @@ extern _Thread_local struct registry_here registry_here_cache;
 int registry_open(struct member *m, void (*at_exit)(void *seat));
 /* A member that takes another one's place, for the same handle. */
 int registry_succeed(struct member *m, const struct member *before);
-/* Before anything that waits for a grace period of urcu-bp: a child of fork forgets the parent's threads. */
-void registry_notice_fork(struct member *m);
 /* The handle's end, or that of its use of this region: every seat is abandoned. May free `m`. No read-side section may
  * be open. */
 void registry_close(struct member *m);
@@ -56,8 +55,8 @@ static inline struct seat *registry_here(struct member *m)
 }
 
 /* SHOAL_OK; SHOAL_ERR_LIMIT, SYSTEM; or REGISTRY_CORPSE: *dead is a reader whose thread died; recover it, call again;
- * or REGISTRY_MOVED: the process is too late for this region. */
-enum { REGISTRY_CORPSE = 1, REGISTRY_MOVED };
+ * or PROCESS_MOVED: the process is too late for this region. */
+enum { REGISTRY_CORPSE = PROCESS_MOVED + 1 };
 int registry_join(struct member *m, struct seat **seat, uint64_t *dead);
 
 /* A seat that is no thread's, in a region that the process is about to go to; without an alive word. */

@@ -15,7 +15,7 @@ import sys
 FLOORS = '''
 0 machine      base | version probe tell atomic | clock hash | proc | futex mapping codec
 1 bytes        counters | layout | geometry | histogram distinct segment
-2 who          member | life | registry | tally bell
+2 who          member | life | process | registry | tally bell
 3 when         rcu
 4 where        ghost | extents | log | evict
 5 what         index permit flight_word | flight | claim
