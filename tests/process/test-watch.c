@@ -142,7 +142,7 @@ static void a_value_is_not_fetched(void **state)
 
 static void a_lease_ends(void **state)
 {
-	k = keyspace(cache, "lease", POLICY(.wait_ms = LONG_MS, .lease_ms = 100));
+	k = keyspace(cache, "lease", POLICY(.wait_ms = LONG_MS, .lease_ms = 500));
 	leader = leads("a");
 	watches("a", &one);
 	assert_woken(&one, SHOAL_LEAD);
@@ -157,7 +157,7 @@ static void an_older_load_is_published(void **state)
 	struct shoal_load *older, *early;
 	struct seen younger;
 
-	k = keyspace(cache, "watch", POLICY(.wait_ms = LONG_MS, .lease_ms = 100));
+	k = keyspace(cache, "watch", POLICY(.wait_ms = LONG_MS, .lease_ms = 500));
 	older = leads("a");
 	k = calm;
 	watches("a", &younger);
