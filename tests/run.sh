@@ -14,8 +14,8 @@
 #             or if asked for)
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
-#                      storm of the torture suite (10, --ci 180, --night 1800) and libFuzzer by clang (10, 60, 600); else
-#                      15 with --ci, as what is single-stepped there (SHOAL_STEP_SECONDS), and 60 with --night
+#                      storm of the torture suite (10, --ci 120, --night 1800) and libFuzzer by clang (10, 40, 600); else
+#                      15 with --ci, what is single-stepped 8 (SHOAL_STEP_SECONDS), and 60 with --night
 
 cd "$(dirname "$0")/.." || exit 1
 
@@ -45,11 +45,11 @@ done
 
 case $tier in
 quick) seconds=${SHOAL_TEST_SECONDS:-10} short=$seconds storm=$seconds fuzz=$seconds ;;
-ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 storm=${SHOAL_TEST_SECONDS:-180} fuzz=${SHOAL_TEST_SECONDS:-60} ;;
+ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 storm=${SHOAL_TEST_SECONDS:-120} fuzz=${SHOAL_TEST_SECONDS:-40} ;;
 night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 storm=$seconds fuzz=${SHOAL_TEST_SECONDS:-600} nightly=--night ;;
 esac
 steps= # as the rest
-[ "$tier" != ci ] || steps=$short
+[ "$tier" != ci ] || steps=8
 skips=
 [ "$tier" = quick ] || skips='--skips tests/skips.txt'
 
@@ -148,8 +148,16 @@ sanitizer_runs() { # OPTION
 
 # ---- one build and its suites ----------------------------------------------------------------------------------------
 
-build() { # NAME COMPILER MESON-OPTION...
-	local dir=build/$1 cc=$2 cxx=g++
+targets_of() { # DIR SUITE...: what these run
+	meson introspect --tests --targets "$1" 2>/dev/null | python3 -c '
+import json, os, sys
+root, suites, said = os.path.realpath(sys.argv[1]), set(sys.argv[2:]), json.load(sys.stdin)
+wanted = {d for t in said["tests"] if suites & {s.split(":")[-1] for s in t["suite"]} for d in t["depends"]}
+print(*(os.path.relpath(f, root) for t in said["targets"] if t["id"] in wanted for f in t["filename"]))' "$@"
+}
+
+build() { # NAME COMPILER MESON-OPTION...: all, or what `parts` run, the suites
+	local dir=build/$1 cc=$2 cxx=g++ targets=
 	[ "$cc" = gcc ] || cxx=clang++
 	shift 2
 	mkdir -p build
@@ -163,7 +171,10 @@ build() { # NAME COMPILER MESON-OPTION...
 			return 1
 		fi
 	fi
-	if ! ninja -C "$dir" >"$scratch/log" 2>&1; then
+	# shellcheck disable=SC2086 # words
+	[ -z "$parts" ] || targets=$(targets_of "$dir" $parts)
+	# shellcheck disable=SC2086 # words
+	if ! ninja -C "$dir" $targets >"$scratch/log" 2>&1; then
 		grep -vE '^\[[0-9]+/[0-9]+\]|^ninja:' "$scratch/log" >"$scratch/errors"
 		fail "$dir: build" "$scratch/errors"
 		return 1
@@ -228,6 +239,7 @@ done
 
 under=
 without= # a part of the suites
+parts= # to build
 say gcc
 # shellcheck disable=SC2086 # words
 build gcc gcc -Dwerror=$strict && {
@@ -247,18 +259,22 @@ if [ "$tier" != quick ]; then
 
 	say 'asan + ubsan'
 	if sanitizer_runs address,undefined; then
-		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 unit process model examples fuzz torture cli nginx redis
+		parts='unit process model examples fuzz torture cli nginx redis'
+		# shellcheck disable=SC2086 # words
+		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 $parts
 	else
 		program asan cannot_run
 	fi
 
 	say tsan
 	if sanitizer_runs thread; then
-		build tsan gcc -Db_sanitize=thread -Dc_args=-Wno-tsan && suites tsan "$short" 4 unit process model torture redis
+		parts='unit process model torture redis'
+		# shellcheck disable=SC2086 # words
+		build tsan gcc -Db_sanitize=thread -Dc_args=-Wno-tsan && suites tsan "$short" 4 $parts
 	else
 		program tsan cannot_run
 	fi
-	under=
+	under= parts=
 fi
 
 # Single-stepped, what the compiler makes of the sources is what is tested.
