@@ -52,7 +52,8 @@ enum {
 	SHOAL_ERR_TIMEOUT = -5,     /* waited wait_ms for another process's load */
 	SHOAL_ERR_LOAD = -6,        /* the loader failed, here or in the leader; value.load_error has its code */
 	SHOAL_ERR_BUSY = -7,        /* no permit to load within wait_ms */
-	SHOAL_ERR_SUPERSEDED = -8,  /* publish: something newer happened to the key (set, delete, expire, an heir's value) */
+	SHOAL_ERR_SUPERSEDED = -8,  /* publish: something newer happened to the key (set, delete, expire,
+	                               an heir's value) */
 	SHOAL_ERR_DEADLOCK = -9,    /* a loader asks for the key it is loading */
 	SHOAL_ERR_LAYOUT = -10,     /* not a segment, or one of another layout version or time namespace */
 	SHOAL_ERR_CORRUPT = -11,    /* a segment whose size or header checksum is wrong */
@@ -71,8 +72,8 @@ const char *shoal_strerror(int code); /* never NULL; static storage */
 enum {
 	SHOAL_EXCLUSIVE = 1 << 0,  /* create or fail with SHOAL_ERR_EXISTS */
 	SHOAL_ATTACH = 1 << 1,     /* attach or fail with SHOAL_ERR_NOT_FOUND */
-	SHOAL_HUGE_PAGES = 1 << 2, /* of the segment: in huge pages where the system has them, else as without; creation takes
-	                              longer (about a second per GB) and later calls fewer page faults */
+	SHOAL_HUGE_PAGES = 1 << 2, /* of the segment: in huge pages where the system has them, else as without; creation
+	                              takes longer (about a second per GB) and later calls fewer page faults */
 	SHOAL_CHECKSUM = 1 << 3,   /* of the segment: verify every value on read; a bad one is a counted miss */
 	SHOAL_INSPECT = 1 << 4,    /* of the handle: read-only; shoal_scan, shoal_peek, shoal_check and the functions of
 	                              observation alone */
@@ -91,21 +92,25 @@ typedef void shoal_log(enum shoal_level level, const char *text, void *arg);
 
 struct shoal_config {
 	size_t size;            /* bytes of the whole segment, allocated at once; default 64 MiB, at least 1 MiB */
-	size_t max_entry;       /* largest key + value in bytes; default size / 256, at most 1 MiB; settable up to size / 64 */
+	size_t max_entry;       /* largest key + value in bytes; default size / 256, at most 1 MiB;
+	                           settable up to size / 64 */
 	size_t mean_entry;      /* expected mean key + value, sizes the index; default 512 */
 	unsigned max_processes; /* attached at once; default 256, fewer in segments under 8 MiB */
 	unsigned max_threads;   /* over all processes; default 1024, fewer in segments under 16 MiB */
 	unsigned max_flights;   /* keys in computation at once; default 4096, fewer in segments under 32 MiB */
 	unsigned max_keyspaces; /* default 64, fewer in segments under 8 MiB */
-	unsigned max_loads;     /* loaders that may run at once on this machine (one inside another counts once); 0 = no bound */
+	unsigned max_loads;     /* loaders that may run at once on this machine (one inside another counts once);
+	                           0 = no bound */
 	size_t max_size;        /* what shoal_resize may give an anonymous segment at most; default size */
 	uid_t owner;            /* accept a segment of this user, too (by default: our own effective user, or root) */
 	mode_t mode;            /* of a named segment; default 0600 */
 	unsigned flags;         /* SHOAL_EXCLUSIVE ... */
-	uint64_t (*clock)(void *arg); /* monotonic nanoseconds, the same in every process; NULL = CLOCK_MONOTONIC. For tests */
+	uint64_t (*clock)(void *arg); /* monotonic nanoseconds, the same in every process;
+	                                 NULL = CLOCK_MONOTONIC. For tests */
 	void *clock_arg;
-	unsigned extents;       /* pieces that the log is cut into, the unit of eviction; default at least 64, of 1 MiB at most,
-	                           or twice the largest entry. What doesn't fit one of them behaves as larger than max_entry */
+	unsigned extents;       /* pieces that the log is cut into, the unit of eviction; default at least 64,
+	                           of 1 MiB at most, or twice the largest entry. What doesn't fit one of them
+	                           behaves as larger than max_entry */
 	unsigned reserved32;
 	shoal_log *log;         /* of the handle; NULL = silence. A child of fork inherits it */
 	void *log_arg;
@@ -174,21 +179,27 @@ int shoal_resize(struct shoal *cache, size_t new_size);
 #define SHOAL_FOREVER (UINT32_MAX - 1) /* no end */
 
 enum {
-	SHOAL_COMPRESS = 1 << 0,                          /* values from 512 bytes on are stored by lz4, if that is smaller */
+	SHOAL_COMPRESS = 1 << 0,                          /* values from 512 bytes on are stored by lz4,
+	                                                     if that is smaller */
 	SHOAL_COMPRESS_ZSTD = SHOAL_COMPRESS | 1 << 1,    /* by zstd: smaller and slower */
-	SHOAL_EXISTING = 1 << 2,                          /* of the handle: open it or fail with SHOAL_ERR_NOT_FOUND; for who
-	                                                     looks after a keyspace of others: its policy is not shown */
+	SHOAL_EXISTING = 1 << 2,                          /* of the handle: open it or fail with
+	                                                     SHOAL_ERR_NOT_FOUND; for who looks after a
+	                                                     keyspace of others: its policy is not shown */
 };
 
 struct shoal_policy {
 	uint32_t fresh_ms;        /* how long a value is fresh; default 60 000 */
-	uint32_t stale_ms;        /* then: how long it may be served while one process refreshes it; default 0 = never */
+	uint32_t stale_ms;        /* then: how long it may be served while one process refreshes it;
+	                             default 0 = never */
 	uint32_t error_ms;        /* then: how long it may still be served when loading fails; default 0 = never */
-	uint32_t retry_ms;        /* after a failed load, no other try for this long; default 1 000; doubled for each failure
-	                             in a row, up to a minute */
-	uint32_t wait_ms;         /* how long a caller waits for another process's load, or for a permit; default 5 000 */
-	uint32_t lease_ms;        /* how long one load may run before a waiter takes over from a live leader; default 30 000 */
-	uint32_t schema;          /* version of the value's encoding: an entry with another one is a miss, and counted */
+	uint32_t retry_ms;        /* after a failed load, no other try for this long; default 1 000; doubled for each
+	                             failure in a row, up to a minute */
+	uint32_t wait_ms;         /* how long a caller waits for another process's load, or for a permit;
+	                             default 5 000 */
+	uint32_t lease_ms;        /* how long one load may run before a waiter takes over from a live leader;
+	                             default 30 000 */
+	uint32_t schema;          /* version of the value's encoding: an entry with another one is a miss,
+	                             and counted */
 	uint32_t max_loads;       /* loaders of this keyspace at once on this machine; 0 = no bound of its own */
 	uint32_t jitter_permille; /* fresh_ms varies by up to this share; default 50 */
 	float early;              /* XFetch beta; default 1; negative = no early refresh */
@@ -224,8 +235,8 @@ typedef int shoal_migrate(struct shoal_load *load, const void *key, size_t key_s
  * A rollout without a cold cache: where shoal_fetch or shoal_begin would load, the value of `old` (of the same cache,
  * under its old spelling; NULL: the same key) is carried over, converted (NULL: as it is), once per key across all
  * processes, and keeps its remaining life. A converter that fails is a normal miss. Set, delete and expire of a key
- * through `keyspace` reach the old one first, and what that falls back to. Of this handle; NULL `old` ends it. `convert`
- * runs in the calling thread. INVALID: of another cache, or `old` leads back to `keyspace`.
+ * through `keyspace` reach the old one first, and what that falls back to. Of this handle; NULL `old` ends it.
+ * `convert` runs in the calling thread. INVALID: of another cache, or `old` leads back to `keyspace`.
  */
 int shoal_keyspace_fallback(struct shoal_keyspace *keyspace, struct shoal_keyspace *old, shoal_old_key *old_key,
                             shoal_migrate *convert, void *arg);
@@ -520,7 +531,8 @@ enum shoal_warm_stop {
 	SHOAL_WARM_SLOW,    /* loads take longer than stop_load_ms */
 	SHOAL_WARM_ERRORS,  /* more loads fail than stop_error_permille */
 	SHOAL_WARM_CALLER,  /* `progress` said so */
-	SHOAL_WARM_BUSY,    /* no permit to load within the policy's wait_ms: the origin has all the loads it may have */
+	SHOAL_WARM_BUSY,    /* no permit to load within the policy's wait_ms: the origin has all the
+	                       loads it may have */
 	SHOAL_WARM_ABORTED, /* shoal_warm_keys() returned an error */
 };
 
@@ -533,7 +545,8 @@ struct shoal_warm_report {
 	uint64_t failed;         /* its loader failed, here and now */
 	uint64_t migrated;       /* carried over from an older version: shoal_keyspace_fallback() */
 	uint64_t fresh;          /* nothing to do */
-	uint64_t skipped;        /* another loads it, or its load failed within retry_ms, or stale and no permit is free */
+	uint64_t skipped;        /* another loads it, or its load failed within retry_ms,
+	                            or stale and no permit is free */
 	uint64_t unstored;       /* of `loaded`: not there afterwards (too big, uncacheable, superseded, no space) */
 	uint64_t elapsed_ms;
 	double loads_per_second; /* of this caller, so far */
@@ -553,8 +566,8 @@ struct shoal_warm {
 	                                 lease_ms; SHOAL_NONE = don't */
 	unsigned stop_error_permille; /* stop when more of the last 32 loads failed, once there were 16; default 200;
 	                                 SHOAL_NONE = don't */
-	uint32_t progress_ms;         /* between two calls of `progress`; default 1 000; SHOAL_NONE = after every key, and
-	                                 whenever it looks whether it may load */
+	uint32_t progress_ms;         /* between two calls of `progress`; default 1 000; SHOAL_NONE = after every key,
+	                                 and whenever it looks whether it may load */
 	shoal_warm_progress *progress; /* optional */
 	uint64_t total;               /* how many keys `next` will give; 0 = not known */
 	uint64_t reserved[8];
@@ -603,7 +616,8 @@ struct shoal_keyspace_stats {
 	uint64_t distinct_keys;      /* that were ever loaded or set: an estimate, off by 3% (HyperLogLog) */
 	uint64_t running;            /* loads that run now */
 	double last_store_ms;        /* since a value was last stored; negative: none was */
-	uint32_t fresh_ms, stale_ms, error_ms, lease_ms; /* the policy that it was last opened with, without SHOAL_EXISTING */
+	uint32_t fresh_ms, stale_ms, error_ms, lease_ms; /* the policy that it was last opened with,
+	                                                    without SHOAL_EXISTING */
 	uint64_t reserved[21];
 };
 
@@ -625,9 +639,11 @@ struct shoal_stats {
 	uint32_t reserved32;
 	uint64_t grace_blocked_ms; /* time that evicted extents had to wait for readers to leave them */
 	uint64_t frequency_writes; /* hits that wrote their entry's frequency; of hits_fresh + hits_stale */
-	uint64_t bytes_reserve;    /* of bytes_free and what is on its way to be: kept free, so that writers needn't wait */
+	uint64_t bytes_reserve;    /* of bytes_free and what is on its way to be: kept free,
+	                              so that writers needn't wait */
 	uint64_t evicted_expired;  /* of evicted_entries: they had expired */
-	uint64_t displaced_entries;      /* evicted by the index, whose two buckets of a key were full; not in evicted_entries */
+	uint64_t displaced_entries;      /* evicted by the index, whose two buckets of a key were full; not in
+	                                    evicted_entries */
 	uint64_t evicted_by[8];          /* evicted_extents by enum shoal_evicted */
 	uint64_t grace_waiting;          /* evicted extents that wait for readers now */
 	uint64_t reserved[19];
@@ -706,7 +722,8 @@ struct shoal_process {
 	unsigned threads;     /* that have used it */
 	unsigned pins;        /* extents held by values in hand */
 	unsigned flights;     /* loads that it leads */
-	unsigned blocks;      /* evicted extents that it reads, so that they can't be used again (a pinned one is not evicted) */
+	unsigned blocks;      /* evicted extents that it reads, so that they can't be used again (a pinned one is
+	                         not evicted) */
 	uint64_t reserved[4];
 };
 typedef int shoal_process_visit(const struct shoal_process *process, void *arg);

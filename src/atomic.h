@@ -78,7 +78,8 @@ WORD_OPERATIONS(w32, word32, uint32_t)
  *               instructions    ns    isolated
  *   one by one        387      40.8     54.1
  *   SSE2              308      35.5     51.6
- *   AVX2              316      35.7     50.9    it clears the upper halves before it calls memcpy, and not every machine has it
+ *   AVX2              316      35.7     50.9    it clears the upper halves before it calls memcpy,
+ *                                              and not every machine has it
  */
 #if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
 static inline unsigned w64_match8(const word64 *w, int shift, uint32_t top)

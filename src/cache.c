@@ -385,10 +385,12 @@ static int set(struct seat *seat, const struct shoal_keyspace *k, const struct k
 	}
 	if (packed.size)
 		memcpy(store_value_at(s, offset, key), packed.data, packed.size);
-	store_fill(s, offset, key, generation, born, &lives, STORED(packed.codec, packed.size), k->policy.schema, 0, packed.data);
+	store_fill(s, offset, key, generation, born, &lives, STORED(packed.codec, packed.size), k->policy.schema, 0,
+	           packed.data);
 	if (unlikely(packed.owned))
 		free(packed.owned);
-	put(seat, key, slot, offset, generation, store_end(born, &lives)); /* a newer one is there: ours was just before it */
+	/* a newer one is there: ours was just before it */
+	put(seat, key, slot, offset, generation, store_end(born, &lives));
 	store_count(s, k, key->hash, born);
 	if (unlikely(turn.younger)) {
 		fk = store_flight_key(s, key);
@@ -502,7 +504,8 @@ static struct lives expired_lives(const struct segment *s, const struct shoal_ke
 	struct bounds own = store_bounds(s, k->id, e, &k->policy);
 	struct bounds b = store_expired(&own, clock_ms(&s->clock), &k->policy);
 
-	*born = max_u64(e->born_ms, b.stale != UINT64_MAX && b.stale > SHOAL_FOREVER - 1 ? b.stale - (SHOAL_FOREVER - 1) : 0);
+	*born = max_u64(e->born_ms,
+	                b.stale != UINT64_MAX && b.stale > SHOAL_FOREVER - 1 ? b.stale - (SHOAL_FOREVER - 1) : 0);
 	return (struct lives){0, store_life(*born, b.stale), store_life(b.stale, b.error)};
 }
 
@@ -520,7 +523,8 @@ static bool put_expired(struct seat *seat, const struct shoal_keyspace *k, const
 	memcpy(store_value_at(s, offset, key), hit->e.value, hit->e.value_size);
 	if (unlikely(!store_is_whole(s, &hit->e))) /* spoilt since it was found: who finds it again sees it */
 		return false;
-	store_fill(s, offset, key, old->generation, born, &lives, hit->e.stored, ENTRY_SCHEMA(old->kind), old->cost_us, NULL);
+	store_fill(s, offset, key, old->generation, born, &lives, hit->e.stored, ENTRY_SCHEMA(old->kind), old->cost_us,
+	           NULL);
 	return index_commit(s, &target, index_word(key, offset, hit->word), w32_peek(&log_at(s, offset)->length),
 			    store_end(born, &lives));
 }

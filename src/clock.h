@@ -5,7 +5,8 @@
  *
  *   precise                                  22
  *   coarse                                    4.6
- *   coarse, by the vDSO's own function        3.0    58 instructions; a hit without any clock would take 31.6 ns, not 35.5
+ *   coarse, by the vDSO's own function        3.0    58 instructions; a hit without any clock would take 31.6 ns,
+ *                                                   not 35.5
  *   rdtsc                                     9.5    to see whether a time that is remembered will do: it costs more
  *
  * A clock of the caller's (shoal_config.clock) takes the place of both.

@@ -19,32 +19,32 @@
 #ifndef SHOAL_COUNTERS_H
 #define SHOAL_COUNTERS_H
 
-#define COUNTERS_FIRST(X)                                                                                             \
-	X(hits_fresh, "fresh values served from the segment")                                                         \
-	X(hits_stale, "stale values served from the segment")                                                         \
-	X(misses, "look-ups of a key that isn't there")                                                                   \
-	X(loads, "loads begun")                                                                                       \
-	X(load_errors, "loads that failed")                                                                           \
-	X(coalesced, "callers that got the value of another's load")                                                  \
+#define COUNTERS_FIRST(X)                                                                                              \
+	X(hits_fresh, "fresh values served from the segment")                                                          \
+	X(hits_stale, "stale values served from the segment")                                                          \
+	X(misses, "look-ups of a key that isn't there")                                                                \
+	X(loads, "loads begun")                                                                                        \
+	X(load_errors, "loads that failed")                                                                            \
+	X(coalesced, "callers that got the value of another's load")                                                   \
 	X(takeovers, "loads taken over from a leader that died")                                                       \
-	X(superseded, "loads whose value was not stored because something newer had happened")                        \
-	X(timeouts, "waits that ended without a value")                                                               \
-	X(busy, "callers that got no permit to load")                                                                 \
-	X(uncached, "loads that were not coalesced or not stored: no slot, no space, too big")                        \
-	X(early_refreshes, "refreshes before the value was stale")                                                    \
-	X(migrated, "values carried over from another version")                                                       \
-	X(rejected, "values that their reader could not decode")                                                      \
-	X(schema_mismatches, "values of another schema, read as misses")                                              \
-	X(corrupt, "values that failed a check, read as misses")                                                      \
-	X(load_ns_sum, "nanoseconds spent loading")                                                                   \
+	X(superseded, "loads whose value was not stored because something newer had happened")                         \
+	X(timeouts, "waits that ended without a value")                                                                \
+	X(busy, "callers that got no permit to load")                                                                  \
+	X(uncached, "loads that were not coalesced or not stored: no slot, no space, too big")                         \
+	X(early_refreshes, "refreshes before the value was stale")                                                     \
+	X(migrated, "values carried over from another version")                                                        \
+	X(rejected, "values that their reader could not decode")                                                       \
+	X(schema_mismatches, "values of another schema, read as misses")                                               \
+	X(corrupt, "values that failed a check, read as misses")                                                       \
+	X(load_ns_sum, "nanoseconds spent loading")                                                                    \
 	X(wait_ns_sum, "nanoseconds spent waiting for others' loads")
 
-#define COUNTERS_SECOND(X)                                                                                            \
-	X(misses_expired, "look-ups that found a value too old to be served")                                         \
-	X(misses_corrupt, "look-ups that found a value that failed a check")                                          \
+#define COUNTERS_SECOND(X)                                                                                             \
+	X(misses_expired, "look-ups that found a value too old to be served")                                          \
+	X(misses_corrupt, "look-ups that found a value that failed a check")                                           \
 	X(takeovers_gave_up, "loads taken over from a leader that gave up")                                            \
-	X(overdue, "loads that outlived their lease")                                                                 \
-	X(uncacheable, "loads not stored since their loader said so")                                                     \
+	X(overdue, "loads that outlived their lease")                                                                  \
+	X(uncacheable, "loads not stored since their loader said so")                                                  \
 	X(stale_ms_sum, "milliseconds that stale values served had not been fresh any more")
 
 enum counter {

@@ -22,7 +22,8 @@
  *
  *   EVICT_EMPTY      no index slot points into it: retired without a walk
  *   EVICT_EXPIRED    the latest deadline of its entries has passed: nothing is kept
- *   EVICT_DEAD       replaced and removed entries take too much of the log: the extent with most of them, all else is kept
+ *   EVICT_DEAD       replaced and removed entries take too much of the log: the extent with most of
+ *                    them, all else is kept
  *   EVICT_PROBATION  the probation log has more than its share: its oldest
  *   EVICT_MAIN       else the oldest of the main log
  */

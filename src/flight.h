@@ -123,7 +123,8 @@ struct flight_seen {
 bool flight_next(struct seat *seat, const struct flight_key *key, uint32_t *cursor, struct flight_seen *seen);
 /* To FREE, if it is still as seen; wakes all. */
 bool flight_detach(const struct segment *s, const struct flight_seen *seen);
-/* Of a keyspace, those that are under way and have drawn a generation below that: for a barrier, which is raised before. */
+/* Of a keyspace, those that are under way and have drawn a generation below that: for a barrier,
+ * which is raised before. */
 void flight_detach_all(const struct segment *s, uint32_t keyspace, uint64_t below);
 /* Without a change: let its waiters look the key up. */
 void flight_nudge(const struct segment *s, const struct flight_seen *seen);

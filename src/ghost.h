@@ -5,10 +5,10 @@
  * queues are all you need for cache eviction, SOSP 2023). Those that come back very soon tell evict.c, also when they
  * left the main log, which of the two logs is short of space.
  *
- * A table of 16-way buckets of 32-bit words {fingerprint:16 | left the main log:1 | stamp:15}. The clock of each log is the
- * bytes that were ever evicted from it, in units of a thousandth of the log or half of that, so a stamp says how much
- * has been evicted since. The oldest word of a bucket gives way. One look-up in 4,000 takes a stranger for a ghost,
- * which costs a place in the wrong log and nothing else.
+ * A table of 16-way buckets of 32-bit words {fingerprint:16 | left the main log:1 | stamp:15}. The clock of each log is
+ * the bytes that were ever evicted from it, in units of a thousandth of the log or half of that, so a stamp says how
+ * much has been evicted since. The oldest word of a bucket gives way. One look-up in 4,000 takes a stranger for a
+ * ghost, which costs a place in the wrong log and nothing else.
  *
  *   operation       may run beside    another process is killed
  *   ghost_add       everything        no effect: words are hints, written whole

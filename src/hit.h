@@ -49,9 +49,9 @@ static ALWAYS_INLINE enum age hit_age(const struct entry *e, uint64_t fresh_unti
  * tag. */
 enum hit_outcome { HIT, ABSENT, UNUSUAL };
 
-static ALWAYS_INLINE enum hit_outcome hit_find(struct seat *seat, const struct segment *s, const struct shoal_keyspace *k,
-                                               const void *key, size_t key_size, uint64_t hash, unsigned a,
-                                               uint64_t now_ms, struct hit *hit)
+static ALWAYS_INLINE enum hit_outcome hit_find(struct seat *seat, const struct segment *s,
+                                               const struct shoal_keyspace *k, const void *key, size_t key_size,
+                                               uint64_t hash, unsigned a, uint64_t now_ms, struct hit *hit)
 {
 	struct bucket *bucket = index_bucket(s, hash);
 	unsigned found = index_match(bucket, hash);
@@ -91,7 +91,8 @@ unusual:
 
 /* Into a value, which is zeroed, pinned in place. Else nothing was done. */
 static ALWAYS_INLINE enum hit_outcome hit_get_usual(struct seat *seat, const struct shoal_keyspace *k, const void *key,
-                                                    size_t key_size, uint64_t hash, struct shoal_value *value, enum age *age)
+                                                    size_t key_size, uint64_t hash, struct shoal_value *value,
+                                                    enum age *age)
 {
 	const struct segment *s = &seat->member->segment;
 	struct hold *hold = store_hold(value);
@@ -124,6 +125,7 @@ static ALWAYS_INLINE enum hit_outcome hit_get_usual(struct seat *seat, const str
 /* Likewise, whatever is the matter: also a heap copy when the pins have run out. AGE_DEAD or above: nothing is held. */
 enum age hit_get(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value);
 /* The same, known to be not usual. */
-enum age hit_get_any(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, struct shoal_value *value);
+enum age hit_get_any(struct seat *seat, const struct shoal_keyspace *k, const struct key *key,
+                     struct shoal_value *value);
 
 #endif

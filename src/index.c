@@ -181,7 +181,8 @@ static void settle_other(struct seat *seat, const struct index_hit *hit, unsigne
 static bool place_in_coldest(struct seat *seat, struct bucket *const buckets[2], uint64_t hash, unsigned a, unsigned b,
                              struct index_target *target)
 {
-	unsigned i = (unsigned)(hash >> 28) % (2 * BUCKET_SLOTS), end = i + (SLOT_FREQUENCY_MOST + 1) * 2 * BUCKET_SLOTS;
+	unsigned i = (unsigned)(hash >> 28) % (2 * BUCKET_SLOTS),
+		 end = i + (SLOT_FREQUENCY_MOST + 1) * 2 * BUCKET_SLOTS;
 	struct index_hit hit = {0};
 	uint64_t word = 0;
 	word64 *slot;
@@ -252,8 +253,8 @@ int index_place(struct seat *seat, const struct key *k, uint64_t generation, uns
 				rcu_clear(seat, hit.announced);
 				return INDEX_NEWER;
 			}
-			*target = (struct index_target){hit.slot, hit.word, true, count == 1 && hit.word & SLOT_SETTLED, hit.e.length,
-						       hit.announced};
+			*target = (struct index_target){hit.slot, hit.word, true, count == 1 && hit.word & SLOT_SETTLED,
+			                                hit.e.length, hit.announced};
 			return SHOAL_OK;
 		}
 		if (place_in_empty(emptier(buckets), target) || place_in_coldest(seat, buckets, k->hash, a, b, target))

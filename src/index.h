@@ -4,7 +4,8 @@
  * its second one if the first was rather full; both are in one page, so a look-up costs one TLB entry, and mostly one
  * line.
  *
- *   slot   EMPTY(version) --place--> entry --settle--> entry, settled --replace--> entry', settled --remove--> EMPTY(version')
+ *   slot   EMPTY(version) --place--> entry --settle--> entry, settled --replace--> entry',
+ *          settled --remove--> EMPTY(version')
  *
  * Each arrow is one CAS of one slot.
  *

@@ -199,9 +199,10 @@ EXPORT int shoal_keyspace_refresher(struct shoal_keyspace *k, shoal_loader *load
 
 /* ---- barriers ---------------------------------------------------------------------------------------------- */
 
-/* `generation` is the same when it is done again: what came after the first time stays. Loads of before it, which can't be
- * published any more, end at once: nobody joins them, and who has waits for another. */
-static int change_all(struct shoal_keyspace *k, void (*change)(const struct segment *s, struct keyspace *record, uint64_t *generation))
+/* `generation` is the same when it is done again: what came after the first time stays. Loads of before it, which can't
+ * be published any more, end at once: nobody joins them, and who has waits for another. */
+static int change_all(struct shoal_keyspace *k,
+                      void (*change)(const struct segment *s, struct keyspace *record, uint64_t *generation))
 {
 	uint64_t generation = 0;
 	struct change c;

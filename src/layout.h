@@ -55,8 +55,8 @@ struct geometry {
 	uint32_t ghosts;        /* buckets of them */
 	/* What the creator configured, 0 where it left the default: a resize lays out the next region from it. */
 	uint32_t asked_entry, asked_mean, asked_processes, asked_readers, asked_flights, asked_keyspaces, asked_extents;
-	uint64_t alive_at, processes_at, readers_at, words_at, flights_at, permits_at, keyspaces_at, lines_at, extents_at, ghosts_at,
-		index_at, log_at;
+	uint64_t alive_at, processes_at, readers_at, words_at, flights_at, permits_at, keyspaces_at, lines_at,
+		extents_at, ghosts_at, index_at, log_at;
 	uint64_t clock_id;      /* of the creator's time namespace; proc.h */
 	uint64_t checksum;
 };
@@ -84,11 +84,13 @@ struct header {
 	};
 	/* Looked at by every call, and written by a resize alone; resize.c. */
 	_Alignas(CACHE_LINE) word64 moved;
-	word64 resizer;                         /* READER_REF, in this region, of the thread that builds its successor; 0 = none */
+	word64 resizer;                         /* READER_REF, in this region, of the thread that builds its
+	                                           successor; 0 = none */
 	word64 before;                          /* the region before, while somebody may be in it; 0 = none */
 	word64 drained;                         /* nobody is left in it: its memory was given back */
 	word64 latest;                          /* in the first region: where the latest one is; raised only */
-	word64 reach;                           /* likewise: the end of all that was ever given out; raised before it is used */
+	word64 reach;                           /* likewise: the end of all that was ever given out;
+	                                           raised before it is used */
 	_Alignas(CACHE_LINE) word64 generation; /* drawn by add: sets, claims, EMPTY versions of the index */
 	_Alignas(CACHE_LINE) word64 stamp;      /* drawn by add: order of sealing */
 	word32 free_hint;                       /* where the last free extent was found */
@@ -103,7 +105,8 @@ struct header {
 	word64 pins;                            /* the last count of pinned extents; store.h */
 	_Alignas(CACHE_LINE) word64 turn;       /* virtual time of the permits' queue; permit.c */
 	word32 permits_used;                    /* nodes below this one have been used; raised only */
-	_Alignas(CACHE_LINE) word64 heads[LOGS][HEADS_MAX]; /* {extent's sequence:32 | extent + 1:32}, 0 = none; log.c */
+	_Alignas(CACHE_LINE) word64 heads[LOGS][HEADS_MAX]; /* {extent's sequence:32 | extent + 1:32},
+	                                                       0 = none; log.c */
 };
 _Static_assert(sizeof(struct header) <= PAGE, "the header is one page");
 
@@ -122,7 +125,8 @@ _Static_assert(sizeof(struct alive) == CACHE_LINE, "one line per alive word");
 struct process {
 	word64 owner;
 	word32 incarnation;
-	word32 bell;      /* the futex: what rang, as bits; set by who completes something, cleared by the process; bell.h */
+	word32 bell;      /* the futex: what rang, as bits; set by who completes something,
+	                     cleared by the process; bell.h */
 	word64 joined_ms; /* a hint, for display */
 	word32 listens;   /* it has been told to ring: raised by the process, cleared by who claims the slot */
 	uint32_t reserved;
@@ -142,12 +146,15 @@ struct process {
 enum { READING, OTHER, WRITING, WALKING, COPYING, PINS, READER_WORDS = 24 };
 
 struct reader {
-	_Alignas(CACHE_LINE) word64 owner; /* {incarnation:32 | process slot + 1:16 | process incarnation:16}; low half 0 = free */
+	_Alignas(CACHE_LINE) word64 owner; /* {incarnation:32 | process slot + 1:16 | process incarnation:16};
+	                                      low half 0 = free */
 	word32 alive;                      /* its alive word's index + 1; 0: none, ask for the process */
 	word32 first_line;                 /* head of its counter lines, index + 1; kept for the slot's next owner */
-	word64 target, expected;           /* while a flight names this reader as PUBLISHING: index slot, and what it holds */
+	word64 target, expected;           /* while a flight names this reader as PUBLISHING: index slot,
+	                                      and what it holds */
 	word64 waits;                      /* its thread waits inside a loader for this flight, slot + 1 */
-	word64 changing;                   /* {incarnation:32 | number:31 | given up:1}: its thread changes the region; resize.c */
+	word64 changing;                   /* {incarnation:32 | number:31 | given up:1}: its thread changes the
+	                                      region; resize.c */
 	_Alignas(CACHE_LINE) word64 words[READER_WORDS];
 };
 _Static_assert(sizeof(struct reader) == 4 * CACHE_LINE, "identity, and three lines of announcements");
@@ -162,7 +169,8 @@ struct line {
 	word32 next;                          /* the next line of this reader slot, index + 1 */
 	word64 counters[COUNTERS_HOT];        /* written by the slot's owner alone */
 	word64 touches;                       /* likewise: hits that wrote their entry's frequency */
-	word64 stale_ms;                      /* likewise: of stale hits, for how long their values had not been fresh */
+	word64 stale_ms;                      /* likewise: of stale hits, for how long their values
+	                                         had not been fresh */
 	word64 recent;                        /* likewise: hash of the key that was hit last; a sample */
 };
 _Static_assert(sizeof(struct line) == CACHE_LINE, "one line per line");
@@ -180,9 +188,11 @@ enum extent_state { EXTENT_FREE, EXTENT_OPEN, EXTENT_SEALED, EXTENT_EVICTING, EX
 struct extent {
 	_Alignas(CACHE_LINE) word64 word;
 	word64 lock;      /* head lock: READER_REF of who writes a length and moves the tail; 0 = free */
-	word64 counts;    /* {entries:32 | bytes:32} of the index slots that point into it, or more (E.5); by who changes the index */
+	word64 counts;    /* {entries:32 | bytes:32} of the index slots that point into it, or more (E.5); by who
+	                     changes the index */
 	word64 stamp;     /* OPEN: the last one drawn when it was opened; then its own, the order of sealing */
-	word64 until_ms;  /* latest end of life of its entries, UINT64_MAX = for ever; RETIRED: blocked since then, 0 = not */
+	word64 until_ms;  /* latest end of life of its entries, UINT64_MAX = for ever; RETIRED:
+	                     blocked since then, 0 = not */
 	word32 tail;      /* bytes used; moved under the lock */
 	word32 kind;      /* which log it is of; written by the opener */
 };
@@ -260,7 +270,8 @@ struct flight {
 	word64 identity[2];   /* of the key: 72 bits of two hashes; sequence of the claim */
 	word32 waiters;       /* a hint */
 	word32 keyspace;      /* a hint, for statistics */
-	word64 watchers;      /* bits of processes whose bell is to ring when it moves; set by them, cleared by CAS by who rings (B.9) */
+	word64 watchers;      /* bits of processes whose bell is to ring when it moves; set by them, cleared by CAS by
+	                         who rings (B.9) */
 	_Alignas(CACHE_LINE) word64 started; /* in 4 ms */
 	word32 key_size;                     /* hints, for display */
 	word32 reserved;
@@ -294,14 +305,17 @@ struct barrier {
 #define BARRIERS 4u
 #define DISTINCT_WORDS 128u /* of eight registers each; distinct.h */
 struct keyspace {
-	_Alignas(CACHE_LINE) word64 identity; /* hash of name and version, low bit 1; claimed by CAS, never given back */
+	_Alignas(CACHE_LINE) word64 identity; /* hash of name and version, low bit 1; claimed by CAS,
+	                                         never given back */
 	word64 version;
 	word64 name[NAME_SIZE / 8];
 	word64 turn; /* the last one drawn for a permit */
 	word64 warm; /* when the next load of a warming is due at its rate, ns; warm.c, W.1 */
-	_Alignas(CACHE_LINE) word64 barrier;  /* generations above it are touched by none of what follows: all a hit looks at */
+	_Alignas(CACHE_LINE) word64 barrier;  /* generations above it are touched by none of what follows:
+	                                         all a hit looks at */
 	word64 deleted;                       /* up to this one they are gone */
-	word64 forgotten;                     /* newest expire that `expired` has no room for: up to it they are gone, too */
+	word64 forgotten;                     /* newest expire that `expired` has no room for:
+	                                         up to it they are gone, too */
 	word64 expires;                       /* drawn by add: which of `expired` is next */
 	_Alignas(CACHE_LINE) struct barrier expired[BARRIERS];
 	_Alignas(CACHE_LINE) word64 counters[COUNTER_COUNT];

@@ -291,8 +291,8 @@ static int store_value(struct shoal_load *l, struct seat *seat, size_t size)
 		}
 	}
 	cost_us = (clock_ns(&s->clock) - l->began_ns) / 1000;
-	store_fill(s, offset, &l->key, l->generation, born, &lives, STORED(packed.codec, packed.size), l->k->policy.schema,
-		   cost_us, l->pin ? l->source : packed.data);
+	store_fill(s, offset, &l->key, l->generation, born, &lives, STORED(packed.codec, packed.size),
+	           l->k->policy.schema, cost_us, l->pin ? l->source : packed.data);
 	free(packed.owned);
 	r = publish_entry(l, seat, offset, store_end(born, &lives));
 	rcu_clear(seat, WRITING);

@@ -40,7 +40,8 @@ struct member {
 	word32 users;        /* the handle, and each thread that has a seat */
 	word64 recovered_ms; /* when this process last looked for the dead; recover.c's */
 	bool closed;         /* under the lock, like what follows */
-	word32 lock_fd;      /* + 1; it locks our slot's byte behind the region. In a child that hasn't noticed: the parent's */
+	word32 lock_fd;      /* + 1; it locks our slot's byte behind the region. In a child that hasn't
+	                        noticed: the parent's */
 	bool ended;          /* nothing of it is in hand any more: its process slot is free, its mapping gone */
 	bool joined;         /* there have been seats, here or in an ancestor */
 	bool inherited;      /* in an ancestor: what they name stays */

@@ -176,7 +176,8 @@ static void write_family(const struct text *t, const struct series *rows, size_t
 		for (k = 0; k < (of_keyspace ? seen->n : 1); k++) {
 			for (i = 0; i < n; i++) {
 				fputs(rows->family, t->to);
-				write_labels(t->to, seen->name, of_keyspace ? &seen->keyspaces[k] : NULL, rows[i].label);
+				write_labels(t->to, seen->name, of_keyspace ? &seen->keyspaces[k] : NULL,
+				             rows[i].label);
 				write_value(t->to, value_of(of_keyspace ? (const void *)&seen->keyspaces[k].stats
 									: (const void *)&seen->stats, &rows[i]));
 			}
@@ -201,7 +202,8 @@ static void write_table(const struct text *t, const struct series *rows, size_t 
 #define MORE NULL, NULL, NULL
 
 static const struct series of_keyspaces[] = {
-	{"shoal_hits_total", "counter", "Look-ups answered from the segment.", "freshness=\"fresh\"", K(hits_fresh), COUNT, {0}},
+	{"shoal_hits_total", "counter", "Look-ups answered from the segment.", "freshness=\"fresh\"", K(hits_fresh),
+	 COUNT, {0}},
 	{MORE, "freshness=\"stale\"", K(hits_stale), COUNT, {0}},
 	{"shoal_misses_total", "counter", "Look-ups without a value.", "reason=\"absent\"", K(misses), COUNT,
 	 {K(misses_expired), K(schema_mismatches), K(misses_corrupt)}},
@@ -211,27 +213,34 @@ static const struct series of_keyspaces[] = {
 	{"shoal_loads_total", "counter", "Loads begun.", "", K(loads), COUNT, {0}},
 	{"shoal_load_errors_total", "counter", "Loads that failed.", "", K(load_errors), COUNT, {0}},
 	{"shoal_loads_running", "gauge", "Loads that run now.", "", K(running), COUNT, {0}},
-	{"shoal_oldest_load_seconds", "gauge", "Age of the oldest load that runs now.", "", K(oldest_load_ms), MS_DOUBLE, {0}},
-	{"shoal_coalesced_total", "counter", "Callers that got the value of another's load.", "", K(coalesced), COUNT, {0}},
+	{"shoal_oldest_load_seconds", "gauge", "Age of the oldest load that runs now.", "", K(oldest_load_ms),
+	 MS_DOUBLE, {0}},
+	{"shoal_coalesced_total", "counter", "Callers that got the value of another's load.", "", K(coalesced),
+	 COUNT, {0}},
 	{"shoal_takeovers_total", "counter", "Loads begun because the leader died, gave up, or outlived its lease.",
 	 "reason=\"dead\"", K(takeovers), COUNT, {K(takeovers_gave_up)}},
 	{MORE, "reason=\"gave_up\"", K(takeovers_gave_up), COUNT, {0}},
 	{MORE, "reason=\"lease\"", K(overdue), COUNT, {0}},
-	{"shoal_superseded_total", "counter", "Loads whose value was not stored because something newer had happened.", "",
-	 K(superseded), COUNT, {0}},
-	{"shoal_timeouts_total", "counter", "Waits for another's load that ended without a value.", "", K(timeouts), COUNT, {0}},
-	{"shoal_busy_total", "counter", "Callers that got no permit to load.", "", K(busy), COUNT, {0}},
-	{"shoal_uncached_total", "counter", "Loads that were not coalesced or not stored.", "reason=\"uncacheable\"", K(uncacheable),
+	{"shoal_superseded_total", "counter", "Loads whose value was not stored because something newer had happened.",
+	 "", K(superseded), COUNT, {0}},
+	{"shoal_timeouts_total", "counter", "Waits for another's load that ended without a value.", "", K(timeouts),
 	 COUNT, {0}},
+	{"shoal_busy_total", "counter", "Callers that got no permit to load.", "", K(busy), COUNT, {0}},
+	{"shoal_uncached_total", "counter", "Loads that were not coalesced or not stored.", "reason=\"uncacheable\"",
+	 K(uncacheable), COUNT, {0}},
 	{MORE, "reason=\"no_room\"", K(uncached), COUNT, {K(uncacheable)}},
-	{"shoal_stale_age_seconds_total", "counter", "For how long the stale values served had not been fresh, summed up.", "",
+	{"shoal_stale_age_seconds_total", "counter",
+	 "For how long the stale values served had not been fresh, summed up.", "",
 	 K(stale_ms_sum), SECONDS_OF_MS, {0}},
-	{"shoal_early_refreshes_total", "counter", "Refreshes before the value was stale.", "", K(early_refreshes), COUNT, {0}},
+	{"shoal_early_refreshes_total", "counter", "Refreshes before the value was stale.", "", K(early_refreshes),
+	 COUNT, {0}},
 	{"shoal_migrated_total", "counter", "Values carried over from another version.", "", K(migrated), COUNT, {0}},
 	{"shoal_rejected_total", "counter", "Values that their reader could not decode.", "", K(rejected), COUNT, {0}},
 	{"shoal_corrupt_total", "counter", "Values that failed a check.", "", K(corrupt), COUNT, {0}},
-	{"shoal_distinct_keys", "gauge", "Keys ever loaded or set: an estimate, off by 3 percent.", "", K(distinct_keys), COUNT, {0}},
-	{"shoal_policy_seconds", "gauge", "The policy that the keyspace was last opened with.", "bound=\"fresh\"", K(fresh_ms), MS32, {0}},
+	{"shoal_distinct_keys", "gauge", "Keys ever loaded or set: an estimate, off by 3 percent.", "",
+	 K(distinct_keys), COUNT, {0}},
+	{"shoal_policy_seconds", "gauge", "The policy that the keyspace was last opened with.", "bound=\"fresh\"",
+	 K(fresh_ms), MS32, {0}},
 	{MORE, "bound=\"stale\"", K(stale_ms), MS32, {0}},
 	{MORE, "bound=\"error\"", K(error_ms), MS32, {0}},
 	{MORE, "bound=\"lease\"", K(lease_ms), MS32, {0}},
@@ -245,8 +254,8 @@ static const struct series of_caches[] = {
 	{MORE, "state=\"free\"", S(bytes_free), COUNT, {0}},
 	{MORE, "state=\"overhead\"", S(bytes_overhead), COUNT, {0}},
 	{"shoal_entries", "gauge", "Values in the segment.", "", S(entries), COUNT, {0}},
-	{"shoal_evicted_entries_total", "counter", "Values that were evicted.", "reason=\"cold\"", S(evicted_entries), COUNT,
-	 {S(evicted_expired)}},
+	{"shoal_evicted_entries_total", "counter", "Values that were evicted.", "reason=\"cold\"", S(evicted_entries),
+	 COUNT, {S(evicted_expired)}},
 	{MORE, "reason=\"expired\"", S(evicted_expired), COUNT, {0}},
 	{MORE, "reason=\"displaced\"", S(displaced_entries), COUNT, {0}},
 	{"shoal_evicted_extents_total", "counter", "Pieces of the log that were emptied.", "reason=\"empty\"",
@@ -255,10 +264,13 @@ static const struct series of_caches[] = {
 	{MORE, "reason=\"dead\"", S(evicted_by[SHOAL_EVICTED_DEAD]), COUNT, {0}},
 	{MORE, "reason=\"probation\"", S(evicted_by[SHOAL_EVICTED_PROBATION]), COUNT, {0}},
 	{MORE, "reason=\"main\"", S(evicted_by[SHOAL_EVICTED_MAIN]), COUNT, {0}},
-	{"shoal_reappended_bytes_total", "counter", "Bytes of values that eviction kept.", "", S(reappended_bytes), COUNT, {0}},
-	{"shoal_grace_blocked_seconds_total", "counter", "How long evicted extents had to wait for readers to leave them.", "",
+	{"shoal_reappended_bytes_total", "counter", "Bytes of values that eviction kept.", "", S(reappended_bytes),
+	 COUNT, {0}},
+	{"shoal_grace_blocked_seconds_total", "counter",
+	 "How long evicted extents had to wait for readers to leave them.", "",
 	 S(grace_blocked_ms), SECONDS_OF_MS, {0}},
-	{"shoal_grace_waiting_extents", "gauge", "Evicted extents that wait for readers now.", "", S(grace_waiting), COUNT, {0}},
+	{"shoal_grace_waiting_extents", "gauge", "Evicted extents that wait for readers now.", "", S(grace_waiting),
+	 COUNT, {0}},
 };
 
 /* Fields of 32 bits, and of struct shoal_info. */
@@ -274,10 +286,14 @@ static void write_gauges(const struct text *t)
 		{"shoal_pins", "Pieces of the log held by values in hand.", S(pins), false},
 		{"shoal_flights", "Keys that are being loaded.", S(flights), false},
 		{"shoal_permits_used", "Loads that hold a permit.", S(permits_used), false},
-		{"shoal_processes_limit", "Processes that can be attached.", offsetof(struct shoal_info, max_processes), true},
-		{"shoal_threads_limit", "Threads that can use the segment.", offsetof(struct shoal_info, max_threads), true},
-		{"shoal_flights_limit", "Keys that can be loaded at once.", offsetof(struct shoal_info, max_flights), true},
-		{"shoal_permits_limit", "Loads that may run at once; 0: no bound.", offsetof(struct shoal_info, max_loads), true},
+		{"shoal_processes_limit", "Processes that can be attached.", offsetof(struct shoal_info, max_processes),
+		 true},
+		{"shoal_threads_limit", "Threads that can use the segment.", offsetof(struct shoal_info, max_threads),
+		 true},
+		{"shoal_flights_limit", "Keys that can be loaded at once.", offsetof(struct shoal_info, max_flights),
+		 true},
+		{"shoal_permits_limit", "Loads that may run at once; 0: no bound.",
+		 offsetof(struct shoal_info, max_loads), true},
 	};
 	const struct seen *seen;
 	size_t i;
@@ -285,7 +301,8 @@ static void write_gauges(const struct text *t)
 	for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
 		head(t->to, rows[i].family, "gauge", rows[i].help);
 		for (seen = t->seen; seen < t->seen + t->n; seen++) {
-			const char *at = (rows[i].of_info ? (const char *)&seen->info : (const char *)&seen->stats) + rows[i].at;
+			const char *at =
+				(rows[i].of_info ? (const char *)&seen->info : (const char *)&seen->stats) + rows[i].at;
 
 			fputs(rows[i].family, t->to);
 			write_labels(t->to, seen->name, NULL, "");
@@ -335,11 +352,14 @@ static void write_histograms(const struct text *t)
 	head(t->to, "shoal_load_duration_seconds", "histogram", "How long loads took.");
 	for (seen = t->seen; seen < t->seen + t->n; seen++)
 		for (k = seen->keyspaces; k < seen->keyspaces + seen->n; k++)
-			write_buckets(t, "shoal_load_duration_seconds", seen->name, k, k->times.load, k->stats.load_ns_sum);
-	head(t->to, "shoal_wait_duration_seconds", "histogram", "How long callers waited for another's load or a permit.");
+			write_buckets(t, "shoal_load_duration_seconds", seen->name, k, k->times.load,
+			              k->stats.load_ns_sum);
+	head(t->to, "shoal_wait_duration_seconds", "histogram",
+	     "How long callers waited for another's load or a permit.");
 	for (seen = t->seen; seen < t->seen + t->n; seen++)
 		for (k = seen->keyspaces; k < seen->keyspaces + seen->n; k++)
-			write_buckets(t, "shoal_wait_duration_seconds", seen->name, k, k->times.wait, k->stats.wait_ns_sum);
+			write_buckets(t, "shoal_wait_duration_seconds", seen->name, k, k->times.wait,
+			              k->stats.wait_ns_sum);
 }
 
 /* A keyspace in which nothing was ever stored has no such series: an alert on its absence is another one. */

@@ -14,7 +14,8 @@
  *   permit_watch       everything          likewise
  *   permit_renew       everything          no effect
  *   permit_return      everything          no effect
- *   permit_recover     everything, itself  a recoverer's death changes nothing: each step is a CAS from a dead one's word
+ *   permit_recover     everything, itself  a recoverer's death changes nothing: each step is a CAS from a dead
+ *                                         one's word
  */
 #ifndef SHOAL_PERMIT_H
 #define SHOAL_PERMIT_H

@@ -144,7 +144,8 @@ struct seat *recover_enter(member_pointer *member, int *error)
 			recover_held(m, dead);
 			life_free_reader(m, dead, PINS);
 		} else if (r != SHOAL_ERR_LIMIT || (!(recover_threads(m) + recover_all(m)) && alone++)) {
-			break; /* nobody is dead, twice: the first time another may have recovered them just before us */
+			/* nobody is dead, twice: the first time another may have recovered them just before us */
+			break;
 		}
 	}
 	urcu_bp_read_unlock();

@@ -12,12 +12,12 @@
  * own CAS fails, and it tries again.
  *
  *   1  `resizer` is claimed, memory given out and laid out, with the same seed, so that a key's hash stays
- *   2  rounds without a freeze: each slot of the old index that has changed since the last one is carried over, first of
- *      all the most frequent ones; what was carried of it before is removed. The new region is never made to evict
+ *   2  rounds without a freeze: each slot of the old index that has changed since the last one is carried over, first
+ *      of all the most frequent ones; what was carried of it before is removed. The new region is never made to evict
  *   3  freeze; wait for the changes that had begun; one more round; keyspaces and counters
  *   4  move; wake who waits for loads, permits and the freeze
- *   5  each process follows at its next call (move.c): it maps the new region, puts it in the place of the old one under
- *      urcu-bp, and leaves that one when no value and no load of it is in hand
+ *   5  each process follows at its next call (move.c): it maps the new region, puts it in the place of the old one
+ *      under urcu-bp, and leaves that one when no value and no load of it is in hand
  *   6  the last one out gives its memory back
  *
  * Z.1  Readers never wait: they read the old region until it has moved. A call looks once, at its begin.
@@ -46,8 +46,8 @@
  *
  * What is left if the resizer dies:
  *   before `resizer`      nothing
- *   before the move       memory behind the serving region: whoever resizes next, recovers or reaps gives it back (move.c,
- *                         clean_behind). FROZEN: thawed by the first who waits, woken by its death
+ *   before the move       memory behind the serving region: whoever resizes next, recovers or reaps gives it back
+ *                         (move.c, clean_behind). FROZEN: thawed by the first who waits, woken by its death
  *   after the move        nothing; sleepers wake after their slices; `latest` is a short cut
  * Stopped, it holds up changes for a second, once for each of its attempts, and other resizes until it goes on.
  * A follower's death leaves its process slots, in both regions, which are recovered as ever.

@@ -179,8 +179,8 @@ bool store_keeps(struct shoal_value *value, const struct key *key)
 	if (hold->heap || !hold->seat)
 		return true;
 	s = &hold->seat->member->segment;
-	return log_read(s, (uint64_t)((const char *)value->data - (const char *)log_at(s, 0)) - offsetof(struct entry, key) -
-			   align_up(key->size, 8), &e) &&
+	return log_read(s, (uint64_t)((const char *)value->data - (const char *)log_at(s, 0)) -
+	                   offsetof(struct entry, key) - align_up(key->size, 8), &e) &&
 	       store_is_whole(s, &e);
 }
 

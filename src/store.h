@@ -67,7 +67,8 @@ static inline void store_count(const struct segment *s, const struct shoal_keysp
 	distinct_add(record->distinct, hash);
 }
 
-void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key, const struct index_hit *hit);
+void store_reject(struct seat *seat, const struct shoal_keyspace *k, const struct key *key,
+                  const struct index_hit *hit);
 
 /* XFetch: is this reader the one that refreshes a value before it is stale? */
 bool store_is_early(struct seat *seat, const struct shoal_keyspace *k, const struct shoal_value *value);
@@ -167,13 +168,14 @@ size_t store_plain_size(const struct log_entry *e);
 /* Copy it out, plain; false: it can't be unpacked. */
 bool store_copy(const struct log_entry *e, void *to, size_t size);
 
-/* Is an entry what was stored? Looked at after it was copied, it tells of the copy. And a value in hand, of this key. In a
- * segment without checksums it is. */
+/* Is an entry what was stored? Looked at after it was copied, it tells of the copy. And a value in hand, of this key.
+ * In a segment without checksums it is. */
 bool store_is_whole(const struct segment *s, const struct log_entry *e);
 bool store_keeps(struct shoal_value *value, const struct key *key);
 
-/* Write all of an entry but its value's bytes, and the checksum if the segment has them: call it last. `source`: what the
- * value was copied from, so that a copy that is spoilt already has no checksum that holds; NULL: it was made in place. */
+/* Write all of an entry but its value's bytes, and the checksum if the segment has them: call it last.
+ * `source`: what the value was copied from, so that a copy that is spoilt already has no checksum that holds;
+ * NULL: it was made in place. */
 void store_fill(const struct segment *s, uint64_t offset, const struct key *key, uint64_t generation, uint64_t born_ms,
                 const struct lives *lives, uint32_t stored, uint32_t schema, uint64_t cost_us, const void *source);
 void *store_value_at(const struct segment *s, uint64_t offset, const struct key *key);

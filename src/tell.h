@@ -13,10 +13,10 @@ struct listener {
 void tell_listener(const struct listener *to, enum shoal_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-#define tell_of(to, ...)                                                                                                 \
-	do {                                                                                                          \
-		if (unlikely((to)->log))                                                                              \
-			tell_listener(to, __VA_ARGS__);                                                               \
+#define tell_of(to, ...)                                                                                               \
+	do {                                                                                                           \
+		if (unlikely((to)->log))                                                                               \
+			tell_listener(to, __VA_ARGS__);                                                                \
 	} while (0)
 
 #endif

@@ -6,7 +6,8 @@
  *     CAS of the flight's word                thread    sleeps on its bell and on the lives of leaders
  *     watchers != 0? take a bit                         takes the bits, makes the fd readable, sleeps again
  *     set bits in that process's bell         loop      is told by the fd; shoal_dispatch() takes the bits of bells and
- *     there were none: wake its thread                  of the thread, looks at what is watched under them, calls the wakes
+ *     there were none: wake its thread                  of the thread, looks at what is watched under
+ *                                                       them, calls the wakes
  *
  * Why a thread. A leader's death has to arrive at once, and only a futex tells of it in time: the kernel marks the
  * alive word before it gives the memory back, and makes a pidfd readable, or closes a socket, after that: 100 ms later
@@ -234,7 +235,8 @@ static void *help(void *arg)
 		if (bits || next_of(w) <= now_ns())
 			watch_tell(w);
 		n = what_to_sleep_on(w, words);
-		w->sleeps_until = next_of(w) <= now_ns() ? now_ns() + AGAIN_NS : next_of(w); /* over: dispatch has been told */
+		/* over: dispatch has been told */
+		w->sleeps_until = next_of(w) <= now_ns() ? now_ns() + AGAIN_NS : next_of(w);
 		pthread_mutex_unlock(&w->lock);
 		futex_wait_any(words, n, w->sleeps_until);
 		pthread_mutex_lock(&w->lock);
@@ -420,7 +422,8 @@ static uint64_t later(uint64_t now, uint64_t ns)
 /* A source that finds no room is looked at each tick. */
 void watch_add(struct watch *w, struct watched *e, const struct member *m)
 {
-	uint64_t slice_ns = e->words.slice_ms * 1000000, now = now_ns(), next, *earliest = &w->next_ns[e->words.number % BELL_BITS];
+	uint64_t slice_ns = e->words.slice_ms * 1000000, now = now_ns(), next,
+		 *earliest = &w->next_ns[e->words.number % BELL_BITS];
 
 	e->of = w;
 	e->segment = &m->segment;

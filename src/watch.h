@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Watches: what loads that wait have in common in a process whose event loop must not sleep in them. One descriptor, and
- * one thread, which sleeps in its place (watch.c). Knows words, not loads: dispatch.c does the looking.
+ * Watches: what loads that wait have in common in a process whose event loop must not sleep in them. One descriptor,
+ * and one thread, which sleeps in its place (watch.c). Knows words, not loads: dispatch.c does the looking.
  *
  *   operation      may run beside    another process is killed
  *   watch_add ...  everything        no effect: all of this is private to the process
@@ -22,7 +22,8 @@
 struct watch_source {
 	const word32 *word;  /* NULL: free */
 	uint32_t seen;
-	uint32_t users;      /* watches that need it; without any it may not be mapped, and is for the kernel to read only */
+	uint32_t users;      /* watches that need it; without any it may not be mapped, and is for the
+	                        kernel to read only */
 	uint32_t idle;       /* turns of the thread without any */
 	uint32_t bits;       /* that it rings for, if it is a life */
 	bool is_bell;
@@ -51,7 +52,8 @@ struct watch {
 	struct cds_list_head due;
 	unsigned n_due;
 	uint64_t next_ns[BELL_BITS]; /* of each class: the earliest that one of it is to be looked at, or before */
-	struct cds_list_head loads[BELL_BITS][WATCH_LISTS]; /* by the rest of their numbers: those of one flight lie in one */
+	struct cds_list_head loads[BELL_BITS][WATCH_LISTS]; /* by the rest of their numbers:
+	                                                       those of one flight lie in one */
 	unsigned n_sources;  /* none is used from there on */
 	struct watch_source sources[WATCH_SOURCES];
 };

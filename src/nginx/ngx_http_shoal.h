@@ -4,9 +4,9 @@
  * HTTP's rules of caching, and nginx's requests.
  *
  *   client    a request that came by a connection. It is served out of the segment, waits parked, or passes by.
- *   fill      a request of our own, without a client, that runs the location's content handler for the cache: for a miss
- *             and for a refresh alike, so neither a client's speed nor its end has a part in it. Its output ends in the
- *             filter, which collects it in the load's space.
+ *   fill      a request of our own, without a client, that runs the location's content handler for the cache: for a
+ *             miss and for a refresh alike, so neither a client's speed nor its end has a part in it. Its output ends
+ *             in the filter, which collects it in the load's space.
  *   relay     what is not to be stored is handed from the fill to the client that leads, as it comes.
  */
 

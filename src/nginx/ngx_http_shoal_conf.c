@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the directives mean: configurations, their defaults and inheritance, and the directives that nginx has no slot for. */
+/* What the directives mean: configurations, their defaults and inheritance, and the directives that nginx
+ * has no slot for. */
 
 #include "ngx_http_shoal.h"
 
@@ -196,7 +197,8 @@ ngx_http_shoal_use_zone(ngx_conf_t *cf, ngx_str_t *name)
 }
 
 
-/* of a segment or a keyspace, as shoal_open() and shoal_keyspace_open() want them: here, so that "nginx -t" tells, too */
+/* of a segment or a keyspace, as shoal_open() and shoal_keyspace_open() want them: here,
+ * so that "nginx -t" tells, too */
 
 static ngx_uint_t
 ngx_http_shoal_is_name(ngx_str_t *name)

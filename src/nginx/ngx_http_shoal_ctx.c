@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a client's request has of the cache, from its way in to its end: a context, which gives back all it holds when the
- * request goes, and parking.
+ * What a client's request has of the cache, from its way in to its end: a context, which gives back all it holds when
+ * the request goes, and parking.
  *
- * A parked request costs its memory and a timer. It is woken by the fill it leads, or by the library (shoal_watch) where
- * another process leads; its timer, which nothing should need, also keeps a worker that is told to go until it is answered.
+ * A parked request costs its memory and a timer. It is woken by the fill it leads, or by the library
+ * (shoal_watch) where another process leads; its timer, which nothing should need, also keeps a worker that is
+ * told to go until it is answered.
  */
 
 #include "ngx_http_shoal.h"

@@ -137,8 +137,9 @@ ngx_http_shoal_fill_run(ngx_http_shoal_fill_t *fill)
 
 
 /*
- * The end of a fill's request. A count of 0 says that an upstream has let go of it already, in its own cleanup: then freeing
- * is all that is left. Nginx waits with that while a client sends out of the fill's memory (`blocked`; the relay).
+ * The end of a fill's request. A count of 0 says that an upstream has let go of it already, in its own cleanup:
+ * then freeing is all that is left. Nginx waits with that while a client sends out of the fill's memory
+ * (`blocked`; the relay).
  */
 
 static void

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where a fill's output ends: its headers decide what becomes of it (stored, relayed, a failure, what there is made fresh
- * again), its body goes there. For clients it adds what we say of the cache. It is called after the filters that a client's
- * own request needs (not modified, range, copy), and before those that say things of their own (headers, gzip).
+ * Where a fill's output ends: its headers decide what becomes of it (stored, relayed, a failure, what there is
+ * made fresh again), its body goes there. For clients it adds what we say of the cache. It is called after the
+ * filters that a client's own request needs (not modified, range, copy), and before those that say things of their
+ * own (headers, gzip).
  */
 
 #include "ngx_http_shoal.h"
@@ -160,7 +161,8 @@ ngx_http_shoal_fill_header(ngx_http_shoal_fill_t *fill)
         return ngx_http_shoal_not_modified(fill);
     }
 
-    /* hints, which nginx before 1.29 takes for the response: a 304 to our condition may follow, which is none of the client's */
+    /* hints, which nginx before 1.29 takes for the response: a 304 to our condition may follow,
+     * which is none of the client's */
 
     if (fr->headers_out.status / 100 == 1 && fill->conditional) {
         return ngx_http_shoal_ask_anew(fill);
@@ -234,8 +236,8 @@ ngx_http_shoal_header_filter(ngx_http_request_t *r)
 
 
 /*
- * The body of a fill, or of a subrequest whose turn it is: slices come so, one after the other. What comes before its turn would
- * have to be put off (the postpone filter does that, which is called after us), so such a response is none.
+ * The body of a fill, or of a subrequest whose turn it is: slices come so, one after the other. What comes before its
+ * turn would have to be put off (the postpone filter does that, which is called after us), so such a response is none.
  */
 
 static ngx_int_t

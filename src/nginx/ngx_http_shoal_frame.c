@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A stored response: struct ngx_http_shoal_frame_s, then each header as {kind:16, name:16, value:32} and its bytes, then
- * the body. What is read comes from shared memory: it is looked at before it is believed. A change of this takes
+ * A stored response: struct ngx_http_shoal_frame_s, then each header as {kind:16, name:16, value:32} and its bytes,
+ * then the body. What is read comes from shared memory: it is looked at before it is believed. A change of this takes
  * another NGX_HTTP_SHOAL_SCHEMA.
  */
 
@@ -291,8 +291,8 @@ ngx_http_shoal_frame_write(ngx_http_shoal_fill_t *fill, ngx_str_t *previous,
 
 
 /*
- * All of it is there: the time that took is age, too (RFC 9111, 4.2.3). A second of what it is fresh is left to it, as those who
- * have waited for it would else ask once more, one after the other.
+ * All of it is there: the time that took is age, too (RFC 9111, 4.2.3). A second of what it is fresh is left to it, as
+ * those who have waited for it would else ask once more, one after the other.
  */
 
 void

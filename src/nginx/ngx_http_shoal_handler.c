@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A client's request, before its content handler: answered out of the segment, or parked until its value is there, or on
- * its way. What the library says of its key decides, when it comes and when it is woken.
+ * A client's request, before its content handler: answered out of the segment, or parked until its value is there, or
+ * on its way. What the library says of its key decides, when it comes and when it is woken.
  */
 
 #include "ngx_http_shoal.h"
@@ -93,7 +93,8 @@ ngx_http_shoal_lead(ngx_http_shoal_ctx_t *ctx, struct shoal_load *load)
 {
     ctx->forward = shoal_load_previous(load) ? "stale" : "uri-miss";
 
-    /* renewing tells whether others wait for it: if not, it is a request like any other, and keeps its permit meanwhile */
+    /* renewing tells whether others wait for it: if not, it is a request like any other,
+     * and keeps its permit meanwhile */
 
     if (shoal_load_renew(load) == SHOAL_ERR_INVALID) {
         ctx->load = load;
@@ -311,8 +312,9 @@ ngx_http_shoal_start(ngx_http_request_t *r, ngx_http_shoal_loc_conf_t *slcf)
 
 
 /*
- * An error's page may have the key of what has failed. nginx says that a request is one (error_page) where it makes no page of a
- * page (recursive_error_pages off), or which status it has (err_status) if that isn't the page's own (error_page 404 = @app).
+ * An error's page may have the key of what has failed. nginx says that a request is one (error_page) where it makes no
+ * page of a page (recursive_error_pages off), or which status it has (err_status) if that isn't the page's own
+ * (error_page 404 = @app).
  */
 
 static ngx_uint_t

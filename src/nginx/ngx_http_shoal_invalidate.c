@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A method that is not safe (POST, PUT, DELETE, PATCH, an unknown one) and succeeds has changed what its URI stands for:
- * what is stored of it goes (RFC 9111, 4.4), before the client has the first byte of the answer. So does what is stored of
- * the URIs of this host that the response names by Location and Content-Location.
+ * A method that is not safe (POST, PUT, DELETE, PATCH, an unknown one) and succeeds has changed what its URI stands
+ * for: what is stored of it goes (RFC 9111, 4.4), before the client has the first byte of the answer. So does what is
+ * stored of the URIs of this host that the response names by Location and Content-Location.
  *
- * It is deleted, not made stale: a stale response would be served while one refreshes it, or in place of an error, and who
- * has just posted would see what was before. A load that began before is not stored, as its response may have been made
- * before, and who waits for it begins anew.
+ * It is deleted, not made stale: a stale response would be served while one refreshes it, or in place of an error, and
+ * who has just posted would see what was before. A load that began before is not stored, as its response may have been
+ * made before, and who waits for it begins anew.
  *
- * The key is that of a GET in the same location. For another URI it is evaluated with that one in place of the request's, so
- * it is right where shoal_key is made of $request_uri, $uri, $args and what doesn't depend on the URI.
+ * The key is that of a GET in the same location. For another URI it is evaluated with that one in place of the
+ * request's, so it is right where shoal_key is made of $request_uri, $uri, $args and what doesn't depend on the URI.
  */
 
 #include "ngx_http_shoal.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Segments and processes: the master makes or attaches the segments before it forks, so that old workers and new ones share
- * them; a worker adds what wakes it to its events, and recovers what one before it may have died with.
+ * Segments and processes: the master makes or attaches the segments before it forks, so that old workers and new ones
+ * share them; a worker adds what wakes it to its events, and recovers what one before it may have died with.
  */
 
 #include "ngx_http_shoal.h"
@@ -193,8 +193,8 @@ ngx_http_shoal_open_keyspace(ngx_cycle_t *cycle,
 
 
 /*
- * At a start an error here ends nginx. On a reload it would end the master under its workers, so there a zone that can't
- * be had is done without.
+ * At a start an error here ends nginx. On a reload it would end the master under its workers, so there a zone that
+ * can't be had is done without.
  */
 
 ngx_int_t
@@ -308,8 +308,8 @@ ngx_http_shoal_init_process(ngx_cycle_t *cycle)
 
 
 /*
- * Those who wait for a worker that is told to end at once take over at once. One that may end in peace has no request in hand
- * and leaves; the other's death gives back what it has.
+ * Those who wait for a worker that is told to end at once take over at once. One that may end in peace has no request
+ * in hand and leaves; the other's death gives back what it has.
  */
 
 void

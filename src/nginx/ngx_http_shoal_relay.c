@@ -3,8 +3,9 @@
  * A relay: a response that is not stored (Set-Cookie, private, too big, an error) goes from the fill to the client that
  * leads, as it comes. The others were let go to load for themselves, or were told of the error.
  *
- * The client's bufs are the fill's, so the fill is not freed before the client has let go of it: it is `blocked`. While the
- * client is behind, the fill's connection is not ready to be written to, so that its upstream reads no more than it may buffer.
+ * The client's bufs are the fill's, so the fill is not freed before the client has let go of it: it is `blocked`.
+ * While the client is behind, the fill's connection is not ready to be written to, so that its upstream reads no more
+ * than it may buffer.
  */
 
 #include "ngx_http_shoal.h"
@@ -113,7 +114,8 @@ ngx_http_shoal_relay_headers(ngx_http_request_t *r, ngx_http_request_t *fr)
 }
 
 
-/* what TLS or a filter (gzip, sub) keeps back until there is more is no reason to wait: nothing would tell that it is over */
+/* what TLS or a filter (gzip, sub) keeps back until there is more is no reason to wait: nothing would tell
+ * that it is over */
 
 static ngx_uint_t
 ngx_http_shoal_is_behind(ngx_http_request_t *r)

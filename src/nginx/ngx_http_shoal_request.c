@@ -3,8 +3,9 @@
  * The request of a fill. It takes over what the client's request has come to in the phases before (location, variables,
  * captures, headers), as copies, since it outlives it.
  *
- * Its connection has no client's socket but one that leads nowhere, and is "shared", so that nginx leaves that alone: it
- * ends, is terminated and is freed as any other. It is always ready to be written to; the filter takes all that it is given.
+ * Its connection has no client's socket but one that leads nowhere, and is "shared", so that nginx leaves that
+ * alone: it ends, is terminated and is freed as any other. It is always ready to be written to; the filter takes
+ * all that it is given.
  */
 
 #include "ngx_http_shoal.h"

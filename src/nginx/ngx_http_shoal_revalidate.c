@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Asking the origin whether what there is is still right: a load that replaces something asks for it by If-None-Match and
- * If-Modified-Since, and a 304 makes it fresh again, with the header fields that the 304 brings in place of its own
+ * Asking the origin whether what there is is still right: a load that replaces something asks for it by If-None-Match
+ * and If-Modified-Since, and a 304 makes it fresh again, with the header fields that the 304 brings in place of its own
  * (RFC 9111, 3.2 and 4.3.4). How it is kept so long that there is something to ask for is the library's error_ms, which
  * shoal_keep prolongs: what is there for that alone is not served.
  */

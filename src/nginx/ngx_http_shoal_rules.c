@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a shared cache may store, and for how long: RFC 9111, with the two extensions of RFC 5861, and X-Accel-Expires. The
- * response's own word comes first, then shoal_valid, then shoal_fresh.
+ * What a shared cache may store, and for how long: RFC 9111, with the two extensions of RFC 5861, and X-Accel-Expires.
+ * The response's own word comes first, then shoal_valid, then shoal_fresh.
  */
 
 #include "ngx_http_shoal.h"
@@ -453,8 +453,8 @@ ngx_http_shoal_may_store(ngx_http_shoal_rules_t *rules, ngx_uint_t authorized)
 
 
 /*
- * A status that is not stored is one's own affair for a moment only (retry), so that what is there again is coalesced again;
- * what must not be stored stays so for as long as it would have been fresh.
+ * A status that is not stored is one's own affair for a moment only (retry), so that what is there again is coalesced
+ * again; what must not be stored stays so for as long as it would have been fresh.
  */
 
 void

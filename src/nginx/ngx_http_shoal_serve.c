@@ -5,8 +5,8 @@
 
 
 /*
- * A value in hand pins its extent, and a client may take its time: in each worker a few are served in place at a time, the
- * others from copies. So slow clients keep an eighth of the extents from eviction at most.
+ * A value in hand pins its extent, and a client may take its time: in each worker a few are served in place at a time,
+ * the others from copies. So slow clients keep an eighth of the extents from eviction at most.
  */
 
 static ngx_int_t
@@ -75,7 +75,8 @@ ngx_http_shoal_send(ngx_http_request_t *r, u_char *body, size_t size)
 }
 
 
-/* NGX_ABORT: its bytes are bad, or (NGX_DECLINED) it may not be served in place of an error; the value is still there */
+/* NGX_ABORT: its bytes are bad, or (NGX_DECLINED) it may not be served in place of an error;
+ * the value is still there */
 
 ngx_int_t
 ngx_http_shoal_serve(ngx_http_shoal_ctx_t *ctx, ngx_http_shoal_status_e status,

@@ -6,7 +6,8 @@
  *   no entry      closed: ask
  *   fresh         open: don't, for the cool-down that is the entry's fresh life
  *   stale         half open: one process asks, whichever begins the refresh of the entry first, while the others go on
- *                 without. Its answer ends the refresh: the entry is deleted, or published anew with twice the cool-down
+ *                 without. Its answer ends the refresh: the entry is deleted, or published anew with
+ *                 twice the cool-down
  *
  * A prober that dies has an heir, as any load. An entry that is evicted closes the breaker too early: the server is
  * asked once more.

@@ -58,7 +58,8 @@ static inline uint32_t level_given(uint32_t value, uint32_t otherwise)
 	return value == SHOAL_NONE ? 0 : value ? value : otherwise;
 }
 
-/* The two keys in Redis of one key, by malloc: *value and *lock lie in one block that begins with *value. 0 or SYSTEM. */
+/* The two keys in Redis of one key, by malloc: *value and *lock lie in one block that begins with
+ * *value. 0 or SYSTEM. */
 int level_keys(const struct shoal_redis_keyspace *k, const void *key, size_t key_size, struct shoal_slice *value,
                struct shoal_slice *lock);
 

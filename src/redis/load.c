@@ -9,11 +9,12 @@
  *    |                                                                          \-> fails: let go
  *    breaker open: source -> publish
  *
- * L.1  Redis takes budget_ms of a load at most: what the first look, the store and letting go need comes off one budget.
- *      Looking again is part of waiting for another machine, which wait_ms bounds; a look that fails ends it at once.
+ * L.1  Redis takes budget_ms of a load at most: what the first look, the store and letting go need comes off
+ *      one budget. Looking again is part of waiting for another machine, which wait_ms bounds; a look that
+ *      fails ends it at once.
  * L.2  After a command that failed the load asks Redis nothing more.
- * L.3  The store comes before the publication: its answer says whether the key was deleted meanwhile, and then the value
- *      is published without any life. The caller has it; who waits begins anew.
+ * L.3  The store comes before the publication: its answer says whether the key was deleted meanwhile, and then the
+ *      value is published without any life. The caller has it; who waits begins anew.
  * L.4  What is taken over from Redis is older by the time that the answer took.
  *
  * If the process dies: before the store, its machine's heir finds the lock of its own machine and takes it over, and

@@ -41,7 +41,8 @@ void record_write(unsigned char header[RECORD_HEADER], const struct record_lives
 
 /*
  * Read any bytes. `age_ms` since it was stored; `left_ms`, what Redis gives it yet (negative: no end). RECORD_DEAD: all
- * its lives are over. RECORD_CORRUPT: of this tag, and not what record_write() wrote for the key. *record is unchanged but for OK.
+ * its lives are over. RECORD_CORRUPT: of this tag, and not what record_write() wrote for the key.
+ * *record is unchanged but for OK.
  */
 enum record_kind record_read(const struct shoal_slice *bytes, uint32_t schema, const struct shoal_slice *key,
                              int64_t age_ms, int64_t left_ms, struct record *record);

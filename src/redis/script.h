@@ -12,8 +12,8 @@
 #define SCRIPT_NO_DELETE "0000000000000000"
 
 enum script {
-	SCRIPT_LOOK,   /* tag, machine and token, lease, largest value, 1 = whatever is there is corrupt, age from which on a
-	                  fresh one is to be refreshed, too, or -1
+	SCRIPT_LOOK,   /* tag, machine and token, lease, largest value, 1 = whatever is there is corrupt, age from which
+	                  on a fresh one is to be refreshed, too, or -1
 	                  -> value or nil, its age, time to live, enum script_lock, id of the last delete */
 	SCRIPT_STORE,  /* the lock, header and value, its life or 0, tombstone's life -> enum script_end */
 	SCRIPT_HOLD,   /* the lock, its new lease or 0 = let go, tombstone's life -> enum script_end */

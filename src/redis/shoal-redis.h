@@ -11,7 +11,8 @@
  * after some of them in a row the machine doesn't ask for a while.
  *
  * Conventions are those of shoal.h: results, structs, units. Handles work in a child of fork(), which opens connections
- * of its own; every function may be called by any thread. No call needs SIGPIPE to be ignored. Not for Redis Cluster, nor by TLS.
+ * of its own; every function may be called by any thread. No call needs SIGPIPE to be ignored.
+ * Not for Redis Cluster, nor by TLS.
  */
 #ifndef SHOAL_REDIS_H
 #define SHOAL_REDIS_H
@@ -26,8 +27,8 @@ extern "C" {
 
 struct shoal_redis_config {
 	const char *socket;    /* path of a unix socket; else: */
-	const char *host;      /* default 127.0.0.1. A name is looked up whenever a connection is opened, and that is not bounded
-	                          by the budget: give an address where it matters */
+	const char *host;      /* default 127.0.0.1. A name is looked up whenever a connection is opened, and that is
+	                          not bounded by the budget: give an address where it matters */
 	unsigned port;         /* default 6379 */
 	unsigned database;
 	const char *user;      /* of ACLs; default none */
@@ -35,9 +36,12 @@ struct shoal_redis_config {
 	const char *prefix;    /* of all keys in Redis; default "shoal:" */
 	uint32_t budget_ms;    /* what Redis may add to a load, all its commands together; default 50 */
 	uint32_t wait_ms;      /* how long to wait for another machine's load; default the policy's wait_ms */
-	uint32_t lease_ms;     /* of the lock on a key in Redis, longer than the slowest load; default the policy's lease_ms */
-	uint32_t recheck_ms;   /* a stale value that another machine refreshes is not asked for again so long; default 50 */
-	unsigned failures;     /* in a row, of this program and its forked children, until Redis is left alone; default 3 */
+	uint32_t lease_ms;     /* of the lock on a key in Redis, longer than the slowest load;
+	                          default the policy's lease_ms */
+	uint32_t recheck_ms;   /* a stale value that another machine refreshes is not asked for again so long;
+	                          default 50 */
+	unsigned failures;     /* in a row, of this program and its forked children, until Redis is left alone;
+	                          default 3 */
 	uint32_t cool_down_ms; /* for so long, doubled by each failure after that, up to 16 times; default 1 000 */
 	uint32_t reserved32;
 	size_t max_value;      /* larger ones are not stored in Redis; default 1 MiB */
@@ -81,9 +85,10 @@ struct shoal_keyspace *shoal_redis_keyspace(struct shoal_redis_keyspace *keyspac
 
 /*
  * shoal_delete() and shoal_expire() in Redis and then in this machine's cache. A load that is under way on any machine
- * can't store the old value in Redis any more, and its machine doesn't keep it. Values that other machines have already are
- * theirs until their fresh life ends: choose it for that. MISS: no value in either.
- * Negative: Redis may still have the value. It is gone from this machine's cache all the same, but may come back from there.
+ * can't store the old value in Redis any more, and its machine doesn't keep it. Values that other machines have already
+ * are theirs until their fresh life ends: choose it for that. MISS: no value in either.
+ * Negative: Redis may still have the value. It is gone from this machine's cache all the same,
+ * but may come back from there.
  */
 int shoal_redis_delete(struct shoal_redis_keyspace *keyspace, const void *key, size_t key_size);
 int shoal_redis_expire(struct shoal_redis_keyspace *keyspace, const void *key, size_t key_size);
@@ -108,14 +113,14 @@ struct shoal_redis_loader {
 
 /*
  * The loader, wherever shoal.h takes one: shoal_fetch(), shoal_keyspace_refresher() (what its `setup` makes is a struct
- * shoal_redis_loader), shoal_warm_keys() (whose `arg` is for `next` as well: let the struct begin yours); also with the load of
- * a shoal_begin(), which it ends if it returns 0. In that keyspace only. It blocks: for budget_ms at most, and for wait_ms while
- * another machine loads the key. In it a thread can be cancelled inside `source` alone.
+ * shoal_redis_loader), shoal_warm_keys() (whose `arg` is for `next` as well: let the struct begin yours); also with the
+ * load of a shoal_begin(), which it ends if it returns 0. In that keyspace only. It blocks: for budget_ms at most, and
+ * for wait_ms while another machine loads the key. In it a thread can be cancelled inside `source` alone.
  */
 int shoal_redis_load(struct shoal_load *load, const void *key, size_t key_size, void *loader);
 
-/* As shoal_load_publish(), _reserve(), _commit(), _keep(), _ttl(), _error_ttl(), _uncacheable() and _renew(), which also
- * holds on to the lock in Redis. What is uncacheable is not stored in Redis, either. */
+/* As shoal_load_publish(), _reserve(), _commit(), _keep(), _ttl(), _error_ttl(), _uncacheable() and _renew(), which
+ * also holds on to the lock in Redis. What is uncacheable is not stored in Redis, either. */
 int shoal_redis_publish(struct shoal_redis_fill *fill, const void *data, size_t size);
 void *shoal_redis_reserve(struct shoal_redis_fill *fill, size_t size);
 int shoal_redis_commit(struct shoal_redis_fill *fill, size_t size);
@@ -125,7 +130,8 @@ void shoal_redis_error_ttl(struct shoal_redis_fill *fill, uint32_t error_ms);
 void shoal_redis_uncacheable(struct shoal_redis_fill *fill, uint32_t for_ms);
 int shoal_redis_renew(struct shoal_redis_fill *fill);
 
-/* The value that is to be replaced, from this machine's cache or from Redis; data NULL: none. Valid until the load ends. */
+/* The value that is to be replaced, from this machine's cache or from Redis; data NULL: none.
+ * Valid until the load ends. */
 struct shoal_slice shoal_redis_previous(struct shoal_redis_fill *fill);
 
 /* ---- observation ------------------------------------------------------------------------------------------- */

@@ -221,7 +221,8 @@ static int ask(struct wire *w, const struct wire_command *c, uint64_t deadline, 
 }
 
 /* ... and here they are errors. */
-static int call(struct wire *w, const struct wire_command *c, uint64_t deadline, redisReply **reply, struct wire_why *why)
+static int call(struct wire *w, const struct wire_command *c, uint64_t deadline, redisReply **reply,
+                struct wire_why *why)
 {
 	redisReply *got;
 	int r = ask(w, c, deadline, &got, why);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Connections to Redis. hiredis spells the commands and reads the replies; the socket is ours, so that each step ends by
- * one deadline and a server that goes away raises no signal.
+ * Connections to Redis. hiredis spells the commands and reads the replies; the socket is ours, so that each step ends
+ * by one deadline and a server that goes away raises no signal.
  *
  * Nothing here may be interrupted by cancellation: the callers see to that.
  */

@@ -7,13 +7,15 @@ usage: docs.py SOURCE SHOAL FOLDER        prints TAP; FOLDER is empty, and someb
 A block is one of these:
   held      its lines are those of a file in tests/examples, which has tests of its own
   C         it is compiled: alone if it has a main(), else inside a function where what it talks of is declared
-  shell     it is run, in a folder of its own, by bash -e: there is a cache "shop" with values, and scripts stand in for programs
-            of the user's (psql, curl, ssh, ./load-user ...). Commands that tests/docs.commands says another test runs are left out
+  shell     it is run, in a folder of its own, by bash -e: there is a cache "shop" with values, and scripts stand in for
+            programs of the user's (psql, curl, ssh, ./load-user ...). Commands that tests/docs.commands says another
+            test runs are left out
   listed    what is neither is in tests/docs.commands, which says why, or which files have the same lines
   unknown   all else, and that is a failure: so is a line of the list that nothing needs
 
-Besides, whatever is said of `shoal VERB --option` anywhere, in a block or in the midst of a sentence, has to be a verb and an
-option of it; likewise the scripts of this tree. And what pages say in numbers and names is held against the sources.
+Besides, whatever is said of `shoal VERB --option` anywhere, in a block or in the midst of a sentence, has to be a
+verb and an option of it; likewise the scripts of this tree. And what pages say in numbers and names is held
+against the sources.
 """
 import os
 import pathlib
@@ -47,7 +49,7 @@ def skip(name, why):
     print(f'ok {count} - {name} # SKIP {why}')
 
 
-# ---- blocks --------------------------------------------------------------------------------------------------------------
+# ---- blocks ----------------------------------------------------------------------------------------------------------
 
 
 class Block:
@@ -68,7 +70,8 @@ def unindented(lines):
 
 
 def blocks_of(path):
-    """Fenced ones; indented by four in Markdown; in scdoc, of indented paragraphs those that stand alone and are no prose."""
+    """Fenced ones; indented by four in Markdown; in scdoc, of indented paragraphs those that stand alone
+    and are no prose."""
     lines = path.read_text().splitlines()
     page = path.suffix == '.scd'
     i, blank = 0, True
@@ -95,7 +98,7 @@ def blocks_of(path):
 BLOCKS = [b for path in PAGES for b in blocks_of(path)]
 
 
-# ---- the list ------------------------------------------------------------------------------------------------------------
+# ---- the list --------------------------------------------------------------------------------------------------------
 
 
 class Listed:
@@ -119,7 +122,8 @@ class Listed:
                 yield f'tests/docs.commands: {self.rest[0]} has no "{self.rest[1]}"'
         elif self.kind == 'lines':
             known = {x.strip() for name in self.rest for x in (root / name).read_text().splitlines()}
-            yield from (f'not in {" ".join(self.rest)}: {x}' for x in block.lines if x.strip() and x.strip() not in known)
+            yield from (f'not in {" ".join(self.rest)}: {x}' for x in block.lines
+                        if x.strip() and x.strip() not in known)
         elif self.kind not in ('shown', 'not') or not self.rest:
             yield f'tests/docs.commands: {self.line}: what is that?'
 
@@ -131,7 +135,7 @@ def listed(text):
     return next((entry for entry in LIST if entry.fits(text)), None)
 
 
-# ---- what is held by an example -----------------------------------------------------------------------------------------
+# ---- what is held by an example --------------------------------------------------------------------------------------
 
 
 def lines_of(text):
@@ -151,7 +155,7 @@ def is_held(block):
     return False
 
 
-# ---- C -------------------------------------------------------------------------------------------------------------------
+# ---- C ---------------------------------------------------------------------------------------------------------------
 
 SCAFFOLD = '''
 #include <shoal.h>
@@ -204,16 +208,17 @@ def compiled(block):
     if not re.search(r'^int main\(', text, re.M):
         first = ''.join(line + '\n' for line in block.lines if line.startswith('#include'))
         text = first + SCAFFOLD % (block.where, re.sub(r'^#include.*', '', text, flags=re.M))
-    done = subprocess.run([*shlex.split(os.environ.get('CC', 'cc')), '-std=gnu11', '-fsyntax-only', '-Wall', '-Werror', '-Wno-unused',
+    done = subprocess.run([*shlex.split(os.environ.get('CC', 'cc')), '-std=gnu11', '-fsyntax-only', '-Wall',
+                           '-Werror', '-Wno-unused',
                            *INCLUDES, '-xc', '-'], input=text, text=True, capture_output=True)
     if done.returncode:
         yield f'{block.where}:\n{done.stderr}'
 
 
-# ---- shell ---------------------------------------------------------------------------------------------------------------
+# ---- shell -----------------------------------------------------------------------------------------------------------
 
-# The command with its caches in this folder, gigabytes as 8 MiB, /var/lib in this folder, and a port that is free. What goes on
-# until a signal has it when it has shown something.
+# The command with its caches in this folder, gigabytes as 8 MiB, /var/lib in this folder, and a port that is free. What
+# goes on until a signal has it when it has shown something.
 WRAPPER = r'''#!/bin/bash
 here=%(here)s
 args=() own=yes before= endless= bounded= output=
@@ -282,32 +287,38 @@ def make_sandbox():
     for name, text in FILES.items():
         (here / name).write_text(text)
     shutil.copy(root / 'tests/examples/first.c', here)
-    for name, limits in (('shop', ['--size', '4m', '--max-processes', '200', '--max-threads', '400']), ('session', ['--size', '1m'])):
+    for name, limits in (('shop', ['--size', '4m', '--max-processes', '200', '--max-threads', '400']),
+                         ('session', ['--size', '1m'])):
         subprocess.run([shoal, 'create', '--cache', here / f'{name}.cache', *limits], check=True)
     for keyspace, keys in VALUES.items():
         for key in keys:
-            subprocess.run([shoal, 'set', '--cache', here / 'shop.cache', '-k', keyspace, '--fresh', '1h', '--stale', '1h', key, '{"name": "Ada"}'],
+            subprocess.run([shoal, 'set', '--cache', here / 'shop.cache', '-k', keyspace, '--fresh', '1h',
+                            '--stale', '1h', key, '{"name": "Ada"}'],
                            check=True)
-    subprocess.run([shoal, 'dump', '--cache', here / 'shop.cache', here / 'var/lib/shop/cache.dump'], check=True, capture_output=True)
+    subprocess.run([shoal, 'dump', '--cache', here / 'shop.cache', here / 'var/lib/shop/cache.dump'], check=True,
+                   capture_output=True)
     return here
 
 
 def sandboxed(template, n):
     here = scratch / f'run-{n}'
     shutil.copytree(template, here)
-    (here / 'bin/shoal').write_text(WRAPPER % {'real': shlex.quote(str(shoal)), 'here': shlex.quote(str(here)), 'generous': GENEROUS})
+    (here / 'bin/shoal').write_text(WRAPPER % {'real': shlex.quote(str(shoal)), 'here': shlex.quote(str(here)),
+                                               'generous': GENEROUS})
     (here / 'bin/shoal').chmod(0o755)
     return here
 
 
 def environment(here):
-    env = {**os.environ, 'PATH': f'{here}/bin:{os.environ["PATH"]}', 'SHOAL_CACHE': 'shop', 'HOME': str(here), 'CFLAGS': '-O2',
+    env = {**os.environ, 'PATH': f'{here}/bin:{os.environ["PATH"]}', 'SHOAL_CACHE': 'shop', 'HOME': str(here),
+           'CFLAGS': '-O2',
            'PKG_CONFIG_PATH': str(build / 'meson-uninstalled'), 'LD_LIBRARY_PATH': str(build)}
     return env
 
 
 def is_whole(text):
-    return not text.rstrip().endswith('\\') and not subprocess.run(['bash', '-n', '-c', text], capture_output=True).returncode
+    return not text.rstrip().endswith('\\') and not subprocess.run(['bash', '-n', '-c', text],
+                                                                   capture_output=True).returncode
 
 
 def commands_of(block):
@@ -346,7 +357,8 @@ TOOLS = ('jq', 'make', 'pkg-config')
 
 
 def is_sanitized():
-    return any(re.search(rb'__(asan|tsan|ubsan)_', f.read_bytes()) for f in build.glob('libshoal.so.0.*') if f.is_file())
+    return any(re.search(rb'__(asan|tsan|ubsan)_', f.read_bytes()) for f in build.glob('libshoal.so.0.*')
+               if f.is_file())
 
 
 def lacking(command):
@@ -365,7 +377,8 @@ def script_of(block, complaints, missing):
         if entry := listed(plain(command)):
             complaints += [f'{block.where}: {c}' for c in entry.complaints(block)]
         elif program_of(command) not in RUNS:
-            complaints.append(f'{block.where}: neither C, nor a command that may be run, nor in tests/docs.commands: {command}')
+            complaints.append(f'{block.where}: neither C, nor a command that may be run, '
+                              f'nor in tests/docs.commands: {command}')
             break
         elif lacks := lacking(command):
             missing |= lacks
@@ -384,7 +397,8 @@ def run(block, template, n):
         return
     here = sandboxed(template, n)
     try:
-        done = subprocess.run(['bash', '-eo', 'pipefail', '-c', script], cwd=here, env=environment(here), capture_output=True, text=True,
+        done = subprocess.run(['bash', '-eo', 'pipefail', '-c', script], cwd=here, env=environment(here),
+                              capture_output=True, text=True,
                               errors='replace', stdin=subprocess.DEVNULL, timeout=2 * GENEROUS)
     except subprocess.TimeoutExpired:
         yield f'{block.where}: hangs:\n{script}'
@@ -393,7 +407,7 @@ def run(block, template, n):
         yield f'{block.where}: exit status {done.returncode}:\n{script}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}'
 
 
-# ---- verbs and options, wherever they are said ---------------------------------------------------------------------------
+# ---- verbs and options, wherever they are said -----------------------------------------------------------------------
 
 
 def helped(*arguments):
@@ -408,7 +422,8 @@ def is_said(path):
     """Each `shoal VERB ...`, with what follows it up to the end of the command."""
     for b in BLOCKS:
         entry = listed(b.first())
-        if b.where.startswith(f'{path.relative_to(root)}:') and not is_c(b) and not is_held(b) and (not entry or entry.kind in ('test', 'not')):
+        if b.where.startswith(f'{path.relative_to(root)}:') and not is_c(b) and not is_held(b) and \
+                (not entry or entry.kind in ('test', 'not')):
             for command in commands_of(b):
                 for m in re.finditer(r'(?<![\w./@-])shoal ([a-z]+)\b([^|&;<>()]*)', plain(command)):
                     yield b.where, m[1], m[2]
@@ -448,18 +463,20 @@ def paths():
         for m in re.finditer(r'(?<![\w/@.-])(?:\./)?((?:src|tests|bench|include)/[\w./-]*\w)((?: [^`\n|;&]*)?)', text):
             name, rest = m[1], re.sub(r' # .*', '', m[2])
             where = f'{path.relative_to(root)}:{text[:m.start()].count(chr(10)) + 1}'
-            if 'NAME' in name or name.startswith('bench/') and not (root / 'bench').is_dir() or name.startswith('bench/results'):
+            if 'NAME' in name or name.startswith('bench/results') or \
+                    name.startswith('bench/') and not (root / 'bench').is_dir():
                 continue
             name = name.rstrip('_')
             if not (root / name).exists():
                 yield f'{where}: {name}: there is no such file'
             elif (root / name).is_file() and os.access(root / name, os.X_OK):
                 said = text_of(name)
-                yield from (f'{where}: {name} {o}: it does not know that' for o in re.findall(r'(?<![\w-])--[a-z][a-z-]*', rest)
+                yield from (f'{where}: {name} {o}: it does not know that'
+                            for o in re.findall(r'(?<![\w-])--[a-z][a-z-]*', rest)
                             if not re.search(rf'(?<![\w-])(--)?{o[2:]}\b', said) and o not in ('--help',))
 
 
-# ---- what pages say of the sources ---------------------------------------------------------------------------------------
+# ---- what pages say of the sources -----------------------------------------------------------------------------------
 
 
 def page(name):
@@ -480,7 +497,8 @@ def design_files():
 
 def design_bytes():
     text, layout = page('shoal-design.7'), (root / 'src/layout.h').read_text()
-    areas = ' '.join(re.search(r'Order of a region.*?:\n \*\n(.*?)\n \*\n', layout, re.S)[1].replace('*', ' ').split()).split(' | ')
+    areas = re.search(r'Order of a region.*?:\n \*\n(.*?)\n \*\n', layout, re.S)[1]
+    areas = ' '.join(areas.replace('*', ' ').split()).split(' | ')
     drawn = [x.strip() for x in re.findall(r"^  \| ([a-z' ]+?) *\| ", text, re.M) if 'next region' not in x]
     if drawn != areas:
         yield f'drawn: {drawn}\nlayout.h: {areas}'
@@ -516,8 +534,9 @@ def sizes():
     if {r[0] for r in rows} != set(what):
         yield f'the table has {rows}'
     asserts = ''.join(f'_Static_assert({what[name]} == {size}, "{name}");\n' for name, size in rows if name in what)
-    done = subprocess.run([*shlex.split(os.environ.get('CC', 'cc')), '-std=gnu11', '-D_GNU_SOURCE', '-fsyntax-only', '-I', str(root / 'src'), '-I',
-                           str(root / 'include'), '-xc', '-'], input='#include "layout.h"\n' + asserts, text=True, capture_output=True)
+    done = subprocess.run([*shlex.split(os.environ.get('CC', 'cc')), '-std=gnu11', '-D_GNU_SOURCE', '-fsyntax-only',
+                           '-I', str(root / 'src'), '-I', str(root / 'include'), '-xc', '-'],
+                          input='#include "layout.h"\n' + asserts, text=True, capture_output=True)
     if done.returncode:
         yield done.stderr
 
@@ -534,10 +553,12 @@ def geometry():
         if made.returncode:
             yield made.stderr
             continue
-        info, stat = (json.loads(subprocess.run([shoal, verb, '--cache', cache, '--json'], capture_output=True, text=True, check=True)
+        info, stat = (json.loads(subprocess.run([shoal, verb, '--cache', cache, '--json'], capture_output=True,
+                                                text=True, check=True)
                                  .stdout.splitlines()[0]) for verb in ('info', 'stat'))
         os.unlink(cache)
-        true = [row[0], f'{100 * stat["bytes_overhead"] / info["size"]:.1f}%', f'{info["extents"]} of {info["extent_size"]}',
+        true = [row[0], f'{100 * stat["bytes_overhead"] / info["size"]:.1f}%',
+                f'{info["extents"]} of {info["extent_size"]}',
                 *(str(info[x]) for x in ('max_entry', 'max_processes', 'max_threads', 'max_flights'))]
         if row != true:
             yield f'it says {row}\nit is    {true}'
@@ -559,7 +580,7 @@ def defaults():
     unit = {'ms': 1, 's': 1000}
     for field, said in re.findall(r'^\*(\w+)\* \(([\d.]+ ?(?:ms|s)?)(?:, [a-z ]*)?\)$', page('shoal-policy.7'), re.M):
         number, _, of = said.partition(' ')
-        true = re.search(rf'{field};.*?(?:default ([\d ]+)|(0) = no bound|version of)', header)
+        true = re.search(rf'{field};\s*/\*(?:(?!\*/).)*?(?:default ([\d ]+)|(0) = no bound|version of)', header, re.S)
         true = (true[1] or true[2] or '0').replace(' ', '')
         if float(number) * unit.get(of, 1) != float(true):
             yield f'{field}: {said}, and {true} in shoal.h'
@@ -572,7 +593,8 @@ def probes():
 
 
 def directives():
-    known = set(re.findall(r'ngx_string\("(shoal\w*)"\)', ''.join(f.read_text() for f in (root / 'src/nginx').glob('*.[ch]'))))
+    known = set(re.findall(r'ngx_string\("(shoal\w*)"\)',
+                           ''.join(f.read_text() for f in (root / 'src/nginx').glob('*.[ch]'))))
     for b in BLOCKS:
         if b.first().startswith('load_module'):
             for name in re.findall(r'(?:^|[;{])\s*(shoal\w*) ', b.text, re.M):
@@ -580,7 +602,7 @@ def directives():
                     yield f'{b.where}: {name}: there is no such directive'
 
 
-# ---- all of it -----------------------------------------------------------------------------------------------------------
+# ---- all of it -------------------------------------------------------------------------------------------------------
 
 
 def main():
