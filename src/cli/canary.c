@@ -2,9 +2,9 @@
 /*
  * shoal canary: is a keyspace as good as another one, or as it was before? For a deploy pipeline: exit status 0, or 7.
  *
- * Both are looked at twice, and what was counted in between is compared, so that what a keyspace has been through before
- * doesn't matter. A worse hit rate alone may be a cold start, and more loads alone may be more traffic: either bound is of
- * a rate. What has had too few requests is not judged: exit 5.
+ * Both are looked at twice, and what was counted in between is compared, so that what a keyspace has been through
+ * before doesn't matter. A worse hit rate alone may be a cold start, and more loads alone may be more traffic: either
+ * bound is of a rate. What has had too few requests is not judged: exit 5.
  */
 #include "cli.h"
 #include "json.h"

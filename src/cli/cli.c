@@ -131,17 +131,21 @@ static const char *advice(int outcome, int error, bool create)
 		return "start the program that makes it, or make it: shoal create (shoal info lists what is there)";
 	case SHOAL_ERR_INVALID:
 		if (create)
-			return "a size or a limit that does not fit (--max-entry is size / 64 at most), or the name: 1 to 63 of "
+			return "a size or a limit that does not fit (--max-entry is size / 64 at most), or the "
+			       "name: 1 to 63 of "
 			       "A-Z a-z 0-9 . _ -, no dot first";
 		return "a name is 1 to 63 of A-Z a-z 0-9 . _ - and begins with no dot; a path leads to a regular file";
 	case SHOAL_ERR_PERMISSION:
-		return "become the user it belongs to, or name that one with --owner if you trust them; others may not write it";
+		return "become the user it belongs to, or name that one with --owner if you trust them; "
+		       "others may not write it";
 	case SHOAL_ERR_LAYOUT:
-		return "it was made by another release of the library, or it is no cache: use the shoal command of that release";
+		return "it was made by another release of the library, or it is no cache: "
+		       "use the shoal command of that release";
 	case SHOAL_ERR_CORRUPT:
 		return "shoal destroy removes it; who opens it next makes a new one";
 	case SHOAL_ERR_LIMIT:
-		return "as many processes as it allows are attached: shoal reap, or a larger --max-processes at its creation";
+		return "as many processes as it allows are attached: shoal reap, or a larger --max-processes "
+		       "at its creation";
 	case SHOAL_ERR_EXISTS:
 		return "it is there: leave --exclusive out, or shoal destroy it first";
 	case SHOAL_ERR_SYSTEM:
@@ -255,7 +259,8 @@ int cli_keyspace_or_make(struct shoal *cache, const struct option_keyspace *name
 {
 	int outcome = open_existing(cache, name, policy, to);
 
-	return outcome == SHOAL_ERR_NOT_FOUND ? shoal_keyspace_open(cache, name->name, name->version, policy, to) : outcome;
+	return outcome == SHOAL_ERR_NOT_FOUND ? shoal_keyspace_open(cache, name->name, name->version, policy, to)
+	                                      : outcome;
 }
 
 int cli_keyspace(const struct call *call, const struct cache_options *options, struct shoal *cache,
@@ -264,7 +269,8 @@ int cli_keyspace(const struct call *call, const struct cache_options *options, s
 	int outcome = open_existing(cache, name, policy, to);
 
 	if (outcome == SHOAL_ERR_NOT_FOUND) {
-		cli_error(call, "no keyspace '%s@%" PRIu32 "' in cache '%s'", name->name, name->version, cli_cache_name(options));
+		cli_error(call, "no keyspace '%s@%" PRIu32 "' in cache '%s'", name->name, name->version,
+		          cli_cache_name(options));
 		fputs("shoal stat lists those that are there\n", stderr);
 		return EXIT_NONE;
 	}

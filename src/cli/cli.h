@@ -15,11 +15,13 @@
  *	};
  *
  *   2. Its line in VERBS below, and its file in meson.build's list for the command.
- *   3. Its section in a man page of src/man: NAME, synopsis and each option, which tests/cli/help.sh compares with the table.
+ *   3. Its section in a man page of src/man: NAME, synopsis and each option, which tests/cli/help.sh
+ *      compares with the table.
  *   4. Its cases in tests/cli, and a line of bad input in tests/cli/usage.sh.
  *
- * Data goes to standard output, all that is said to standard error. The function returns the exit status; main() flushes
- * standard output and looks whether all of it was written, so a verb needn't. Help and completion come by themselves.
+ * Data goes to standard output, all that is said to standard error. The function returns the exit status;
+ * main() flushes standard output and looks whether all of it was written, so a verb needn't. Help and
+ * completion come by themselves.
  */
 #ifndef SHOAL_CLI_H
 #define SHOAL_CLI_H
@@ -120,10 +122,12 @@ int cli_usage(const struct call *call, const char *format, ...) __attribute__((f
 
 /* Said if SHOAL_LOG asks for that much: error, warning (the default), info, debug. */
 enum cli_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
-void cli_log(const struct call *call, enum cli_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void cli_log(const struct call *call, enum cli_level level, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 bool cli_logs(enum cli_level level);
 
-/* An outcome of the library, negative or a miss, as an error about `what` (a key, a file...). Returns the exit status. */
+/* An outcome of the library, negative or a miss, as an error about `what` (a key, a file...).
+ * Returns the exit status. */
 int cli_failed(const struct call *call, const char *what, int outcome);
 int cli_status(int outcome); /* the exit status alone */
 
@@ -137,7 +141,8 @@ struct cache_options {
 	const char *name, *owner;
 };
 #define OPTION_CACHE(type) \
-	{"cache", 'c', OPTION_TEXT(type, cache.name), "NAME", "the cache: its name, or a path with a / (SHOAL_CACHE)", 0}, \
+	{"cache", 'c', OPTION_TEXT(type, cache.name), "NAME", \
+	 "the cache: its name, or a path with a / (SHOAL_CACHE)", 0}, \
 	{"owner", 0, OPTION_TEXT(type, cache.owner), "USER", "accept a cache of this user, too", 0}
 
 /* The name: --cache, or else the environment's SHOAL_CACHE, or NULL. */
@@ -146,14 +151,16 @@ const char *cli_cache_name(const struct cache_options *cache);
 /* config->owner of --owner, or say what is wrong with it and return the exit status. */
 int cli_owner(const struct call *call, const char *owner, struct shoal_config *config);
 
-/* Open it, or say why not and return the exit status. */
-int cli_look(const struct call *call, const struct cache_options *cache, struct shoal **to); /* SHOAL_INSPECT: changes nothing */
+/* Open it, or say why not and return the exit status. A look (SHOAL_INSPECT) changes nothing. */
+int cli_look(const struct call *call, const struct cache_options *cache, struct shoal **to);
 int cli_attach(const struct call *call, const struct cache_options *cache, struct shoal **to);
-int cli_open(const struct call *call, const struct cache_options *cache, const struct shoal_config *config, struct shoal **to);
+int cli_open(const struct call *call, const struct cache_options *cache, const struct shoal_config *config,
+             struct shoal **to);
 
 /*
- * A handle of a keyspace that is there; if it isn't, EXIT_NONE and a message. Lives and the lease that are 0 in `policy` are
- * those that the keyspace's own programs opened it with last, and what they see there stays theirs (SHOAL_EXISTING).
+ * A handle of a keyspace that is there; if it isn't, EXIT_NONE and a message. Lives and the lease that are 0
+ * in `policy` are those that the keyspace's own programs opened it with last, and what they see there stays
+ * theirs (SHOAL_EXISTING).
  */
 int cli_keyspace(const struct call *call, const struct cache_options *options, struct shoal *cache,
                  const struct option_keyspace *name, const struct shoal_policy *policy, struct shoal_keyspace **to);

@@ -3,9 +3,9 @@
  * A command that a verb runs as its child, whose output it reads.
  *
  * Its standard input is /dev/null. It is in our process group, so a terminal's signals reach it without us; those that
- * are sent to us alone are passed on: INT, TERM, HUP, QUIT, but for those that were ignored when we began. From start to
- * end they are blocked here and read from a signalfd, and so is SIGCHLD; SIGPIPE is ignored here, not in the command. When
- * we are killed, the command gets SIGTERM.
+ * are sent to us alone are passed on: INT, TERM, HUP, QUIT, but for those that were ignored when we began. From start
+ * to end they are blocked here and read from a signalfd, and so is SIGCHLD; SIGPIPE is ignored here, not in the
+ * command. When we are killed, the command gets SIGTERM.
  */
 #ifndef SHOAL_CLI_COMMAND_H
 #define SHOAL_CLI_COMMAND_H
@@ -34,7 +34,8 @@ struct command_wish {
 	bool both;            /* its standard error is read, too */
 };
 
-/* 0, or an errno: then `*found` says whether it was the command that couldn't be executed, or something else that was short. */
+/* 0, or an errno: then `*found` says whether it was the command that couldn't be executed,
+ * or something else that was short. */
 int command_start(struct command *c, const struct command_wish *wish, bool *found);
 
 void command_signals(struct command *c);
@@ -50,11 +51,13 @@ bool command_has_more(const struct command *c); /* to be read at once */
 /* After it has ended. */
 void command_end(struct command *c);
 
-/* A pipe that is closed on exec, none of whose ends is 0, 1 or 2, also if those are closed. 0, or an errno and both -1. */
+/* A pipe that is closed on exec, none of whose ends is 0, 1 or 2, also if those are closed. 0,
+ * or an errno and both -1. */
 int command_pipe(int ends[2]);
 void command_close_pipe(int ends[2]); /* those that aren't -1 */
 
-/* In place of this process: with /dev/null as standard input. Returns the exit status if that fails, after a message. */
+/* In place of this process: with /dev/null as standard input. Returns the exit status if that fails,
+ * after a message. */
 int command_exec(char *const *argv);
 int command_not_run(const char *name, int error);
 

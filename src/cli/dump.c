@@ -207,7 +207,8 @@ const struct verb verb_dump = {
 	.options = dump_table,
 	.size = sizeof(struct dump_options),
 	.notes =
-		"FILE is replaced when all is written, so that it is always whole; - is standard output. What may be served on errors\n"
+		"FILE is replaced when all is written, so that it is always whole; - is standard output. "
+		"What may be served on errors\n"
 		"alone is left out.\n",
 	.run = dump,
 };
@@ -409,7 +410,9 @@ const struct verb verb_restore = {
 	.options = restore_table,
 	.size = sizeof(struct restore_options),
 	.notes =
-		"FILE - is standard input. The time since the dump counts. What the cache has already is left alone. Of a file that\n"
-		"is damaged what is good is taken, and the exit status is 4. Do it before those who change what values are made of begin.\n",
+		"FILE - is standard input. The time since the dump counts. What the cache has already is left alone. "
+		"Of a file that\n"
+		"is damaged what is good is taken, and the exit status is 4. Do it before those who change what values "
+		"are made of begin.\n",
 	.run = restore,
 };

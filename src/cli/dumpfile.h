@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The file that `shoal dump` makes (shoal(5)). Numbers are little-endian; times are milliseconds since 1970, all ones: never.
+ * The file that `shoal dump` makes (shoal(5)). Numbers are little-endian; times are milliseconds since 1970,
+ * all ones: never.
  *
- *	head     0  "shoaldmp"   8  version, 1 : 32   12  the bytes 1 2 3 4   16  when it was made : 64   24  checksum of these : 64
- *	record   0  kind : 32    4  size : 32   8  checksum of these : 64   16  so many bytes   then  their checksum : 64
+ *	head     0  "shoaldmp"   8  version, 1 : 32   12  the bytes 1 2 3 4   16  when it was made : 64
+ *	         24  checksum of these : 64
+ *	record   0  kind : 32    4  size : 32   8  checksum of these : 64   16  so many bytes
+ *	         then  their checksum : 64
  *
  *	kind K, a keyspace   0  number : 32   4  version : 32   8  name
- *	kind E, an entry     0  number of its keyspace : 32   4  schema : 32   8  fresh until : 64   16  stale until : 64
- *	                     24  served on errors until : 64   32  size of the key : 32   36  key, value
+ *	kind E, an entry     0  number of its keyspace : 32   4  schema : 32   8  fresh until : 64
+ *	                     16  stale until : 64   24  served on errors until : 64   32  size of the key : 32
+ *	                     36  key, value
  *	kind T, the end      0  entries : 64   8  bytes of their keys and values : 64      nothing follows
  *
- * A checksum is XXH3, 64 bits, seeded with the number of the record, the head being 0: so one that is lost, doubled or in
- * another place is noticed as well. The size has a checksum of its own, so that what is wrong in the bytes is one record's.
+ * A checksum is XXH3, 64 bits, seeded with the number of the record, the head being 0: so one that is lost,
+ * doubled or in another place is noticed as well. The size has a checksum of its own, so that what is wrong in the
+ * bytes is one record's.
  */
 #ifndef SHOAL_CLI_DUMPFILE_H
 #define SHOAL_CLI_DUMPFILE_H

@@ -134,8 +134,9 @@ static void print_key(const struct listing *l, const struct shoal_entry *e)
 	char size[UNIT_TEXT], age[UNIT_TEXT], fresh[UNIT_TEXT], stale[UNIT_TEXT];
 
 	if (l->o->extended)
-		printf("%-9s %9s %9s %9s  %u  ", unit_size_text(e->size, size), unit_duration_text((int64_t)e->age_ms, age),
-		       unit_duration_text(e->fresh_left_ms, fresh), unit_duration_text(e->stale_left_ms, stale), e->frequency);
+		printf("%-9s %9s %9s %9s  %u  ", unit_size_text(e->size, size),
+		       unit_duration_text((int64_t)e->age_ms, age), unit_duration_text(e->fresh_left_ms, fresh),
+		       unit_duration_text(e->stale_left_ms, stale), e->frequency);
 	if (l->named) {
 		escape_print(stdout, e->keyspace, strlen(e->keyspace));
 		printf("@%" PRIu32 "\t", e->version);
@@ -178,14 +179,16 @@ static int keys(const struct call *call)
 	if (o->json + o->null + o->extended > 1)
 		status = cli_usage(call, "one of --long, --json and --null");
 	else if (o->null && l.named)
-		status = cli_usage(call, "--null needs --keyspace NAME@VERSION, as keys alone don't tell whose they are");
+		status = cli_usage(call,
+		                   "--null needs --keyspace NAME@VERSION, as keys alone don't tell whose they are");
 	else if (prefix && *prefix)
 		status = take_key(call, o->escaped, prefix, &l.prefix);
 	if (!status)
 		status = cli_look(call, &o->cache, &cache);
 	if (!status) {
 		if (o->extended)
-			printf("%-9s %9s %9s %9s  %s  %s\n", "SIZE", "AGE", "FRESH", "STALE", "F", l.named ? "KEYSPACE, KEY" : "KEY");
+			printf("%-9s %9s %9s %9s  %s  %s\n", "SIZE", "AGE", "FRESH", "STALE", "F",
+			       l.named ? "KEYSPACE, KEY" : "KEY");
 		outcome = shoal_scan(cache, o->keyspace.given ? o->keyspace.name : NULL, visit_key, &l);
 		status = outcome < 0 ? cli_failed(call, cli_cache_name(&o->cache), outcome) : EXIT_DONE;
 		shoal_close(cache);
@@ -198,8 +201,10 @@ const struct verb verb_keys = {
 	.name = "keys", .group = GROUP_ENTRIES,
 	.summary = "list the keys that have a value",
 	.options = keys_options, .size = sizeof(struct keys),
-	.notes = "One a line, behind its keyspace and a tab if it may be any. What would not be one printable line is written as\n"
-		 "\\t \\n \\r \\\\ and \\xHH; --escaped has the other verbs read it. Nothing is counted or held meanwhile, and what comes or\n"
+	.notes = "One a line, behind its keyspace and a tab if it may be any. What would not be one printable line "
+		 "is written as\n"
+		 "\\t \\n \\r \\\\ and \\xHH; --escaped has the other verbs read it. Nothing is counted or held "
+		 "meanwhile, and what comes or\n"
 		 "goes may or may not be listed.\n\n"
 		 "  shoal keys --cache shop --keyspace user.profile@2 --prefix user:\n",
 	.run = keys,
@@ -264,8 +269,10 @@ const struct verb verb_get = {
 	.summary = "print the value of a key, byte by byte",
 	.arguments = "KEY", .least = 1, .most = 1,
 	.options = get_options, .size = sizeof(struct entry),
-	.notes = "Fresh or stale, as the programs that use the keyspace would see it. Nothing is put behind it, not even a newline.\n"
-		 "It is not counted as a hit, and leaves no trace. Exit status 1: there is no value, or one of another schema.\n\n"
+	.notes = "Fresh or stale, as the programs that use the keyspace would see it. Nothing is put behind it, "
+		 "not even a newline.\n"
+		 "It is not counted as a hit, and leaves no trace. Exit status 1: there is no value, "
+		 "or one of another schema.\n\n"
 		 "  shoal get --cache shop --keyspace user.profile@2 user:7\n",
 	.run = get,
 };
@@ -394,8 +401,10 @@ const struct verb verb_set = {
 	.summary = "store a value",
 	.arguments = "KEY [VALUE | -]", .least = 1, .most = 2,
 	.options = set_options, .size = sizeof(struct entry),
-	.notes = "Without VALUE, or with -, from standard input, byte by byte. A load of the key that is under way is superseded. The\n"
-		 "keyspace is made if it is not there. With none of the three lives given they are as the keyspace's programs have them.\n\n"
+	.notes = "Without VALUE, or with -, from standard input, byte by byte. A load of the key that is under way is "
+		 "superseded. The\n"
+		 "keyspace is made if it is not there. With none of the three lives given they are as the keyspace's "
+		 "programs have them.\n\n"
 		 "  shoal set --cache shop --keyspace banner --fresh 1h --stale 1d today 'Closed on Friday.'\n",
 	.run = set,
 };
@@ -455,7 +464,8 @@ const struct verb verb_delete = {
 	.summary = "take values away, now",
 	.arguments = "KEY...", .least = 1, .most = ANY_NUMBER,
 	.options = delete_options, .size = sizeof(struct entry),
-	.notes = "Who asks next has to load it, and everyone who asks waits for that. Consider shoal expire. Loads under way are\n"
+	.notes = "Who asks next has to load it, and everyone who asks waits for that. Consider shoal expire. "
+		 "Loads under way are\n"
 		 "superseded. Exit status 1: one of the keys had no value.\n",
 	.run = delete,
 };
@@ -465,8 +475,10 @@ const struct verb verb_expire = {
 	.summary = "make values stale, so that they are refreshed",
 	.arguments = "KEY...", .least = 1, .most = ANY_NUMBER,
 	.options = expire_options, .size = sizeof(struct entry),
-	.notes = "Meanwhile they are served for as long as the policy of the programs that use the keyspace allows, or for --stale; a\n"
-		 "value's life is never prolonged. Where that is none it is a delete. Exit status 1: one of the keys had no value.\n",
+	.notes = "Meanwhile they are served for as long as the policy of the programs that use the keyspace allows, "
+		 "or for --stale; a\n"
+		 "value's life is never prolonged. Where that is none it is a delete. Exit status 1: "
+		 "one of the keys had no value.\n",
 	.run = expire,
 };
 
@@ -513,8 +525,10 @@ const struct verb verb_flush = {
 	.name = "flush", .group = GROUP_ENTRIES,
 	.summary = "take away or make stale a whole keyspace, at once",
 	.options = flush_options, .size = sizeof(struct flush),
-	.notes = "At no cost, however many there are. With --expire the values are served until they are refreshed, as long as the\n"
-		 "policy of who reads them allows; without it they are gone, and all will be loaded anew: think of what that does to\n"
+	.notes = "At no cost, however many there are. With --expire the values are served until they are refreshed, "
+		 "as long as the\n"
+		 "policy of who reads them allows; without it they are gone, and all will be loaded anew: "
+		 "think of what that does to\n"
 		 "where they come from. Loads under way are superseded.\n\n"
 		 "  shoal flush --cache shop --keyspace user.profile@2 --expire\n",
 	.run = flush,

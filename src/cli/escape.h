@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Any bytes as one line of text and back: shoal(5) names the form. Printable UTF-8 stands for itself; a backslash is
- * written \\, a tab \t, a newline \n, a carriage return \r, and everything else \xHH: control characters (also those that
- * turn the direction of text), and bytes that are no UTF-8. What comes out is safe to be shown on a terminal.
+ * written \\, a tab \t, a newline \n, a carriage return \r, and everything else \xHH: control characters (also those
+ * that turn the direction of text), and bytes that are no UTF-8. What comes out is safe to be shown on a terminal.
  */
 #ifndef SHOAL_CLI_ESCAPE_H
 #define SHOAL_CLI_ESCAPE_H

@@ -39,8 +39,8 @@ static const char *user_name(uid_t id, char to[UNIT_TEXT])
 	return to;
 }
 
-/* A look at one file of the list: -1 if the library here can't. A stranger's file is not opened: its owner may cut it short
- * under our feet. */
+/* A look at one file of the list: -1 if the library here can't. A stranger's file is not opened: its owner may cut it
+ * short under our feet. */
 static int64_t processes_of(const struct cache_file *file)
 {
 	struct shoal_config config = {.flags = SHOAL_ATTACH | SHOAL_INSPECT};
@@ -77,8 +77,8 @@ static int list_line(const struct cache_file *f, bool json)
 		json_object_set_new(o, "processes", processes < 0 ? json_null() : json_integer(processes));
 		return json_print(o);
 	}
-	printf("%6u  %9s  %9s  %s  %-10s ", f->layout, unit_size_text((uint64_t)f->st.st_size, size), unit_size_text(taken, memory),
-	       mode, user);
+	printf("%6u  %9s  %9s  %s  %-10s ", f->layout, unit_size_text((uint64_t)f->st.st_size, size),
+	       unit_size_text(taken, memory), mode, user);
 	if (processes < 0)
 		printf("%9s  ", "-");
 	else
@@ -98,7 +98,8 @@ static int list_caches(const struct call *call, bool json)
 		return EXIT_FAILED;
 	}
 	if (n && !json)
-		printf("%6s  %9s  %9s  %s  %-10s %9s  %s\n", "LAYOUT", "SIZE", "MEMORY", "MODE", "OWNER", "PROCESSES", "CACHE");
+		printf("%6s  %9s  %9s  %s  %-10s %9s  %s\n", "LAYOUT", "SIZE", "MEMORY", "MODE", "OWNER", "PROCESSES",
+		       "CACHE");
 	for (i = 0; i < n && !status; i++)
 		status = list_line(&files[i], json);
 	if (!n)
@@ -170,8 +171,9 @@ static void describe_text(const char *name, const struct known *k)
 	printf("flights        %" PRIu32 " of %u\n", k->stats.flights, i->max_flights);
 	if (i->max_loads)
 		printf("loads          %" PRIu32 " of %u\n", k->stats.permits_used, i->max_loads);
-	printf("mode           %03o%s%s%s\n", (unsigned)(i->mode & 0777), i->flags & SHOAL_HUGE_PAGES ? ", huge pages" : "",
-	       i->flags & SHOAL_CHECKSUM ? ", checksums" : "", i->flags & SHOAL_FIFO ? ", fifo" : "");
+	printf("mode           %03o%s%s%s\n", (unsigned)(i->mode & 0777),
+	       i->flags & SHOAL_HUGE_PAGES ? ", huge pages" : "", i->flags & SHOAL_CHECKSUM ? ", checksums" : "",
+	       i->flags & SHOAL_FIFO ? ", fifo" : "");
 }
 
 static int describe(const struct call *call)
@@ -211,7 +213,8 @@ const struct verb verb_info = {
 	.name = "info", .group = GROUP_SEGMENTS,
 	.summary = "how a cache was made; or, if none is named, which there are",
 	.options = info_options, .size = sizeof(struct info),
-	.notes = "Those with a path of their own are not listed. MEMORY is what the system has given to it, SIZE also counts what\n"
+	.notes = "Those with a path of their own are not listed. MEMORY is what the system has given to it, "
+		 "SIZE also counts what\n"
 		 "no longer or not yet is.\n",
 	.run = info,
 };
@@ -229,7 +232,8 @@ static const struct option_spec destroy_options[] = {
 	OPTIONS_END,
 };
 
-/* Processes that use it, the dead ones recovered first, as far as we may; or that map it, without having used it yet. */
+/* Processes that use it, the dead ones recovered first, as far as we may; or that map it,
+ * without having used it yet. */
 static unsigned users_of(const struct cache_file *file)
 {
 	unsigned mapped = names_mapped_by(&file->st);
@@ -266,7 +270,9 @@ static int destroy_files(const struct call *call, const struct cache_file *files
 		users += users_of(&files[i]);
 	if (users && !o->force) {
 		cli_error(call, "%u process%s attached", users, users == 1 ? " is" : "es are");
-		fputs("end them first; or --force: they go on with what they have, and who comes later has another one\n", stderr);
+		fputs("end them first; or --force: they go on with what they have, and who comes later "
+		      "has another one\n",
+		      stderr);
 		return EXIT_FAILED;
 	}
 	for (i = 0; i < count; i++) {
@@ -327,7 +333,8 @@ const struct verb verb_destroy = {
 	.name = "destroy", .group = GROUP_SEGMENTS,
 	.summary = "remove a cache, of all layout versions",
 	.options = destroy_options, .size = sizeof(struct destroy),
-	.notes = "Its values are lost. It is refused while processes are attached: they would go on with the old one, and who opens\n"
+	.notes = "Its values are lost. It is refused while processes are attached: they would go on with the old one, "
+		 "and who opens\n"
 		 "it later would have another. Exit status 1: there is none.\n",
 	.run = destroy,
 };

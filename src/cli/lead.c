@@ -2,10 +2,10 @@
 /*
  * shoal run, as the one who runs the command.
  *
- * What it writes is kept in a frame, and goes on to our caller out of that, in its order, as fast as our caller takes it:
- * the command and those who wait for it don't have to wait for our caller. Once it is more than can be stored, the load is
- * declared uncacheable (those who wait run it themselves), and the frame is only a pipe any more, which holds the command
- * back while our caller doesn't read.
+ * What it writes is kept in a frame, and goes on to our caller out of that, in its order, as fast as our caller takes
+ * it: the command and those who wait for it don't have to wait for our caller. Once it is more than can be stored, the
+ * load is declared uncacheable (those who wait run it themselves), and the frame is only a pipe any more, which holds
+ * the command back while our caller doesn't read.
  *
  *	ended how                               its load               our caller
  *	exit 0, or --cache-failures             publish                has it already
@@ -14,7 +14,8 @@
  *
  * With something stale to serve in place of a failure, nothing goes to our caller before the end is known.
  *
- * The lease is renewed while it runs. Killed, we leave a load that one of those who wait takes over; the command gets SIGTERM.
+ * The lease is renewed while it runs. Killed, we leave a load that one of those who wait takes over;
+ * the command gets SIGTERM.
  */
 #include "run.h"
 

@@ -55,12 +55,14 @@ static int open_socket(const struct addrinfo *where)
 
 static int listening(const struct call *call, const char *address, int *fd)
 {
-	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *where;
+	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM},
+			*where;
 	char host[64], port[8];
 	int error;
 
 	if (!split(address, host, port) || getaddrinfo(host, port, &hints, &where))
-		return cli_usage(call, "--listen: '%s' is no address: PORT, or HOST:PORT or [HOST]:PORT in numbers", address);
+		return cli_usage(call, "--listen: '%s' is no address: PORT, or HOST:PORT or [HOST]:PORT in numbers",
+		                 address);
 	*fd = open_socket(where);
 	error = errno;
 	freeaddrinfo(where);
@@ -80,9 +82,11 @@ static void say_where(const struct call *call, int fd)
 	bool six;
 
 	getsockname(fd, (struct sockaddr *)&at, &size);
-	getnameinfo((struct sockaddr *)&at, size, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
+	getnameinfo((struct sockaddr *)&at, size, host, sizeof(host), port, sizeof(port),
+	            NI_NUMERICHOST | NI_NUMERICSERV);
 	six = at.ss_family == AF_INET6;
-	fprintf(stderr, "shoal %s: http://%s%s%s:%s/metrics\n", call->verb->name, six ? "[" : "", host, six ? "]" : "", port);
+	fprintf(stderr, "shoal %s: http://%s%s%s:%s/metrics\n", call->verb->name, six ? "[" : "", host, six ? "]" : "",
+	        port);
 }
 
 /* ---- answers ----------------------------------------------------------------------------------------------- */
@@ -113,7 +117,8 @@ static enum MHD_Result answer(struct MHD_Connection *c, unsigned status, const c
 
 static enum MHD_Result answer_text(struct MHD_Connection *c, unsigned status, const char *text)
 {
-	return answer(c, status, "text/plain; charset=utf-8", (char *)(uintptr_t)text, strlen(text), MHD_RESPMEM_PERSISTENT);
+	return answer(c, status, "text/plain; charset=utf-8", (char *)(uintptr_t)text, strlen(text),
+	              MHD_RESPMEM_PERSISTENT);
 }
 
 static enum MHD_Result answer_metrics(struct MHD_Connection *c, const struct server *s)
@@ -131,13 +136,13 @@ static enum MHD_Result answer_metrics(struct MHD_Connection *c, const struct ser
 		return MHD_NO;
 	}
 	return answer(c, outcome == SHOAL_OK ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
-	              outcome == SHOAL_OK ? "text/plain; version=0.0.4; charset=utf-8" : "text/plain; charset=utf-8", text, size,
-	              MHD_RESPMEM_MUST_FREE);
+	              outcome == SHOAL_OK ? "text/plain; version=0.0.4; charset=utf-8" : "text/plain; charset=utf-8",
+	              text, size, MHD_RESPMEM_MUST_FREE);
 }
 
 /* Called once with the request's head, and then without a body. */
-static enum MHD_Result asked(void *arg, struct MHD_Connection *c, const char *url, const char *method, const char *version,
-                             const char *body, size_t *body_size, void **seen)
+static enum MHD_Result asked(void *arg, struct MHD_Connection *c, const char *url, const char *method,
+                             const char *version, const char *body, size_t *body_size, void **seen)
 {
 	(void)version, (void)body, (void)body_size;
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)

@@ -53,7 +53,8 @@ static void list_verbs(FILE *to)
 			fprintf(to, "\n%s\n", groups[verbs[i]->group]);
 		fprintf(to, "  %-11s %s\n", verbs[i]->name, verbs[i]->summary);
 	}
-	fputs("\nshoal help VERB or shoal VERB --help tell the rest. The environment's SHOAL_CACHE names the cache where --cache\n"
+	fputs("\nshoal help VERB or shoal VERB --help tell the rest. The environment's SHOAL_CACHE names the cache "
+	      "where --cache\n"
 	      "does not. See shoal(1), and shoal(7) for what a cache, a keyspace, fresh and stale are.\n", to);
 }
 
@@ -125,8 +126,8 @@ static int dispatch(int argc, char **argv)
 	return verb ? run(verb, argc - 1, argv + 1) : no_verb(argv[1]);
 }
 
-/* A standard stream that is closed must not become the next file that is opened: what is printed would be written there.
- * It is opened the wrong way round, so that using it is an error still. */
+/* A standard stream that is closed must not become the next file that is opened: what is printed would be written
+ * there. It is opened the wrong way round, so that using it is an error still. */
 static bool hold_streams(void)
 {
 	int fd;

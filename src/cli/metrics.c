@@ -2,8 +2,8 @@
 /*
  * metrics: what is counted, as Prometheus text: once, into a file again and again, or for who asks over HTTP.
  *
- * A cache is opened anew for each text, to look at it alone: so one that was destroyed and made again is found, and one that
- * is not there for a while is nobody's end.
+ * A cache is opened anew for each text, to look at it alone: so one that was destroyed and made again is found, and one
+ * that is not there for a while is nobody's end.
  */
 #include "cli.h"
 #include "listen.h"
@@ -23,12 +23,16 @@ struct metrics {
 };
 
 static const struct option_spec metrics_options[] = {
-	{"cache", 'c', OPTION_LIST(struct metrics, caches), "NAME", "a cache, by its name or path; may be given several times (SHOAL_CACHE)", 0},
+	{"cache", 'c', OPTION_LIST(struct metrics, caches), "NAME",
+	 "a cache, by its name or path; may be given several times (SHOAL_CACHE)", 0},
 	{"owner", 0, OPTION_TEXT(struct metrics, owner), "USER", "accept caches of this user, too", 0},
 	{"label", 0, OPTION_FLAG(struct metrics, label), NULL, "a label 'cache' also if there is one cache alone", 0},
-	{"listen", 0, OPTION_TEXT(struct metrics, listen), "ADDRESS", "serve GET /metrics there: PORT (of 127.0.0.1) or HOST:PORT", 0},
-	{"output", 'o', OPTION_TEXT(struct metrics, output), "FILE", "into this file, which is replaced at once as a whole", 0},
-	{"every", 0, OPTION_DURATION(struct metrics, every), "DURATION", "of --output: again and again, until a signal ends it", 0},
+	{"listen", 0, OPTION_TEXT(struct metrics, listen), "ADDRESS",
+	 "serve GET /metrics there: PORT (of 127.0.0.1) or HOST:PORT", 0},
+	{"output", 'o', OPTION_TEXT(struct metrics, output), "FILE",
+	 "into this file, which is replaced at once as a whole", 0},
+	{"every", 0, OPTION_DURATION(struct metrics, every), "DURATION",
+	 "of --output: again and again, until a signal ends it", 0},
 	OPTIONS_END,
 };
 
@@ -132,7 +136,8 @@ static int write_temporary(struct wanted *w, char *path, int *outcome)
 	return fclose(to) ? -1 : r;
 }
 
-/* Whoever reads the file finds one text, whole. With no cache there it is removed: old figures would look like new ones. */
+/* Whoever reads the file finds one text, whole. With no cache there it is removed: old figures would
+ * look like new ones. */
 static int to_file(struct wanted *w, const char *file)
 {
 	char path[4096];
@@ -228,9 +233,12 @@ const struct verb verb_metrics = {
 	.name = "metrics", .group = GROUP_WATCH,
 	.summary = "what is counted, as Prometheus text: to standard output, a file, or over HTTP",
 	.options = metrics_options, .size = sizeof(struct metrics),
-	.notes = "Several caches are told apart by a label 'cache'. Whoever may connect may read it, names of keyspaces too: so it\n"
-		 "listens on 127.0.0.1 unless another address is given. Caches have to be there when it starts; one that goes later\n"
-		 "is left out till it is there again. Alert rules and a dashboard come with it: see shoal-runbook(7).\n\n"
+	.notes = "Several caches are told apart by a label 'cache'. Whoever may connect may read it, "
+		 "names of keyspaces too: so it\n"
+		 "listens on 127.0.0.1 unless another address is given. Caches have to be there when it starts; "
+		 "one that goes later\n"
+		 "is left out till it is there again. Alert rules and a dashboard come with it: see "
+		 "shoal-runbook(7).\n\n"
 		 "  shoal metrics --cache shop --cache session --listen 9123\n"
 		 "  shoal metrics --cache shop --output /var/lib/prometheus/node-exporter/shoal.prom --every 15s\n",
 	.run = metrics,

@@ -2,8 +2,8 @@
 /*
  * shoal migrate: carry the values of one keyspace over to another, for the rest of their lives. The old ones stay.
  *
- * The library's own fallback does it, key by key: as the leader of the new key's flight, so that a load, a set or a delete
- * of the new key in the meantime wins. What the new keyspace has already is left alone.
+ * The library's own fallback does it, key by key: as the leader of the new key's flight, so that a load, a set or a
+ * delete of the new key in the meantime wins. What the new keyspace has already is left alone.
  */
 #include "cli.h"
 #include "json.h"

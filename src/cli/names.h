@@ -18,8 +18,8 @@ struct cache_file {
  */
 int names_list(const char *name, struct cache_file **to);
 
-/* How many processes map that file, of those that we may look into. The library counts those that have made a call, and only
- * in segments of its own layout. */
+/* How many processes map that file, of those that we may look into. The library counts those that have made a call, and
+ * only in segments of its own layout. */
 unsigned names_mapped_by(const struct stat *st);
 
 #endif

@@ -170,12 +170,13 @@ static void explain(const struct option_spec *specs, int c, const char *word, ch
 		if (n - 2 < NAME_MOST && n > 2)
 			snprintf(name, sizeof(name), "%.*s", n - 2, word + 2);
 		near = options_nearest(name, spec_name, count_of(specs), specs);
-		snprintf(error, OPTION_ERROR, "no option %.*s%s%s%s", n < 100 ? n : 100, word, near ? ": did you mean --" : "",
-		         near ? near : "", near ? "?" : "");
+		snprintf(error, OPTION_ERROR, "no option %.*s%s%s%s", n < 100 ? n : 100, word,
+		         near ? ": did you mean --" : "", near ? near : "", near ? "?" : "");
 	}
 }
 
-int options_parse(const struct option_spec *specs, bool early, int argc, char **argv, void *values, char error[OPTION_ERROR])
+int options_parse(const struct option_spec *specs, bool early, int argc, char **argv, void *values,
+                  char error[OPTION_ERROR])
 {
 	struct option longs[SPECS_MOST + 2] = {0};
 	char letters[SPECS_MOST * 2 + 8];
@@ -197,9 +198,11 @@ int options_parse(const struct option_spec *specs, bool early, int argc, char **
 		spec = spec_of(specs, c);
 		wrong = spec ? set(spec, optarg, (char *)values + spec->offset) : "is not understood";
 		if (wrong) {
-			snprintf(error, OPTION_ERROR, "--%s: '%.100s' %s", spec ? spec->name : "?", optarg ? optarg : "", wrong);
+			snprintf(error, OPTION_ERROR, "--%s: '%.100s' %s", spec ? spec->name : "?",
+			         optarg ? optarg : "", wrong);
 			if (spec && spec->kind == KIND_CHOICE)
-				snprintf(error, OPTION_ERROR, "--%s: '%.100s' is none of %s", spec->name, optarg, spec->value);
+				snprintf(error, OPTION_ERROR, "--%s: '%.100s' is none of %s", spec->name, optarg,
+				         spec->value);
 			return OPTIONS_WRONG;
 		}
 	}

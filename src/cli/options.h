@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The options of a verb, declared once: parsing them (by getopt_long), the help text and the completion come from the same
- * table. A verb has a struct of its own, whose fields are zero when an option is not given:
+ * The options of a verb, declared once: parsing them (by getopt_long), the help text and the completion come from the
+ * same table. A verb has a struct of its own, whose fields are zero when an option is not given:
  *
  *	struct set {
  *		struct cache_options cache;
@@ -92,7 +92,8 @@ enum { OPTIONS_WRONG = -1, OPTIONS_HELP = -2 };
  * all of those come last; `early`: at the first of them options end (the rest is another command's). OPTIONS_HELP: help
  * is asked for. OPTIONS_WRONG: `error` says what.
  */
-int options_parse(const struct option_spec *specs, bool early, int argc, char **argv, void *values, char error[OPTION_ERROR]);
+int options_parse(const struct option_spec *specs, bool early, int argc, char **argv, void *values,
+                  char error[OPTION_ERROR]);
 
 /* NULL, or what is wrong. */
 const char *options_keyspace(const char *text, struct option_keyspace *to);
@@ -100,6 +101,7 @@ const char *options_keyspace(const char *text, struct option_keyspace *to);
 void options_help(const struct option_spec *specs, FILE *to);
 
 /* Of `n` names the one that is meant by `text`, or NULL if none is near. name(i, arg) gives the names. */
-const char *options_nearest(const char *text, const char *(*name)(size_t i, const void *arg), size_t n, const void *arg);
+const char *options_nearest(const char *text, const char *(*name)(size_t i, const void *arg), size_t n,
+                            const void *arg);
 
 #endif

@@ -9,11 +9,11 @@
  *         -> LOAD      it failed a moment ago: replay that
  *         -> no cache  become the command
  *
- * A failure is no value: shoal_load_fail() tells it to those who wait, so that what is stale may be served in its place and
- * failures are counted as such. What it wrote is in a second keyspace, "NAME.failed", for a while.
+ * A failure is no value: shoal_load_fail() tells it to those who wait, so that what is stale may be served in its place
+ * and failures are counted as such. What it wrote is in a second keyspace, "NAME.failed", for a while.
  *
- * The refresh behind us. A load is of the process that began it, so the one behind us has to begin it. So that not every
- * caller starts one, we have won the refresh first, and give it up when the one behind is ready to take it:
+ * The refresh behind us. A load is of the process that began it, so the one behind us has to begin it. So that not
+ * every caller starts one, we have won the refresh first, and give it up when the one behind is ready to take it:
  *
  *        we      REFRESH ... fork ---------- cancel, replay, exit
  *        behind               own session, own handle: ready | begin -> run, store; or another was faster: exit
@@ -76,8 +76,8 @@ static const char *wrong_variable(const struct option_list *env)
 }
 
 /*
- * KEY, or nothing, the number of arguments and each of them; then VARIABLE=VALUE, or VARIABLE if it is not set; then the
- * directory, which begins with a slash. A zero byte between any two. So different ones never have the same key, and
+ * KEY, or nothing, the number of arguments and each of them; then VARIABLE=VALUE, or VARIABLE if it is not set; then
+ * the directory, which begins with a slash. A zero byte between any two. So different ones never have the same key, and
  * `shoal keys` shows what they are.
  */
 static bool build_key(struct run *run)
@@ -228,7 +228,8 @@ static void say_stale(const struct run *run, const struct shoal_value *value)
 		        run->call->arguments[0], value->load_error, unit_duration_text((int64_t)value->age_ms, age));
 }
 
-/* A copy: a reader may take its time, and what is in hand keeps memory from being reused. 0: it is no frame, and gone. */
+/* A copy: a reader may take its time, and what is in hand keeps memory from being reused. 0:
+ * it is no frame, and gone. */
 static void *take(struct shoal_keyspace *k, const struct run *run, struct shoal_value *value, unsigned *status)
 {
 	void *copy = NULL;
@@ -484,8 +485,10 @@ const struct verb verb_run = {
 	.options = run_table,
 	.size = sizeof(struct run_options),
 	.notes =
-		"Of all processes of this machine that ask for one key at once, one runs the command, and the others get what it\n"
-		"wrote. Its standard input is empty. The cache is made if it isn't there; without a name it is run-UID.\n"
+		"Of all processes of this machine that ask for one key at once, one runs the command, "
+		"and the others get what it\n"
+		"wrote. Its standard input is empty. The cache is made if it isn't there; "
+		"without a name it is run-UID.\n"
 		"\n"
 		"  shoal run --key report --fresh 5m --stale 1h -- psql -Atf report.sql\n"
 		"  shoal run --key-from-args --env LANG --fresh 1h -- curl -fsS https://example.org/rates\n",

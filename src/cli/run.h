@@ -30,7 +30,8 @@ struct run {
 };
 
 #define RUN_LEASE_MS 10000u
-#define RUN_FAILURE_MS 120000u /* a failure's output outlasts the time that the library remembers the failure, a minute */
+/* a failure's output outlasts the time that the library remembers the failure, a minute */
+#define RUN_FAILURE_MS 120000u
 
 int run_open(struct run *run); /* 0, or a message and the exit status that belongs to it */
 void run_close(struct run *run);

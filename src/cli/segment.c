@@ -52,8 +52,8 @@ static int create(const struct call *call)
 		.max_loads = (unsigned)o->loads,
 		.extents = (unsigned)o->extents,
 		.mode = o->mode,
-		.flags = (o->huge_pages ? SHOAL_HUGE_PAGES : 0) | (o->checksum ? SHOAL_CHECKSUM : 0) | (o->fifo ? SHOAL_FIFO : 0) |
-		         (o->exclusive ? SHOAL_EXCLUSIVE : 0),
+		.flags = (o->huge_pages ? SHOAL_HUGE_PAGES : 0) | (o->checksum ? SHOAL_CHECKSUM : 0) |
+		         (o->fifo ? SHOAL_FIFO : 0) | (o->exclusive ? SHOAL_EXCLUSIVE : 0),
 	};
 	struct shoal *cache;
 	int status = cli_open(call, &o->cache, &config, &cache);
@@ -68,7 +68,8 @@ const struct verb verb_create = {
 	.name = "create", .group = GROUP_SEGMENTS,
 	.summary = "make a cache, if it is not there",
 	.options = create_options, .size = sizeof(struct create),
-	.notes = "One that is there keeps its size and its limits. A program that opens a cache makes it, too, so this is only\n"
+	.notes = "One that is there keeps its size and its limits. A program that opens a cache makes it, too, "
+		 "so this is only\n"
 		 "needed to give it another size, or other limits, than the program would.\n\n"
 		 "  shoal create --cache shop --size 1g --max-loads 16\n",
 	.run = create,
@@ -118,7 +119,8 @@ static int check(const struct call *call)
 	if (!faults)
 		return EXIT_DONE;
 	cli_error(call, "%d fault%s", faults, faults == 1 ? "" : "s");
-	fputs("bytes of the segment are wrong. They are counted misses where they are met; shoal destroy makes room for a new one\n",
+	fputs("bytes of the segment are wrong. They are counted misses where they are met; "
+	      "shoal destroy makes room for a new one\n",
 	      stderr);
 	return EXIT_CORRUPT;
 }
@@ -127,7 +129,8 @@ const struct verb verb_check = {
 	.name = "check", .group = GROUP_SEGMENTS,
 	.summary = "look at every byte of a cache, and name what can't be",
 	.options = check_options, .size = sizeof(struct only_cache),
-	.notes = "It changes nothing and may be used while others work. Exit status 4: there are faults. What a dead process\n"
+	.notes = "It changes nothing and may be used while others work. Exit status 4: there are faults. "
+		 "What a dead process\n"
 		 "left, and others will recover, is named and no fault.\n",
 	.run = check,
 };
@@ -156,7 +159,8 @@ const struct verb verb_reap = {
 	.name = "reap", .group = GROUP_SEGMENTS,
 	.summary = "recover what dead processes held, and print how many there were",
 	.options = reap_options, .size = sizeof(struct only_cache),
-	.notes = "Others do it as well, when they meet what was held. After a resize it gives back the memory of the old size.\n",
+	.notes = "Others do it as well, when they meet what was held. After a resize it gives back the memory of "
+		 "the old size.\n",
 	.run = reap,
 };
 
@@ -192,7 +196,8 @@ const struct verb verb_resize = {
 	.summary = "give a cache another size, while it is used",
 	.arguments = "SIZE", .least = 1, .most = 1,
 	.options = resize_options, .size = sizeof(struct only_cache),
-	.notes = "Every process goes over at its next call. Values are carried over, the most used ones first. While it runs the\n"
+	.notes = "Every process goes over at its next call. Values are carried over, the most used ones first. "
+		 "While it runs the\n"
 		 "memory of both sizes is taken. Exit status 5: another resize is at it.\n\n"
 		 "  shoal resize --cache shop 2g\n",
 	.run = resize,

@@ -117,18 +117,20 @@ static double percent(uint64_t part, uint64_t whole)
 #define COUNTERS(C) \
 	C(hits_fresh) C(hits_stale) C(misses) C(misses_expired) C(misses_corrupt) C(loads) C(load_errors) C(coalesced) \
 	C(takeovers) C(takeovers_gave_up) C(overdue) C(superseded) C(timeouts) C(busy) C(uncached) C(uncacheable) \
-	C(early_refreshes) C(migrated) C(rejected) C(schema_mismatches) C(corrupt) C(load_ns_sum) C(wait_ns_sum) C(stale_ms_sum)
+	C(early_refreshes) C(migrated) C(rejected) C(schema_mismatches) C(corrupt) C(load_ns_sum) C(wait_ns_sum) \
+	C(stale_ms_sum)
 
 /* Of the segment, likewise; and what it is like now. */
 #define SEGMENT_COUNTERS(C) \
-	C(evicted_entries) C(evicted_expired) C(evicted_extents) C(displaced_entries) C(reappended_bytes) C(grace_blocked_ms) \
-	C(frequency_writes)
+	C(evicted_entries) C(evicted_expired) C(evicted_extents) C(displaced_entries) C(reappended_bytes) \
+	C(grace_blocked_ms) C(frequency_writes)
 #define SEGMENT_STATE(S) \
-	S(size) S(bytes_live) S(bytes_dead) S(bytes_free) S(bytes_overhead) S(bytes_reserve) S(entries) S(processes) S(threads) \
-	S(pins) S(flights) S(permits_used) S(grace_waiting)
+	S(size) S(bytes_live) S(bytes_dead) S(bytes_free) S(bytes_overhead) S(bytes_reserve) S(entries) S(processes) \
+	S(threads) S(pins) S(flights) S(permits_used) S(grace_waiting)
 
 /* What was counted since the last look. What is no counter is as it is now. */
-static struct shoal_keyspace_stats since(const struct shoal_keyspace_stats *now, const struct shoal_keyspace_stats *last)
+static struct shoal_keyspace_stats since(const struct shoal_keyspace_stats *now,
+                                         const struct shoal_keyspace_stats *last)
 {
 	struct shoal_keyspace_stats d = *now;
 
@@ -183,14 +185,15 @@ static void print_row(const struct view *v, const struct row *r)
 {
 	struct shoal_keyspace_stats s = since(&r->now, &r->last);
 	double per = v->seconds > 0 ? v->seconds : 1;
-	char a[UNIT_TEXT], b[UNIT_TEXT], c[UNIT_TEXT], d[UNIT_TEXT], e[UNIT_TEXT], f[UNIT_TEXT], g[UNIT_TEXT], h[UNIT_TEXT],
-		i[UNIT_TEXT], j[UNIT_TEXT], k[UNIT_TEXT];
+	char a[UNIT_TEXT], b[UNIT_TEXT], c[UNIT_TEXT], d[UNIT_TEXT], e[UNIT_TEXT], f[UNIT_TEXT], g[UNIT_TEXT],
+		h[UNIT_TEXT], i[UNIT_TEXT], j[UNIT_TEXT], k[UNIT_TEXT];
 
 	printf("%8s %6s %6s %8s %7s %7s %7s %7s %8s %8s %8s  ", count_text((double)requests(&s) / per, a),
-	       share_text(percent(s.hits_fresh + s.hits_stale, requests(&s)), b), share_text(percent(s.hits_stale, requests(&s)), c),
-	       count_text((double)s.loads / per, d), ratio_text(s.loads, requests(&s), e), count_text((double)s.coalesced / per, f),
-	       count_text((double)s.load_errors / per, g), count_text((double)s.takeovers / per, h), ms_text(s.load_p50_ms, i),
-	       ms_text(s.load_p99_ms, j), ms_text(s.oldest_load_ms, k));
+	       share_text(percent(s.hits_fresh + s.hits_stale, requests(&s)), b),
+	       share_text(percent(s.hits_stale, requests(&s)), c), count_text((double)s.loads / per, d),
+	       ratio_text(s.loads, requests(&s), e), count_text((double)s.coalesced / per, f),
+	       count_text((double)s.load_errors / per, g), count_text((double)s.takeovers / per, h),
+	       ms_text(s.load_p50_ms, i), ms_text(s.load_p99_ms, j), ms_text(s.oldest_load_ms, k));
 	if (*r->name) {
 		escape_print(stdout, r->name, strlen(r->name)); /* a corrupt segment's may be anything */
 		printf("@%" PRIu32 "\n", r->version);
@@ -201,13 +204,16 @@ static void print_row(const struct view *v, const struct row *r)
 
 static void print_memory(const struct shoal_stats *s)
 {
-	char size[UNIT_TEXT], live[UNIT_TEXT], dead[UNIT_TEXT], free_[UNIT_TEXT], over[UNIT_TEXT], evicted[UNIT_TEXT], n[UNIT_TEXT];
+	char size[UNIT_TEXT], live[UNIT_TEXT], dead[UNIT_TEXT], free_[UNIT_TEXT], over[UNIT_TEXT], evicted[UNIT_TEXT],
+		n[UNIT_TEXT];
 
-	printf("%s entries; of %s: %s live, %s dead, %s free, %s tables; evicted: %s entries\n", count_text((double)s->entries, n),
-	       unit_size_text(s->size, size), unit_size_text(s->bytes_live, live), unit_size_text(s->bytes_dead, dead),
-	       unit_size_text(s->bytes_free, free_), unit_size_text(s->bytes_overhead, over),
+	printf("%s entries; of %s: %s live, %s dead, %s free, %s tables; evicted: %s entries\n",
+	       count_text((double)s->entries, n), unit_size_text(s->size, size), unit_size_text(s->bytes_live, live),
+	       unit_size_text(s->bytes_dead, dead), unit_size_text(s->bytes_free, free_),
+	       unit_size_text(s->bytes_overhead, over),
 	       count_text((double)(s->evicted_entries + s->displaced_entries), evicted));
-	printf("%" PRIu32 " processes, %" PRIu32 " threads, %" PRIu32 " pins, %" PRIu32 " flights, %" PRIu32 " permits taken\n\n",
+	printf("%" PRIu32 " processes, %" PRIu32 " threads, %" PRIu32 " pins, %" PRIu32 " flights, %" PRIu32
+	       " permits taken\n\n",
 	       s->processes, s->threads, s->pins, s->flights, s->permits_used);
 }
 
@@ -221,8 +227,8 @@ static void print_table(const struct view *v)
 		print_memory(&v->stats);
 	snprintf(requests_, sizeof(requests_), "REQ%s", per);
 	snprintf(loads, sizeof(loads), "LOADS%s", per);
-	printf("%8s %6s %6s %8s %7s %7s %7s %7s %8s %8s %8s  %s\n", requests_, "HITS", "STALE", loads, "L/REQ", "COAL", "ERRORS",
-	       "TAKEN", "P50 ms", "P99 ms", "OLDEST", "KEYSPACE");
+	printf("%8s %6s %6s %8s %7s %7s %7s %7s %8s %8s %8s  %s\n", requests_, "HITS", "STALE", loads, "L/REQ", "COAL",
+	       "ERRORS", "TAKEN", "P50 ms", "P99 ms", "OLDEST", "KEYSPACE");
 	for (i = 0; i < v->count; i++)
 		print_row(v, &v->rows[i]);
 }
@@ -387,7 +393,8 @@ static int stat(const struct call *call)
 		return status;
 	if (o->prom) {
 		outcome = shoal_metrics(cache, stdout);
-		status = outcome == SHOAL_OK || ferror(stdout) ? EXIT_DONE : cli_failed(call, cli_cache_name(&o->cache), outcome);
+		status = outcome == SHOAL_OK || ferror(stdout) ? EXIT_DONE
+		                                               : cli_failed(call, cli_cache_name(&o->cache), outcome);
 	} else {
 		status = show(call, &v, cache);
 	}
@@ -400,9 +407,12 @@ const struct verb verb_stat = {
 	.name = "stat", .group = GROUP_WATCH,
 	.summary = "hits, misses, loads and memory, of a cache and its keyspaces",
 	.options = stat_options, .size = sizeof(struct stat),
-	.notes = "REQ are gets and fetches, HITS the share of them that found a value, STALE that found a stale one; L/REQ loads for each\n"
-		 "of them: what the origin sees. COAL waited for the load of another, TAKEN were taken over from a dead leader. P50 and\n"
-		 "P99 of how long loads take, OLDEST how long the oldest that runs has run. With --watch the first table tells of all\n"
+	.notes = "REQ are gets and fetches, HITS the share of them that found a value, STALE that found a stale one; "
+		 "L/REQ loads for each\n"
+		 "of them: what the origin sees. COAL waited for the load of another, "
+		 "TAKEN were taken over from a dead leader. P50 and\n"
+		 "P99 of how long loads take, OLDEST how long the oldest that runs has run. "
+		 "With --watch the first table tells of all\n"
 		 "time, each other one of the time since.\n\n"
 		 "  shoal stat --cache shop --watch 1s --keyspace user.profile\n",
 	.run = stat,

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A look at a cache. It is opened anew for each, so one that was destroyed and made again is found; its counters are then less
- * than they were, and count from zero.
+ * A look at a cache. It is opened anew for each, so one that was destroyed and made again is found; its counters are
+ * then less than they were, and count from zero.
  *
- * The hottest keys are found by sampling: of each keyspace's hits between two looks, which are counted exactly, a key has the
- * share that it has among the samples.
+ * The hottest keys are found by sampling: of each keyspace's hits between two looks, which are counted exactly, a key
+ * has the share that it has among the samples.
  */
 #include "top.h"
 
@@ -26,8 +26,8 @@ double top_now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* Room for one more, zeroed, in the array that the pointer at `array` leads to; it is full at powers of two, or has shrunk
- * since. */
+/* Room for one more, zeroed, in the array that the pointer at `array` leads to; it is full at powers of two,
+ * or has shrunk since. */
 static void *more(void *array, size_t *n, size_t size)
 {
 	char *a;
@@ -153,8 +153,8 @@ static int see_hit(const struct shoal_entry *e, void *arg)
 	keyspace->samples++;
 	for (i = 0; i < l->keys_n; i++) {
 		k = &l->keys[i];
-		if (k->key_size == e->key.size && k->version == e->version && !memcmp(k->key, e->key.data, k->key_size) &&
-		    !strcmp(k->name, e->keyspace))
+		if (k->key_size == e->key.size && k->version == e->version &&
+		    !memcmp(k->key, e->key.data, k->key_size) && !strcmp(k->name, e->keyspace))
 			break;
 	}
 	if (i == l->keys_n) {
@@ -196,7 +196,8 @@ static void weigh_keys(struct top_look *l)
 		struct top_key *key = &l->keys[i];
 
 		k = keyspace_of(l, key->name, key->version);
-		hits = k ? (double)(k->now.hits_fresh + k->now.hits_stale - k->last.hits_fresh - k->last.hits_stale) : 0;
+		hits = k ? (double)(k->now.hits_fresh + k->now.hits_stale - k->last.hits_fresh - k->last.hits_stale)
+		         : 0;
 		key->rate = key->rate * kept +
 			    (k && k->samples > 0 ? key->samples / k->samples * hits / l->seconds : 0) * (1 - kept);
 		key->samples = 0;

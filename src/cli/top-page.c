@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Lines of text from a look. A view has a table, or all of them, which then share the page's height: each gets what it needs
- * while there is enough, and else no more than the others.
+ * Lines of text from a look. A view has a table, or all of them, which then share the page's height: each gets what it
+ * needs while there is enough, and else no more than the others.
  */
 #include "escape.h"
 #include "top.h"
@@ -132,7 +132,8 @@ static void put_ms(double ms, char to[UNIT_TEXT])
 	if (ms < 0.9995)
 		snprintf(to, UNIT_TEXT, "%.0fus", ms * 1000);
 	else if (ms < 9999.5)
-		snprintf(to, UNIT_TEXT, ms < 99.95 ? "%.1fms" : ms < 999.5 ? "%.0fms" : "%.2fs", ms < 999.5 ? ms : ms / 1000);
+		snprintf(to, UNIT_TEXT, ms < 99.95 ? "%.1fms" : ms < 999.5 ? "%.0fms" : "%.2fs",
+		         ms < 999.5 ? ms : ms / 1000);
 	else if (ms < 6000e3)
 		snprintf(to, UNIT_TEXT, ms < 999.5e3 ? "%.0fs" : "%.0fm", ms < 999.5e3 ? ms / 1e3 : ms / 60e3);
 	else
@@ -196,7 +197,8 @@ static double part(double of, double whole)
 	return whole > 0 ? of / whole : NAN;
 }
 
-enum { REQUESTS, HITS, STALE, LOADS, PER_REQUEST, COALESCED, LOAD50, LOAD99, WAIT50, WAIT99, OLDEST, ERRORS, DISTINCT, NAME };
+enum { REQUESTS, HITS, STALE, LOADS, PER_REQUEST, COALESCED, LOAD50, LOAD99, WAIT50, WAIT99, OLDEST, ERRORS, DISTINCT,
+       NAME };
 
 /* In this order while there is room for them; of rates, the head without /s is for totals. */
 static const struct column {
@@ -352,8 +354,10 @@ static void keyspaces(struct writer *w, size_t from, size_t to)
 
 static int by_age(const void *va, const void *vb)
 {
-	const struct shoal_flight *a = &((const struct top_flight *)va)->flight, *b = &((const struct top_flight *)vb)->flight;
-	bool x = a->state >= SHOAL_FLIGHT_FAILED, y = b->state >= SHOAL_FLIGHT_FAILED; /* what is only remembered comes last */
+	const struct shoal_flight *a = &((const struct top_flight *)va)->flight,
+				  *b = &((const struct top_flight *)vb)->flight;
+	/* what is only remembered comes last */
+	bool x = a->state >= SHOAL_FLIGHT_FAILED, y = b->state >= SHOAL_FLIGHT_FAILED;
 
 	return x != y ? x - y : (a->age_ms < b->age_ms) - (a->age_ms > b->age_ms);
 }
@@ -374,7 +378,8 @@ static void flight(struct writer *w, const struct top_flight *f)
 	escape_print(w->to, f->key, flight->key.size);
 	if (flight->key.size < flight->key_size)
 		fputs("...", w->to);
-	end_line(w, flight->state == SHOAL_FLIGHT_OVERDUE || flight->state == SHOAL_FLIGHT_FAILED ? STYLE_ALARM : STYLE_PLAIN);
+	end_line(w, flight->state == SHOAL_FLIGHT_OVERDUE || flight->state == SHOAL_FLIGHT_FAILED ? STYLE_ALARM
+	                                                                                          : STYLE_PLAIN);
 }
 
 static void flights(struct writer *w, size_t from, size_t to)
@@ -411,7 +416,8 @@ static void keys(struct writer *w, size_t from, size_t to)
 	for (; from < to; from++) {
 		k = &w->l->keys[from];
 		begin_line(w);
-		fprintf(w->to, "%8s %9s  ", count(w->l->weight > 0 ? k->rate / w->l->weight : NAN, rate), unit_size_text(k->size, size));
+		fprintf(w->to, "%8s %9s  ", count(w->l->weight > 0 ? k->rate / w->l->weight : NAN, rate),
+		        unit_size_text(k->size, size));
 		put_name(w->to, k->name, k->version, 16);
 		fputc(' ', w->to);
 		shown = k->key_size < 256 ? k->key_size : 256;
@@ -427,7 +433,8 @@ static void keys(struct writer *w, size_t from, size_t to)
 /* Those that hold something first. */
 static int by_holding(const void *va, const void *vb)
 {
-	const struct shoal_process *a = &((const struct top_process *)va)->process, *b = &((const struct top_process *)vb)->process;
+	const struct shoal_process *a = &((const struct top_process *)va)->process,
+				   *b = &((const struct top_process *)vb)->process;
 
 	if (a->blocks != b->blocks)
 		return a->blocks < b->blocks ? 1 : -1;
@@ -450,8 +457,8 @@ static void processes(struct writer *w, size_t from, size_t to)
 	for (; from < to; from++) {
 		p = &w->l->processes[from].process;
 		begin_line(w);
-		fprintf(w->to, "%8d %7s %7u %5u %7u %6u  ", (int)p->pid, duration((double)p->age_ms, age), p->threads, p->pins,
-		        p->flights, p->blocks);
+		fprintf(w->to, "%8d %7s %7u %5u %7u %6u  ", (int)p->pid, duration((double)p->age_ms, age), p->threads,
+		        p->pins, p->flights, p->blocks);
 		if (p->other_namespace)
 			fputs("(another pid namespace)", w->to);
 		else if (!*w->l->processes[from].command)
@@ -510,12 +517,14 @@ static void memory(struct writer *w)
 	memory_state(w, "reserve", s->bytes_reserve, "of it, kept free");
 	memory_state(w, "tables", s->bytes_overhead, "index, slots");
 	line(w, STYLE_HEAD, "EVICTED         ALL     /S");
-	memory_rate(w, "cold", s->evicted_entries - s->evicted_expired, l->evicted_entries - l->evicted_expired, "entries, to make room");
+	memory_rate(w, "cold", s->evicted_entries - s->evicted_expired, l->evicted_entries - l->evicted_expired,
+	            "entries, to make room");
 	memory_rate(w, "expired", s->evicted_expired, l->evicted_expired, "entries whose time was over");
 	memory_rate(w, "displaced", s->displaced_entries, l->displaced_entries, "entries, by others in the index");
 	memory_rate(w, "probation", s->evicted_by[SHOAL_EVICTED_PROBATION], l->evicted_by[SHOAL_EVICTED_PROBATION],
 	            "extents of what was not hit yet");
-	memory_rate(w, "main", s->evicted_by[SHOAL_EVICTED_MAIN], l->evicted_by[SHOAL_EVICTED_MAIN], "extents of what had been hit");
+	memory_rate(w, "main", s->evicted_by[SHOAL_EVICTED_MAIN], l->evicted_by[SHOAL_EVICTED_MAIN],
+	            "extents of what had been hit");
 	memory_rate(w, "waiting", s->grace_waiting, s->grace_waiting, "extents, for readers to leave them");
 	line(w, STYLE_HEAD, "SLOTS      USED/OF   SHARE");
 	memory_limit(w, "processes", s->processes, i->max_processes, "attached");
@@ -535,7 +544,8 @@ static void summary(struct writer *w)
 	char size[UNIT_TEXT], live[UNIT_TEXT], free_[UNIT_TEXT], entries[UNIT_TEXT], evicted[UNIT_TEXT], clock[16] = "";
 	time_t now = time(NULL);
 	struct tm local;
-	uint64_t out = s->evicted_entries + s->displaced_entries, last = w->l->last.evicted_entries + w->l->last.displaced_entries;
+	uint64_t out = s->evicted_entries + s->displaced_entries,
+		 last = w->l->last.evicted_entries + w->l->last.displaced_entries;
 
 	if (localtime_r(&now, &local))
 		strftime(clock, sizeof(clock), "%H:%M:%S", &local);
@@ -544,7 +554,8 @@ static void summary(struct writer *w)
 	escape_print(w->to, w->l->name, strlen(w->l->name));
 	fprintf(w->to, ", %s%s%s", clock, w->c->totals ? ", totals" : "", w->c->paused ? ", PAUSED" : "");
 	if (!*w->l->trouble)
-		fprintf(w->to, ": %u processes, %u threads, %u flights, %u pins", s->processes, s->threads, s->flights, s->pins);
+		fprintf(w->to, ": %u processes, %u threads, %u flights, %u pins", s->processes, s->threads, s->flights,
+		        s->pins);
 	end_line(w, STYLE_TITLE);
 	if (*w->l->trouble) {
 		line(w, STYLE_ALARM, w->l->trouble);
@@ -552,7 +563,8 @@ static void summary(struct writer *w)
 	}
 	begin_line(w);
 	fprintf(w->to, "%s entries, %s live, %s free of %s, %s evicted/s", count((double)s->entries, entries),
-	        unit_size_text(s->bytes_live, live), unit_size_text(s->bytes_free, free_), unit_size_text(s->size, size),
+	        unit_size_text(s->bytes_live, live), unit_size_text(s->bytes_free, free_),
+	        unit_size_text(s->size, size),
 	        count(w->l->seconds > 0 && out >= last ? (double)(out - last) / w->l->seconds : NAN, evicted));
 	end_line(w, STYLE_PLAIN);
 }
@@ -641,8 +653,8 @@ static void hints(struct writer *w)
 
 	while (w->page->count + 1 < w->page->height && !w->failed)
 		line(w, STYLE_PLAIN, "");
-	snprintf(text, sizeof(text), "q quit  ? help  space pause  s sort: %s%s  t totals  1-6 view: %s", top_sort_name(w->c->sort),
-	         w->c->reverse ? " reversed" : "", view_names[w->c->view]);
+	snprintf(text, sizeof(text), "q quit  ? help  space pause  s sort: %s%s  t totals  1-6 view: %s",
+	         top_sort_name(w->c->sort), w->c->reverse ? " reversed" : "", view_names[w->c->view]);
 	line(w, STYLE_TITLE, text);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The screen, by ncurses: it writes only what has changed, so nothing flickers. Signals that end a program are read from a
- * descriptor, so whatever ends it, the terminal is as it was.
+ * The screen, by ncurses: it writes only what has changed, so nothing flickers. Signals that end a program are read
+ * from a descriptor, so whatever ends it, the terminal is as it was.
  */
 #include "top.h"
 

@@ -23,8 +23,10 @@ static const struct option_spec top_options[] = {
 	{"every", 'd', OPTION_DURATION(struct top, every), "DURATION", "between two looks (1s)", 0},
 	{"sort", 's', OPTION_CHOICE(struct top, sort), TOP_SORTS, "order of keyspaces (req)", 0},
 	{"reverse", 'r', OPTION_FLAG(struct top, reverse), NULL, "the other way round", 0},
-	{"view", 'v', OPTION_CHOICE(struct top, view), "all|keyspaces|flights|keys|processes|memory", "what to show (all)", 0},
-	{"totals", 't', OPTION_FLAG(struct top, totals), NULL, "what was counted ever, instead of since the last look", 0},
+	{"view", 'v', OPTION_CHOICE(struct top, view), "all|keyspaces|flights|keys|processes|memory",
+	 "what to show (all)", 0},
+	{"totals", 't', OPTION_FLAG(struct top, totals), NULL, "what was counted ever, instead of since the last look",
+	 0},
 	{"plain", 'p', OPTION_FLAG(struct top, plain), NULL, "text also on a terminal, a page for each look", 0},
 	{"count", 'n', OPTION_COUNT(struct top, count), "N", "so many pages of text", 0},
 	OPTIONS_END,
@@ -138,8 +140,10 @@ const struct verb verb_top = {
 	.name = "top", .group = GROUP_WATCH,
 	.summary = "keyspaces, loads under way, hottest keys, processes and memory, as they are now",
 	.options = top_options, .size = sizeof(struct top),
-	.notes = "Without a terminal, or with --plain, pages of text follow each other until the reader goes. Rates are of the time since\n"
-		 "the last look; LD50, LD99, WT50 and WT99 of all loads and waits so far. The hottest keys are an estimate, from samples.\n"
+	.notes = "Without a terminal, or with --plain, pages of text follow each other until the reader goes. "
+		 "Rates are of the time since\n"
+		 "the last look; LD50, LD99, WT50 and WT99 of all loads and waits so far. "
+		 "The hottest keys are an estimate, from samples.\n"
 		 "It changes nothing in the cache and leaves no trace there. On a terminal ? tells the keys.\n\n"
 		 "  shoal top --cache shop\n"
 		 "  shoal top --cache shop -1 --sort hit\n",

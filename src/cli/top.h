@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * top, in three parts: top-look.c looks at a cache, again and again, and keeps what is needed to tell of the time between two
- * looks; top-page.c makes lines of text of that; top-screen.c (by ncurses, or top-screen-none.c) shows them and takes keys.
- * A look is not a page: what is paused can be sorted, and shown in another size.
+ * top, in three parts: top-look.c looks at a cache, again and again, and keeps what is needed to tell of the time
+ * between two looks; top-page.c makes lines of text of that; top-screen.c (by ncurses, or top-screen-none.c) shows them
+ * and takes keys. A look is not a page: what is paused can be sorted, and shown in another size.
  */
 #ifndef SHOAL_CLI_TOP_H
 #define SHOAL_CLI_TOP_H
@@ -73,7 +73,8 @@ void top_forget(struct top_look *l);
 
 /* ---- a page: top-page.c ------------------------------------------------------------------------------------ */
 
-enum top_view { VIEW_ALL, VIEW_KEYSPACES, VIEW_FLIGHTS, VIEW_KEYS, VIEW_PROCESSES, VIEW_MEMORY, VIEW_HELP, VIEWS = VIEW_HELP };
+enum top_view { VIEW_ALL, VIEW_KEYSPACES, VIEW_FLIGHTS, VIEW_KEYS, VIEW_PROCESSES, VIEW_MEMORY, VIEW_HELP,
+                VIEWS = VIEW_HELP };
 
 #define TOP_SORTS "req|hit|stale|load|ratio|coal|ld50|ld99|wt50|wt99|oldest|err|keys|name"
 enum { TOP_SORT_COUNT = 14 };

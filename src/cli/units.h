@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Quantities as people write them: durations, sizes, rates, shares. Strict: what isn't wholly understood is refused, and
- * so is what doesn't fit or would have to be rounded. Pure functions of their text.
+ * Quantities as people write them: durations, sizes, rates, shares. Strict: what isn't wholly understood is refused,
+ * and so is what doesn't fit or would have to be rounded. Pure functions of their text.
  *
- * Each returns NULL, or what is wrong ("needs a unit: ms, s, m, h or d"), to be put behind the text; *to is then unchanged.
+ * Each returns NULL, or what is wrong ("needs a unit: ms, s, m, h or d"), to be put behind the text;
+ * *to is then unchanged.
  */
 #ifndef SHOAL_CLI_UNITS_H
 #define SHOAL_CLI_UNITS_H
 
 #include <stdint.h>
 
-/* "250ms", "30s", "1.5h", "7d"; "0" and "none" are SHOAL_NONE, "forever" is SHOAL_FOREVER: as in the fields of the library
- * that end in _ms, where 0 is left to say "the default". */
+/* "250ms", "30s", "1.5h", "7d"; "0" and "none" are SHOAL_NONE, "forever" is SHOAL_FOREVER: as in the fields of the
+ * library that end in _ms, where 0 is left to say "the default". */
 const char *unit_duration(const char *text, uint32_t *to);
 
 /* "4096", "64k", "1.5m", "1g", "2t", in powers of 1024; "64KiB" and "64kb" are the same as "64k". */

@@ -2,9 +2,9 @@
 /*
  * shoal warm: load the keys of a file through a command, slowly, and stop before it hurts.
  *
- * The place in the file goes to --resume FILE, and from there on next time: the offset of the first key that is not dealt
- * with. It is written every second and at the end, under another name first, so it is whole whenever we are killed; what
- * was done since is looked up again, and is fresh.
+ * The place in the file goes to --resume FILE, and from there on next time: the offset of the first key that is not
+ * dealt with. It is written every second and at the end, under another name first, so it is whole whenever we are
+ * killed; what was done since is looked up again, and is fresh.
  *
  * SIGINT, SIGTERM and SIGHUP are held back, and end the warming after the key in hand; its command gets them.
  */
@@ -506,9 +506,11 @@ const struct verb verb_warm = {
 	.options = warm_table,
 	.size = sizeof(struct warm_options),
 	.notes =
-		"COMMAND is run without a shell; {} in it is the key. What it prints is the value. Exit status: 0 all keys are dealt\n"
+		"COMMAND is run without a shell; {} in it is the key. What it prints is the value. Exit status: "
+		"0 all keys are dealt\n"
 		"with, 5 no permit to load, 7 loads are slow, 8 loads fail, 128 + n told to end by signal n.\n"
 		"\n"
-		"  shoal warm --keyspace user@2 --keys hot.txt --exec './load-user {}' --rate 50/s --resume hot.place\n",
+		"  shoal warm --keyspace user@2 --keys hot.txt --exec './load-user {}' --rate 50/s "
+		"--resume hot.place\n",
 	.run = warm,
 };

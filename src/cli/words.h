@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A command line that is given as one argument: words between spaces and tabs, with '...', "..." and \ as a shell has
- * them, and nothing else of a shell: no variables, no substitution, so that what is put in for {} can't be taken for more
- * than a piece of a word.
+ * them, and nothing else of a shell: no variables, no substitution, so that what is put in for {} can't be taken for
+ * more than a piece of a word.
  */
 #ifndef SHOAL_CLI_WORDS_H
 #define SHOAL_CLI_WORDS_H
