@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * attach: processes that have not seen the cache yet, one after the other. Each is forked from one that has opened nothing:
- * how long until it is in, until its first hit, and what the next thousand cost, most of which meet pages that are new to
- * the process. Again in a process that has threads already, which membarrier's registration stops.
+ * attach: processes that have not seen the cache yet, one after the other. Each is forked from one that has opened
+ * nothing: how long until it is in, until its first hit, and what the next thousand cost, most of which meet pages that
+ * are new to the process. Again in a process that has threads already, which membarrier's registration stops.
  */
 #include "measure.h"
 #include "ticks.h"
@@ -115,7 +115,8 @@ static int attach_rounds(const struct options *o, const struct peer *peer, const
 static void attach_peer(const struct options *o, const struct peer *peer, const struct workload *w, json_t *report)
 {
 	char directory[DIRECTORY_SIZE];
-	struct peer_setup setup = {.workload = w, .processes = 1, .capacity = 1, .huge = o->huge, .directory = directory};
+	struct peer_setup setup = {
+		.workload = w, .processes = 1, .capacity = 1, .huge = o->huge, .directory = directory};
 	struct crew *crew = directory_make(directory) ? NULL : crew_start(peer, &setup, &o->pinning);
 
 	if (crew) {
@@ -146,7 +147,8 @@ int attach(const struct options *o, json_t *report)
 			if (peer && peer->flags & PEER_ATTACHES)
 				attach_peer(o, peer, &w, report);
 			else
-				fprintf(stderr, "shoal-bench: %s: %s, left out\n", word, peer ? "can't be attached" : "not here");
+				fprintf(stderr, "shoal-bench: %s: %s, left out\n", word,
+				        peer ? "can't be attached" : "not here");
 		}
 		free(copy);
 		workload_free(&w);

@@ -90,8 +90,9 @@ static enum client_event push(struct client *client)
 
 enum client_event client_send(struct client *client, const char *method, const char *path)
 {
-	client->out_size = (size_t)snprintf(client->out, sizeof(client->out), "%s %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n",
-	                                    method, path, *method == 'P' ? "Content-Length: 0\r\n" : "");
+	client->out_size =
+		(size_t)snprintf(client->out, sizeof(client->out), "%s %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n",
+	                         method, path, *method == 'P' ? "Content-Length: 0\r\n" : "");
 	client->out_sent = client->head_size = client->text_size = 0;
 	client->in_body = 0;
 	client->busy = 1;

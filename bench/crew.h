@@ -14,8 +14,10 @@ struct pinning {
 
 struct crew;
 
-struct crew *crew_start(const struct peer *peer, const struct peer_setup *setup, const struct pinning *pinning); /* NULL: it failed */
-double crew_found(const struct crew *crew); /* of the keys that were looked up after filling, the share that was there */
+/* NULL: it failed */
+struct crew *crew_start(const struct peer *peer, const struct peer_setup *setup, const struct pinning *pinning);
+/* of the keys that were looked up after filling, the share that was there */
+double crew_found(const struct crew *crew);
 double crew_huge_mb(const struct crew *crew); /* that a worker has mapped in huge pages */
 int crew_round(struct crew *crew, const struct round *round, struct tally *sum); /* sum or NULL; -1: somebody died */
 void crew_end(struct crew *crew);

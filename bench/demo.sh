@@ -92,7 +92,8 @@ trap 'exit 143' TERM
 install_packages() {
 	# shellcheck source=../tests/packages.sh disable=SC1091
 	. "$top/tests/packages.sh"
-	need gcc libc6-dev meson ninja-build pkg-config liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libmicrohttpd-dev libsqlite3-dev \
+	need gcc libc6-dev meson ninja-build pkg-config liburcu-dev libxxhash-dev liblz4-dev libzstd-dev \
+		libmicrohttpd-dev libsqlite3-dev \
 		gnuplot-nox zstd
 	[ "$origin" = postgres ] || return 0
 	local fresh=''
@@ -145,7 +146,8 @@ start_postgres() {
 		(cd / && as_postgres "$bin/initdb" -D "$data" -U demo -A trust -E UTF8 --locale=C --no-sync) \
 			>"$scratch/initdb.log" 2>&1 || { cat "$scratch/initdb.log" >&2 && fail 'initdb failed'; }
 	fi
-	# Its port is a socket in a directory that nobody else may enter, so no password is needed and no TCP port taken.
+	# Its port is a socket in a directory that nobody else may enter, so no password is needed and
+	# no TCP port taken.
 	(cd / && as_postgres "$bin/postgres" -D "$data" -k "$postgres_run" -p $port -c listen_addresses= \
 		-c shared_buffers=256MB -c max_connections=200 -c dynamic_shared_memory_type=mmap -c fsync=off \
 		-c wal_level=minimal -c max_wal_senders=0 -c max_wal_size=64MB) \
@@ -166,7 +168,8 @@ set_up() {
 	echo '  building'
 	build_programs
 	server=$build/bench/shoal-demo-server load=$build/bench/shoal-demo-load
-	if [ "$(id -u)" = 0 ]; then cache=/var/cache/shoal-demo; else cache=${XDG_CACHE_HOME:-$HOME/.cache}/shoal-demo; fi
+	cache=/var/cache/shoal-demo
+	[ "$(id -u)" = 0 ] || cache=${XDG_CACHE_HOME:-$HOME/.cache}/shoal-demo
 	mkdir -p "$cache" "$out"
 	out=$(cd "$out" && pwd)
 	rm -f "$out"/{cold,expire,kill}-{none,habit,shoal}.csv "$out"/switch-{naive,fallback,cold}.csv \
@@ -204,7 +207,8 @@ play() { # ACT MODE LABEL [OPTION...]
 	local act=$1 mode=$2 label=$3 rc=0
 	shift 3
 	"$load" --port "$(cat "$scratch/port")" --act "$act" --mode "$mode" --label "$label" --seconds $seconds \
-		--connections $connections "${stream[@]}" --csv "$out/$act-$mode.csv" --summary "$out/summary.tsv" "$@" &
+		--connections $connections "${stream[@]}" --csv "$out/$act-$mode.csv" \
+		--summary "$out/summary.tsv" "$@" &
 	load_pid=$!
 	wait $load_pid || rc=$?
 	load_pid=''
@@ -272,9 +276,11 @@ table() {
 		$1 == "expire" && $2 == "shoal" { refreshed = $3 < keys ? $3 : keys }
 		{ line[$1, $2] = $0; wrong += $11; refused += $10; unfinished += $12; killed[$2] = $13 }
 		END {
-			printf "\n%s%-24s %9s %10s %10s %9s %9s %8s %9s%s\n", bold, "", "database", "answers", "p50", "p99",
+			printf "\n%s%-24s %9s %10s %10s %9s %9s %8s %9s%s\n", bold, "", "database", "answers", "p50",
+				"p99",
 				"max", "errors", "lowest", plain
-			printf "%s%-24s %9s %10s %10s %9s %9s %8s %9s%s\n", bold, "", "queries", "per s", "ms", "ms", "ms", "",
+			printf "%s%-24s %9s %10s %10s %9s %9s %8s %9s%s\n", bold, "",
+				"queries", "per s", "ms", "ms", "ms", "",
 				"hit rate", plain
 			act("cold", "1 Cold start on the hot keys")
 			act("expire", "2 The hot keys expire together")
@@ -283,20 +289,27 @@ table() {
 			row("switch", "naive", "naive prefix")
 			row("switch", "fallback", "shoal, fallback")
 			row("switch", "cold", "shoal, cold, 4 loads")
-			printf "\nActs 2 to 4 begin warm; their figures are taken from the first expiry, kill or switch on.\n"
+			printf "\nActs 2 to 4 begin warm; their figures are taken from the first expiry, kill or " \
+				"switch on.\n"
 			if (keys)
-				printf "Act 2 with shoal: %d of %d keys were refreshed when it ended%s.\n", refreshed, keys,
+				printf "Act 2 with shoal: %d of %d keys were refreshed when it ended%s.\n",
+					refreshed, keys,
 					refreshed < keys ? "; the rest of them fell to act 3" : ""
-			printf "Act 3 has errors in every mode: what the killed worker had in hand is lost with it, up to 10 requests\n"
-			printf "each time. Killed in the middle of that query: %d of 3 without a cache (where it is one of many, and\n" \
-				"nobody else waits for it), %d of 3 with delete-then-refill, %d of 3 with shoal, where another worker\n" \
-				"took the load over and the rest went on waiting.\n", killed["none"], killed["habit"], killed["shoal"]
+			printf "Act 3 has errors in every mode: what the killed worker had in hand is lost with it, " \
+				"up to 10 requests\n"
+			printf "each time. Killed in the middle of that query: %d of 3 without a cache " \
+				"(where it is one of many, and\nnobody else waits for it), " \
+				"%d of 3 with delete-then-refill, %d of 3 with shoal, where another worker\n" \
+				"took the load over and the rest went on waiting.\n",
+				killed["none"], killed["habit"], killed["shoal"]
 			if (killed["none"] + killed["habit"] + killed["shoal"] < 9)
 				print "(Where a kill is missing, nobody asked for that key again in time.)"
-			printf "Act 4: the naive prefix is delete-then-refill with new keys, so nothing coalesces and no load is bounded.\n" \
-				"A value that falls back is a hit. The hit rate, in %%, is of the new keys, over 50 look-ups or more.\n"
+			printf "Act 4: the naive prefix is delete-then-refill with new keys, " \
+				"so nothing coalesces and no load is bounded.\nA value that falls back is a hit. " \
+				"The hit rate, in %%, is of the new keys, over 50 look-ups or more.\n"
 			if (wrong + refused + unfinished)
-				printf "Of all errors: %d answers of another item, %d refused, %d without an answer at the end.\n", \
+				printf "Of all errors: %d answers of another item, %d refused, %d without an answer " \
+					"at the end.\n", \
 					wrong, refused, unfinished
 		}' "$out/summary.tsv"
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hits while something is being loaded: another process leads the load of one key, and the refresh of one that is stale.
- * A hit on a third key, and on the stale one, beside hits when nothing is loaded. With `attach`.
+ * Hits while something is being loaded: another process leads the load of one key, and the refresh of one that is
+ * stale. A hit on a third key, and on the stale one, beside hits when nothing is loaded. With `attach`.
  */
 #include "measure.h"
 #include "ticks.h"

@@ -40,8 +40,10 @@ trap 'rm -rf "$scratch"' EXIT
 anchors_of() { # TRACE SHARE: lines "ALGORITHM RATIO CAPACITY-IN-BYTES"
 	awk -F '\t' -v trace="$1" -v share="$2" '
 		$1 == trace && $2 == "bytes" { has_bytes = 1 }
-		$1 == trace && $3 == share { n++; mode[n] = $2; line[n] = $5 " " $6 " " ($2 == "bytes" ? $4 : $4 * 4096) }
-		END { for (i = 1; i <= n; i++) if (mode[i] == (has_bytes ? "bytes" : "count")) print line[i] }' "$anchors"
+		$1 == trace && $3 == share { n++; mode[n] = $2; 
+			line[n] = $5 " " $6 " " ($2 == "bytes" ? $4 : $4 * 4096) }
+		END { for (i = 1; i <= n; i++)
+			if (mode[i] == (has_bytes ? "bytes" : "count")) print line[i] }' "$anchors"
 }
 
 field() { # NAME: of the JSON on standard input
@@ -81,12 +83,14 @@ table() { # RESULTS
 			complaints = complaints "\n" $1 " at " 100 * $2 "%: " what
 		}
 		BEGIN {
-			print "| trace | capacity | shoal | its FIFO | FIFO | LRU | SIEVE | S3FIFO | ARC | to S3FIFO | to LRU | hits that write |"
+			print "| trace | capacity | shoal | its FIFO | FIFO | LRU | SIEVE | S3FIFO | ARC | to S3FIFO " \
+				"| to LRU | hits that write |"
 			print "|---|---|---|---|---|---|---|---|---|---|---|---|"
 		}
 		{
-			printf "| %s | %g%% = %d | %s | %s | %s | %s | %s | %s | %s | %s | %s | %.1f%% |\n", $1, 100 * $2, $3,
-				ratio($4), ratio($5), ratio($7), ratio($8), ratio($9), ratio($10), ratio($11), points($10),
+			printf "| %s | %g%% = %d | %s | %s | %s | %s | %s | %s | %s | %s | %s | %.1f%% |\n", $1,
+				100 * $2, $3, ratio($4), ratio($5), ratio($7), ratio($8), ratio($9), ratio($10),
+				ratio($11), points($10),
 				points($8), $6
 		}
 		$7 != "" && $8 != "" && $10 != "" {
@@ -97,7 +101,8 @@ table() { # RESULTS
 				complain("more than 1.5 points above S3FIFO")
 			if (100 * ($4 - $7) > 0.3)
 				complain("more than 0.3 points above FIFO")
-			if (sprintf("%.3f", $7) == sprintf("%.3f", $10) && sprintf("%.3f", $8) == sprintf("%.3f", $10) &&
+			if (sprintf("%.3f", $7) == sprintf("%.3f", $10) &&
+				sprintf("%.3f", $8) == sprintf("%.3f", $10) &&
 			    sprintf("%.3f", $4) != sprintf("%.3f", $10))
 				complain("not what all the others have")
 		}

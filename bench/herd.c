@@ -2,8 +2,9 @@
 /*
  * Many processes that want what is not there.
  *
- * stampede: all want one key at once, whose loader takes --load-us. What counts begins when the loader has ended: until the
- * process that loaded has its answer, and until the others have theirs. Meanwhile a bystander asks for a key that is there.
+ * stampede: all want one key at once, whose loader takes --load-us. What counts begins when the loader has ended: until
+ * the process that loaded has its answer, and until the others have theirs. Meanwhile a bystander asks for a key that
+ * is there.
  * coldstart: all begin with an empty cache and make their own requests, one after the other.
  */
 #include "measure.h"
@@ -203,7 +204,8 @@ static unsigned enter(struct entrant *entrants, const char *list, unsigned repea
 			fprintf(stderr, "shoal-bench: %s: %s, left out\n", word, e->peer ? "doesn't load" : "not here");
 			continue;
 		}
-		e->outcome = (struct outcome){calloc(repeats, 8), calloc(repeats, 8), calloc(repeats, 8), calloc(repeats, 8), calloc(repeats, 8)};
+		e->outcome = (struct outcome){calloc(repeats, 8), calloc(repeats, 8), calloc(repeats, 8),
+		                              calloc(repeats, 8), calloc(repeats, 8)};
 		n++;
 	}
 	free(copy);
@@ -280,7 +282,8 @@ static void start_cold(const struct peer *peer, struct worker *worker, void *arg
 		struct fetched f = {0};
 		uint64_t began = now_ns();
 
-		workload_key(h->number + h->workload->requests[(worker->at + i) & (h->workload->count - 1)].number, key);
+		workload_key(h->number + h->workload->requests[(worker->at + i) & (h->workload->count - 1)].number,
+		             key);
 		failed = peer->fetch(worker, key, &l, buffer, &f) || memcmp(buffer, key, VALUE_LEAST);
 		if (f.loaded && f.led)
 			atomic_fetch_add(&h->loads, 1);
@@ -351,7 +354,8 @@ static int coldstart_of(const struct options *o, const struct workload *w, unsig
 	unsigned i, n = enter(entrants, o->peers ? o->peers : "private,shoal,redis,memcached,apcu", o->repeats);
 
 	h->number = KEYS_BELOW;
-	h->requests = (uint32_t)(o->seconds * 1e6 / (double)(o->load_us ? o->load_us : 1)) + 1; /* if each of them were loaded */
+	/* if each of them were loaded */
+	h->requests = (uint32_t)(o->seconds * 1e6 / (double)(o->load_us ? o->load_us : 1)) + 1;
 	for (i = 0; i < n; i++) {
 		progress(o, entrants[i].peer->name, i, n);
 		start(&entrants[i], w, processes);

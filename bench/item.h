@@ -19,8 +19,8 @@ struct item_page {
 /* How a key was spelt before the deploy: a shoal_old_key. */
 int item_old_key(const void *key, size_t key_size, void *buffer, size_t capacity, size_t *size, void *arg);
 
-/* Look-ups in all workers since all items expired or the new keys came, by the keys in use. A value that is carried over
- * is a hit: nobody waited for a query. */
+/* Look-ups in all workers since all items expired or the new keys came, by the keys in use. A value that is carried
+ * over is a hit: nobody waited for a query. */
 struct item_hits {
 	uint32_t epoch;
 	uint64_t hits, lookups, migrated;

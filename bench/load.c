@@ -142,9 +142,10 @@ static void progress(const struct load *load)
 	if (load->phase < RUN)
 		printf("warming up");
 	else
-		printf("%5.1f of %.0f s  %8llu answers  %5llu queries  %3llu errors", since(load->run_began), load->seconds,
-		       (unsigned long long)record->answers,
-		       (unsigned long long)(record->queries - record->first_queries), (unsigned long long)record->errors);
+		printf("%5.1f of %.0f s  %8llu answers  %5llu queries  %3llu errors", since(load->run_began),
+		       load->seconds, (unsigned long long)record->answers,
+		       (unsigned long long)(record->queries - record->first_queries),
+		       (unsigned long long)record->errors);
 	printf("%s", load->terminal ? "" : "\n");
 	fflush(stdout);
 }
@@ -302,7 +303,8 @@ static int summarize(struct load *load)
 static void usage(FILE *out)
 {
 	fputs("usage: shoal-demo-load --port PORT --act cold|expire|kill|switch [--mode NAME] [--label TEXT]\n"
-	      "       [--seconds S] [--connections N] [--keys N | --trace FILE] [--fill] [--csv FILE] [--summary FILE]\n",
+	      "       [--seconds S] [--connections N] [--keys N | --trace FILE] [--fill] [--csv FILE] "
+	      "[--summary FILE]\n",
 	      out);
 }
 
@@ -343,7 +345,8 @@ static int parse(struct load *load, int argc, char **argv)
 
 static int prepare(struct load *load)
 {
-	int rc = load->trace ? stream_trace(&load->stream, load->trace) : stream_zipf(&load->stream, load->keys, 0.99, 42);
+	int rc = load->trace ? stream_trace(&load->stream, load->trace)
+	                     : stream_zipf(&load->stream, load->keys, 0.99, 42);
 
 	if (rc) {
 		fprintf(stderr, "shoal-demo-load: %s:%s\n", load->trace ? load->trace : "stream",

@@ -205,8 +205,9 @@ static void report_team(const struct field *f, const struct team *t, enum access
 	report_figure(row, "ns", t->ns[a], f->o->repeats);
 	report_figure(row, "ratio", t->ratio[a], f->o->repeats);
 	report_figure(row, "per_second", t->rate[a], f->o->repeats);
-	json_object_set_new(row, "latency_ns", json_pack("{s:f, s:f, s:f, s:I}", "p50", histogram_at(h, 0.5), "p99", histogram_at(h, 0.99),
-		"p999", histogram_at(h, 0.999), "max", (json_int_t)h->max));
+	json_object_set_new(row, "latency_ns",
+	                    json_pack("{s:f, s:f, s:f, s:I}", "p50", histogram_at(h, 0.5), "p99", histogram_at(h, 0.99),
+	                              "p999", histogram_at(h, 0.999), "max", (json_int_t)h->max));
 	json_object_set_new(row, "hits", json_real(t->found[a]));
 	json_object_set_new(row, "huge_mb", json_real(crew_huge_mb(t->crew)));
 }

@@ -5,7 +5,8 @@
 
 #include "report.h"
 
-int measure(const struct options *o, json_t *report, const char *who, const char *access); /* read, mixed, set, multiget, scale */
+/* read, mixed, set, multiget, scale */
+int measure(const struct options *o, json_t *report, const char *who, const char *access);
 int stampede(const struct options *o, json_t *report);
 int coldstart(const struct options *o, json_t *report);
 int attach(const struct options *o, json_t *report);

@@ -98,7 +98,8 @@ static struct origin *postgres_open(const char *where)
 		return NULL;
 	}
 	/* One query = one core, as with SQLite. */
-	if (!execute(origin->connection, "SET max_parallel_workers_per_gather = 0; SET jit = off; SET work_mem = '32MB'")) {
+	if (!execute(origin->connection,
+	             "SET max_parallel_workers_per_gather = 0; SET jit = off; SET work_mem = '32MB'")) {
 		result = PQprepare(origin->connection, STATEMENT, origin_query_text, 2, NULL);
 		status = PQresultStatus(result);
 		PQclear(result);

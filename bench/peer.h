@@ -2,9 +2,9 @@
 /*
  * A cache beside which shoal is measured: one file of peers/ each, one struct peer, listed in peers.c.
  *
- * A peer has a process of its own, its host, which opens and fills it and has the workers: forked ones, or threads where
- * the peer's memory is one process's (PEER_THREADS). Calls, in order: open and set (host); join, run..., leave (each
- * worker); close (host). A function that fails says why on stderr and returns -1; the peer is left out then.
+ * A peer has a process of its own, its host, which opens and fills it and has the workers: forked ones, or threads
+ * where the peer's memory is one process's (PEER_THREADS). Calls, in order: open and set (host); join, run..., leave
+ * (each worker); close (host). A function that fails says why on stderr and returns -1; the peer is left out then.
  *
  * `run` is the timed loop, made by PEER_RUN of loops.h from inline functions, so that no peer pays for a call through a
  * pointer that another is spared.
@@ -36,7 +36,8 @@ struct worker;
 struct tally;
 
 struct round {
-	void (*job)(const struct peer *peer, struct worker *worker, void *arg); /* in place of the peer's loops; or NULL */
+	/* in place of the peer's loops; or NULL */
+	void (*job)(const struct peer *peer, struct worker *worker, void *arg);
 	void *arg; /* shared memory */
 	enum access access;
 	int each;        /* time each operation by itself */
@@ -58,8 +59,8 @@ struct peer_setup {
 	const char *directory; /* the peer's own, for sockets and files */
 };
 
-/* A loader: `run` fills the value in, takes `us` for it, and returns its size. A peer that can't call it does the like: the
- * value begins with the key. */
+/* A loader: `run` fills the value in, takes `us` for it, and returns its size. A peer that can't call it does the like:
+ * the value begins with the key. */
 struct load {
 	size_t (*run)(struct load *load, const char *key, void *value);
 	void *arg;
@@ -88,9 +89,11 @@ struct peer {
 	int (*join)(struct worker *worker);  /* or NULL */
 	int (*set)(void *state, const char *key, uint32_t number, const void *value, size_t size); /* while filling */
 	int (*filled)(void *state);          /* or NULL */
-	size_t (*get)(struct worker *worker, const struct request *request, void *buffer); /* its size, 0: none; or NULL */
+	/* its size, 0: none; or NULL */
+	size_t (*get)(struct worker *worker, const struct request *request, void *buffer);
 	void (*run)(struct worker *worker, const struct round *round, struct tally *tally);
-	int (*fetch)(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched); /* or NULL */
+	/* or NULL */
+	int (*fetch)(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched);
 	void (*leave)(struct worker *worker); /* or NULL */
 	void (*close)(void *state);           /* or NULL */
 };

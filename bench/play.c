@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The turn goes round: each process sleeps on a semaphore of its own, makes its requests, and posts the next one's. What
- * they count, and the size that each key was stored with, lies in memory that they share; only who has the turn uses it.
+ * The turn goes round: each process sleeps on a semaphore of its own, makes its requests, and posts the next
+ * one's. What they count, and the size that each key was stored with, lies in memory that they share; only who
+ * has the turn uses it.
  */
 #include "play.h"
 

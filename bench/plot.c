@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A report as a picture, by gnuplot: PREFIX.gp, which stands by itself, PREFIX.png and PREFIX.svg. A panel for each access;
- * a line for each peer over what varies (keys, value sizes or processes), or a bar for each, where nothing does.
+ * A report as a picture, by gnuplot: PREFIX.gp, which stands by itself, PREFIX.png and PREFIX.svg. A panel for
+ * each access; a line for each peer over what varies (keys, value sizes or processes), or a bar for each,
+ * where nothing does.
  */
 #include "report.h"
 

@@ -6,9 +6,9 @@ usage: profile.py BENCH-INSTRUCTIONS                    the program of tests/ben
        profile.py BENCH-INSTRUCTIONS --readme README    rewrites what is between the marks in README
 
 
-It is single-stepped (bench-instructions --trace), so the figures are the same on a busy machine. An instruction belongs to
-the innermost function, of those that were inlined there, that PARTS knows; a cache line to the part that touches it first.
-Lines are counted in the segment and outside of it: outside they are the thread's own, and hot. Needs binutils.
+It is single-stepped (bench-instructions --trace), so the figures are the same on a busy machine. An instruction belongs
+to the innermost function, of those that were inlined there, that PARTS knows; a cache line to the part that touches it
+first. Lines are counted in the segment and outside of it: outside they are the thread's own, and hot. Needs binutils.
 """
 import collections
 import os
@@ -24,14 +24,16 @@ REST = 'calls and the rest'
 PARTS = (
     ('hash', r'XXH|hash_bytes|hash_mix|store_hash'),
     ('clock', r'clock_|__vdso|__cvdso|do_hres|do_coarse|no_time'),
-    ('protection of the mapping', r'_?urcu_|handle_enter|handle_leave|move_member|segment_has_moved|registry_here|registry_settle'),
+    ('protection of the mapping',
+     r'_?urcu_|handle_enter|handle_leave|move_member|segment_has_moved|registry_here|registry_settle'),
     ('resize', r'rcu_change|handle_change|move_'),
     ('announcement', r'rcu_announce$|rcu_clear|rcu_free_pin|store_pin|store_many'),
     ('counters', r'handle_count|count_lookup|tally_line'),
     ('frequency', r'store_touch|index_touch'),
     ('key', r'index_same|index_is$'),
     ('loads in the way', r'end_loads|flight_|store_supersede'),
-    ('space in the log', r'room_|log_append|append|choose|move_tail|take_lock|unlock|seal|rest_of|evict_|ghost_|extents_(word|open)'),
+    ('space in the log',
+     r'room_|log_append|append|choose|move_tail|take_lock|unlock|seal|rest_of|evict_|ghost_|extents_(word|open)'),
     ('entry written', r'store_fill|store_lives|store_end|log_end|store_value_at|store_pack'),
     ('counts of the extents', r'extents_(add|drop)'),
     ('slot exchanged', r'index_commit|index_word|index_place|protect|settle'),
@@ -44,12 +46,15 @@ TABLES = (
     ('A set', ('bound-set', 'set', 'set-new')),
 )
 CALLS = ('attach', 'first-hit')
-REGISTERS = ('r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs').split()
+REGISTERS = ('r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss '
+             'fs_base gs_base ds es fs gs').split()
 STEP = struct.Struct(f'<{len(REGISTERS)}Q')
-SYSCALLS = {0: 'read', 1: 'write', 2: 'open', 3: 'close', 5: 'fstat', 8: 'lseek', 9: 'mmap', 10: 'mprotect', 11: 'munmap', 12: 'brk', 13: 'rt_sigaction',
-            14: 'rt_sigprocmask', 17: 'pread64', 28: 'madvise', 39: 'getpid', 72: 'fcntl', 77: 'ftruncate', 79: 'getcwd', 89: 'readlink', 102: 'getuid',
-            107: 'geteuid', 137: 'statfs', 186: 'gettid', 202: 'futex', 218: 'set_tid_address', 228: 'clock_gettime', 257: 'openat',
-            262: 'newfstatat', 267: 'readlinkat', 273: 'set_robust_list', 274: 'get_robust_list', 285: 'fallocate', 302: 'prlimit64', 318: 'getrandom',
+SYSCALLS = {0: 'read', 1: 'write', 2: 'open', 3: 'close', 5: 'fstat', 8: 'lseek', 9: 'mmap', 10: 'mprotect',
+            11: 'munmap', 12: 'brk', 13: 'rt_sigaction', 14: 'rt_sigprocmask', 17: 'pread64', 28: 'madvise',
+            39: 'getpid', 72: 'fcntl', 77: 'ftruncate', 79: 'getcwd', 89: 'readlink', 102: 'getuid', 107: 'geteuid',
+            137: 'statfs', 186: 'gettid', 202: 'futex', 218: 'set_tid_address', 228: 'clock_gettime', 257: 'openat',
+            262: 'newfstatat', 267: 'readlinkat', 273: 'set_robust_list', 274: 'get_robust_list', 285: 'fallocate',
+            302: 'prlimit64', 318: 'getrandom',
             324: 'membarrier', 332: 'statx', 434: 'pidfd_open'}
 
 
@@ -62,7 +67,8 @@ class Program:
 
     def __init__(self, path):
         self.path, self.code, self.frames = path, {}, {}
-        self.loads = [tuple(int(f[i], 16) for i in (1, 2, 4)) for f in map(str.split, output('readelf', '-lW', path).splitlines())
+        self.loads = [tuple(int(f[i], 16) for i in (1, 2, 4))
+                      for f in map(str.split, output('readelf', '-lW', path).splitlines())
                       if f[:1] == ['LOAD']]
 
     def address(self, offset):
@@ -70,13 +76,15 @@ class Program:
 
     def learn(self, addresses):
         begin, end, function = min(addresses), max(addresses) + 16, ''
-        for line in output('objdump', '-d', '--no-show-raw-insn', f'--start-address={begin}', f'--stop-address={end}', self.path).splitlines():
+        for line in output('objdump', '-d', '--no-show-raw-insn', f'--start-address={begin}',
+                           f'--stop-address={end}', self.path).splitlines():
             if m := re.match(r'[0-9a-f]+ <(.*)>:', line):
                 function = m[1]
             elif m := re.match(r'\s*([0-9a-f]+):\s+(.*)', line):
                 self.code[int(m[1], 16)] = function, re.split(r'[#<]', m[2])[0].strip()
         at = None
-        for line in output('addr2line', '-aif', '-e', self.path, text='\n'.join(map(hex, sorted(addresses)))).splitlines():
+        for line in output('addr2line', '-aif', '-e', self.path,
+                           text='\n'.join(map(hex, sorted(addresses)))).splitlines():
             if line.startswith('0x'):
                 at = self.frames.setdefault(int(line, 16), [])
                 name = True
@@ -111,12 +119,14 @@ class Trace:
         self.maps = [(*(int(x, 16) for x in f[0].split('-')), int(f[2], 16), f[5] if len(f) > 5 else '')
                      for f in map(str.split, self.told) if '-' in f[0]]
         self.programs = {}
-        self.parts, self.lines, self.calls = collections.Counter(), collections.defaultdict(collections.Counter), collections.Counter()
+        self.parts, self.calls = collections.Counter(), collections.Counter()
+        self.lines = collections.defaultdict(collections.Counter)
         self.locked = 0
         self.attribute()
 
     def where(self, address):
-        return next(((name, address - begin + offset) for begin, end, offset, name in self.maps if begin <= address < end), ('', address))
+        return next(((name, address - begin + offset) for begin, end, offset, name in self.maps
+                     if begin <= address < end), ('', address))
 
     def attribute(self):
         seen, touched = collections.defaultdict(set), {}
@@ -150,8 +160,8 @@ class Trace:
 
     @staticmethod
     def operands(s, code):
-        """Lines that an instruction reads or writes through its operand; string instructions and the stack's by push, pop and
-        call are left out: those are few and hot."""
+        """Lines that an instruction reads or writes through its operand; string instructions and the stack's by push,
+        pop and call are left out: those are few and hot."""
         m = re.search(r'(%fs:)?(-?0x[0-9a-f]+)?(?:\((%\w+)?(?:,(%\w+))?(?:,(\d))?\))', code)
         if not m or code.startswith(('lea', 'nop', 'cs nop', 'data16')):
             return
@@ -192,7 +202,8 @@ def everything(program):
     yield 'The first calls of a process that was just forked:'
     yield ''
     yield from table(['', 'instructions', 'page faults', 'system calls'],
-          [[o, len(t.steps), t.faults, ', '.join(f'{n} {name}' for name, n in t.calls.most_common())] for o, t in traces.items()])
+          [[o, len(t.steps), t.faults, ', '.join(f'{n} {name}' for name, n in t.calls.most_common())]
+           for o, t in traces.items()])
 
 
 def main(program, *options):

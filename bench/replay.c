@@ -165,7 +165,8 @@ static void print_table(const struct replay *replay, const struct run *run)
 	      100 * ratio(result->value_bytes_peak, replay->capacity), "the capacity");
 	share("log, bytes", run->log_bytes, 100 * ratio(run->log_bytes, replay->capacity), "the capacity");
 	share("headers and keys in it", headers, 100 * ratio(headers, run->log_bytes), "the log");
-	share("reserve beside it, bytes", stats->bytes_reserve, 100 * ratio(stats->bytes_reserve, run->log_bytes), "the log");
+	share("reserve beside it, bytes", stats->bytes_reserve, 100 * ratio(stats->bytes_reserve, run->log_bytes),
+	      "the log");
 	share("tables beside it, bytes", stats->bytes_overhead, 100 * ratio(stats->bytes_overhead, run->log_bytes),
 	      "the log");
 	printf("  %-28s %16.3f\n", "seconds", run->seconds);
@@ -178,7 +179,8 @@ static void usage(FILE *out)
 	fputs("usage: replay --trace FILE --capacity BYTES [--policy s3fifo|fifo] [--processes N] [--extents N]\n"
 	      "              [--batch N] [--json]\n"
 	      "\n"
-	      "For each line \"<key-id> <size>\" of the trace: get the key; on a miss, set it to a value of that size.\n"
+	      "For each line \"<key-id> <size>\" of the trace: get the key; on a miss, "
+	      "set it to a value of that size.\n"
 	      "A hit changes nothing, and nothing is left out: the first request of a key is a miss.\n"
 	      "\n"
 	      "  --trace FILE       plain or zstd; - is standard input\n"
@@ -189,7 +191,8 @@ static void usage(FILE *out)
 	      "  --extents N        that the log is cut into; default: the library's\n"
 	      "  --json             instead of a table\n"
 	      "\n"
-	      "The index and the other tables come on top. Values that don't fit an extent are not stored: each request\n"
+	      "The index and the other tables come on top. Values that don't fit an extent are not stored: "
+	      "each request\n"
 	      "of theirs is a miss. Exit status: 0, 1 after an error, 2 after a wrong command line.\n",
 	      out);
 }

@@ -140,7 +140,8 @@ static void print_rows(json_t *report, FILE *out, int aligned)
 			flatten(json_array_get(rows, line - 1), flat);
 		json_object_foreach(columns, name, value) {
 			number_text(json_object_get(flat, name), text);
-			print_cell(out, aligned ? short_name(columns, name) : name, line ? text : NULL, column++, aligned);
+			print_cell(out, aligned ? short_name(columns, name) : name, line ? text : NULL, column++,
+			           aligned);
 		}
 		fputc('\n', out);
 		json_decref(flat);

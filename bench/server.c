@@ -288,7 +288,8 @@ int main(int argc, char **argv)
 		{0},
 	};
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	struct site site = {.mode = MODE_SHOAL, .mode_name = "shoal", .workers = 8, .connections = 64, .segment_mb = 64};
+	struct site site = {
+		.mode = MODE_SHOAL, .mode_name = "shoal", .workers = 8, .connections = 64, .segment_mb = 64};
 	const char *port_file = NULL;
 	int c, preparing = 0, wrong = 0;
 

@@ -93,7 +93,8 @@ int sizing_of(const struct trace *trace, uint64_t capacity, unsigned extents, st
 
 void sizing_log(const struct sizing *sizing, uint64_t capacity, unsigned extents, struct sizing_wish *wish)
 {
-	uint64_t values = sizing->largest ? capacity / sizing->largest : 0, each = values / (EXTENTS_DEFAULT - RESERVE), full;
+	uint64_t values = sizing->largest ? capacity / sizing->largest : 0, each = values / (EXTENTS_DEFAULT - RESERVE),
+		 full;
 	double entry = (double)sizing->largest + sizing->header_bytes;
 
 	wish->log_bytes = (uint64_t)((double)capacity * (1 + sizing->header_bytes / sizing->mean_value));
@@ -140,8 +141,10 @@ static int open_one(const struct sizing_wish *wish, size_t size, struct sizing_s
 static int too_small(const struct sizing *sizing, const struct sizing_segment *segment)
 {
 	fprintf(stderr,
-	        "replay: the capacity is too small: the least segment (1 MiB) can't hold less than %.0f bytes of these values\n",
-	        (double)(segment->log_bytes - SEGMENT_LEAST * 7 / 16) / (1 + sizing->header_bytes / sizing->mean_value));
+	        "replay: the capacity is too small: the least segment (1 MiB) can't hold less than %.0f bytes of "
+	        "these values\n",
+	        (double)(segment->log_bytes - SEGMENT_LEAST * 7 / 16) /
+	                (1 + sizing->header_bytes / sizing->mean_value));
 	return -1;
 }
 

@@ -38,8 +38,8 @@ uint64_t sizing_footprint(const struct trace *trace);
 /* -1 after a message: the trace has no bytes to store. */
 int sizing_of(const struct trace *trace, uint64_t capacity, unsigned extents, struct sizing *sizing);
 
-/* The log that `capacity` bytes of values fill with their headers: *wish but for the processes and flags. Few values of one
- * size need extents that they fill, unless the number of extents is given. */
+/* The log that `capacity` bytes of values fill with their headers: *wish but for the processes and flags. Few values of
+ * one size need extents that they fill, unless the number of extents is given. */
 void sizing_log(const struct sizing *sizing, uint64_t capacity, unsigned extents, struct sizing_wish *wish);
 
 /* Make the anonymous segment whose log is the largest that is not larger than wished. -1 after a message. */

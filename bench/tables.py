@@ -72,7 +72,8 @@ def side_by_side(reports, access, figure, cell=number):
         peers += [p for p in rows if p not in peers]
         lines.append((label(name, first), rows))
     yield from table([f'median {"ns" if figure == "ns" else figure} each'] + peers,
-                     [[text] + [cell(median(rows[p], figure)) if p in rows else '' for p in peers] for text, rows in lines])
+                     [[text] + [cell(median(rows[p], figure)) if p in rows else '' for p in peers]
+                      for text, rows in lines])
 
 
 def rows_of(report, columns, only=lambda row: True):
@@ -89,7 +90,8 @@ def rows_of(report, columns, only=lambda row: True):
 def machine(report):
     m = report['machine']
     kernel = '.'.join(m['kernel'].split('.')[:2])  # whose build it is, is nobody's business
-    return (f"{m.get('processor', '?')}, {m['processors']} processors, L2 {m.get('l2', '?')}, L3 {m.get('l3', '?')}, Linux {kernel}, "
+    return (f"{m.get('processor', '?')}, {m['processors']} processors, L2 {m.get('l2', '?')}, "
+            f"L3 {m.get('l3', '?')}, Linux {kernel}, "
             f"gcc {m['compiler']}; huge pages of shared memory: {m.get('shmem_hugepage', '?')}")
 
 
@@ -106,8 +108,9 @@ def chief(reports, whole=False):
         yield ''
         herds = sorted({row['processes'] for row in reports['stampede']['results']})
         shown = herds if whole else herds[1::2] or herds  # of 2, 16, 64, 256
-        yield from rows_of(reports['stampede'], ['processes', 'peer', 'loads=loads.max', 'leader=leader_us', 'waiters, median=waiters_us',
-                                                 'p99=waiters_p99_us', 'a key that is there meanwhile, at worst=bystander_us'],
+        yield from rows_of(reports['stampede'], ['processes', 'peer', 'loads=loads.max', 'leader=leader_us',
+                                                 'waiters, median=waiters_us', 'p99=waiters_p99_us',
+                                                 'a key that is there meanwhile, at worst=bystander_us'],
                            lambda row: row['processes'] in shown)
 
 
@@ -121,8 +124,9 @@ def everything(folder, reports):
         yield f"    {report.get('how', '')}"
         yield ''
         if 'ns' in report['results'][0]:
-            yield from rows_of(report, ['peer', 'access', 'keys', 'value', 'processes', 'ns', 'min=ns.min', 'max=ns.max', 'ratio',
-                                        'per second=per_second', 'p50=latency_ns.p50', 'p99=latency_ns.p99', 'p99.9=latency_ns.p999',
+            yield from rows_of(report, ['peer', 'access', 'keys', 'value', 'processes', 'ns', 'min=ns.min',
+                                        'max=ns.max', 'ratio', 'per second=per_second', 'p50=latency_ns.p50',
+                                        'p99=latency_ns.p99', 'p99.9=latency_ns.p999',
                                         'max=latency_ns.max', 'hits'])
         else:
             columns = []

@@ -93,7 +93,8 @@ static enum MHD_Result answer_stats(struct site *site, struct MHD_Connection *co
 		shoal_stats(site->cache, &stats);
 	item_hits(site, &hits);
 	snprintf(text, sizeof(text),
-	         "{\"mode\":\"%s\",\"queries\":%llu,\"failures\":%llu,\"killed_loading\":%u,\"kills\":%u,\"respawned\":%u,"
+	         "{\"mode\":\"%s\",\"queries\":%llu,\"failures\":%llu,\"killed_loading\":%u,\"kills\":%u,"
+	         "\"respawned\":%u,"
 	         "\"hits_fresh\":%llu,\"hits_stale\":%llu,\"misses\":%llu,\"loads\":%llu,\"coalesced\":%llu,"
 	         "\"takeovers\":%llu,\"timeouts\":%llu,\"busy\":%llu,\"uncached\":%llu,\"entries\":%llu,"
 	         "\"evicted_entries\":%llu,\"wait_p99_ms\":%.3f,"
@@ -178,8 +179,8 @@ int worker_run(struct site *site)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigprocmask(SIG_SETMASK, &signals, NULL);
-	daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC, 0, NULL,
-	                          NULL, answer, site, MHD_OPTION_LISTEN_SOCKET, site->listen_fd,
+	daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC, 0,
+	                          NULL, NULL, answer, site, MHD_OPTION_LISTEN_SOCKET, site->listen_fd,
 	                          MHD_OPTION_CONNECTION_LIMIT, share, MHD_OPTION_THREAD_STACK_SIZE, (size_t)256 << 10,
 	                          MHD_OPTION_END);
 	if (!daemon) {

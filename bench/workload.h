@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is asked for: keys, the sizes of their values, and a sequence of requests drawn beforehand, the same for every peer.
+ * What is asked for: keys, the sizes of their values, and a sequence of requests drawn beforehand,
+ * the same for every peer.
  *
- * The requests are read one after the other, keys and all, so that the processor fetches them ahead: what is measured is
- * the cache's own misses. A value begins with 8 bytes of zero and the number of its key; the zero is what the next key's
- * address is made of where gets are to be isolated.
+ * The requests are read one after the other, keys and all, so that the processor fetches them ahead: what is measured
+ * is the cache's own misses. A value begins with 8 bytes of zero and the number of its key; the zero is what the next
+ * key's address is made of where gets are to be isolated.
  */
 #ifndef BENCH_WORKLOAD_H
 #define BENCH_WORKLOAD_H

@@ -42,7 +42,8 @@ function round_of(string $access, bool $each, int $ns, int $block, int $at): arr
 			if ($each)
 				$t = hrtime(true);
 			if ($access === 'set' || ($access === 'mixed' && $word >> 31)) {
-				$hits += apcu_store($names[$number], $blank . substr(value($number, $sizes[$number]), 8)) ? 1 : 0;
+				$hits += apcu_store($names[$number],
+				                    $blank . substr(value($number, $sizes[$number]), 8)) ? 1 : 0;
 			} elseif ($access === 'isolated') {
 				$v = apcu_fetch($names[$number + $depends]);
 				$hits += $v !== false;

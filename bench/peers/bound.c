@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * No cache at all: what any of them has to do at least. XXH3 of the key, a load that finds the value, a load of the value
- * that depends on it, the copy. The slot is the hash's own or `hint` further, which was found while filling: so no slot
- * is looked at in vain, and no key compared. A set is a copy into the same place, torn or not.
+ * No cache at all: what any of them has to do at least. XXH3 of the key, a load that finds the value, a load of the
+ * value that depends on it, the copy. The slot is the hash's own or `hint` further, which was found while filling: so
+ * no slot is looked at in vain, and no key compared. A set is a copy into the same place, torn or not.
  */
 #include "../loops.h"
 

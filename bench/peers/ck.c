@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Concurrency Kit's hash table (one writer at a time, readers beside it) in the memory of one process, with its epochs for
- * what was replaced.
+ * Concurrency Kit's hash table (one writer at a time, readers beside it) in the memory of one process, with its epochs
+ * for what was replaced.
  */
 #include "../loops.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The least that a stampede can cost: one word for the one key that is loaded, and no cache. `relay`: who publishes wakes
- * a few, and so does each that was woken. `wake-all`: the publisher wakes everybody. Neither survives a death.
+ * The least that a stampede can cost: one word for the one key that is loaded, and no cache. `relay`: who publishes
+ * wakes a few, and so does each that was woken. `wake-all`: the publisher wakes everybody. Neither survives a death.
  */
 #include "../loops.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * liburcu's lock-free hash table in the memory of one process: nodes from malloc, replaced as a whole, freed by call_rcu.
- * It has its buckets from the start: growing by itself it doubles them without end where keys are replaced fast.
- * Included once for each flavor, which its includer has chosen. A thread between rounds is offline.
+ * liburcu's lock-free hash table in the memory of one process: nodes from malloc, replaced as a whole, freed by
+ * call_rcu. It has its buckets from the start: growing by itself it doubles them without end where keys are replaced
+ * fast. Included once for each flavor, which its includer has chosen. A thread between rounds is offline.
  */
 #include "../loops.h"
 

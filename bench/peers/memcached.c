@@ -23,8 +23,9 @@ static int memcached_open(const struct peer_setup *setup, void **state)
 	double room = (double)(setup->workload->value_bytes + setup->workload->keys * 120ull) *
 	              (setup->capacity < 1 ? setup->capacity : 1.6);
 	char megabytes[32];
-	const char *argv[] = {"memcached", "-s", "memcached.sock", "-U", "0", "-t", "2", "-c", "4096", "-I", "2m", "-m", megabytes,
-	                geteuid() ? NULL : "-u", "root", NULL};
+	const char *argv[] = {
+		"memcached", "-s",      "memcached.sock",        "-U",   "0", "-t", "2", "-c", "4096", "-I", "2m",
+		"-m",        megabytes, geteuid() ? NULL : "-u", "root", NULL};
 
 	snprintf(megabytes, sizeof(megabytes), "%.0f", room / (1 << 20) + 64);
 	if (wire_serve(setup->directory, argv) < 0) {
@@ -110,8 +111,8 @@ static int set(struct worker *worker, const struct request *r, const void *value
 	return !answered(worker->state, "STORED");
 }
 
-/* add makes the lock; who doesn't get it looks again after a while, and who gets it looks again first: the last one may have
- * given it back between. */
+/* add makes the lock; who doesn't get it looks again after a while, and who gets it looks again first: the last one may
+ * have given it back between. */
 static int fetch(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched)
 {
 	struct wire *w = worker->state;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nginx's proxy_cache over a unix socket, a connection per worker, with proxy_cache_lock. The origin is a process of ours:
- * it answers /KEY/NUMBER with that key's value, and /KEY/SIZE/US with one that took it so long, whose end it notes.
+ * nginx's proxy_cache over a unix socket, a connection per worker, with proxy_cache_lock. The origin is a
+ * process of ours: it answers /KEY/NUMBER with that key's value, and /KEY/SIZE/US with one that took it so long,
+ * whose end it notes.
  */
 #include "../crew.h"
 #include "../loops.h"
@@ -113,7 +114,8 @@ static int configure(const struct peer_setup *setup)
 	if (!f)
 		return -1;
 	fprintf(f, "server {\n\tlisten unix:%s/nginx.sock;\n\tlocation / {\n\t\tproxy_pass http://unix:%s/origin;\n"
-	        "\t\tproxy_set_header Connection close;\n\t\tproxy_cache bench;\n\t\tproxy_cache_key $uri;\n\t\tproxy_cache_valid 200 1h;\n\t\tproxy_cache_lock on;\n"
+	        "\t\tproxy_set_header Connection close;\n\t\tproxy_cache bench;\n\t\tproxy_cache_key $uri;\n"
+	        "\t\tproxy_cache_valid 200 1h;\n\t\tproxy_cache_lock on;\n"
 	        "\t\tproxy_cache_lock_timeout 60s;\n\t\tproxy_cache_lock_age 60s;\n"
 	        "\t\tadd_header X-Status $upstream_cache_status;\n\t}\n}\n", setup->directory, setup->directory);
 	return fclose(f) | rc;

@@ -130,8 +130,8 @@ static int set(struct worker *worker, const struct request *r, const void *value
 	return !is_ok(s->wire);
 }
 
-/* SET NX makes the lock; who doesn't get it looks again after a while, and who gets it looks again first: the last one may
- * have given it back between. */
+/* SET NX makes the lock; who doesn't get it looks again after a while, and who gets it looks again first: the last one
+ * may have given it back between. */
 static int fetch(struct worker *worker, const char *key, struct load *load, void *buffer, struct fetched *fetched)
 {
 	struct wire *w = ((struct state *)worker->state)->wire;

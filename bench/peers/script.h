@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cache that lives in another language's interpreter, with the timed loops in its script: apcu.php, nginx.lua. The keys
- * and requests are files in the peer's directory (`keys`: key and 32-bit size of each; `requests`: 32-bit numbers of keys,
- * the top bit for a set), and each worker has a pair of FIFOs, in.N and out.N, on which the script's N-th process is told
+ * A cache that lives in another language's interpreter, with the timed loops in its script: apcu.php, nginx.lua. The
+ * keys and requests are files in the peer's directory (`keys`: key and 32-bit size of each; `requests`: 32-bit
+ * numbers of keys, the top bit for a set), and each worker has a pair of FIFOs, in.N and out.N, on which the script's
+ * N-th process is told
  *
  *   round ACCESS EACH NS BLOCK     it answers "OPERATIONS HITS NS", "VALUE COUNT"... for the histogram, "end"
  *   get KEY                        SIZE, a newline, and the value

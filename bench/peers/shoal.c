@@ -207,7 +207,8 @@ const struct peer peer_shoal = {
 	.name = "shoal", .what = "shoal_read", .open = shoal_peer_open, .run = run, COMMON,
 };
 const struct peer peer_shoal_get = {
-	.name = "shoal-get", .what = "shoal_get + shoal_release, no copy", .open = shoal_peer_open, .run = hold_run, COMMON,
+	.name = "shoal-get", .what = "shoal_get + shoal_release, no copy", .open = shoal_peer_open,
+	.run = hold_run, COMMON,
 };
 const struct peer peer_shoal_huge = {
 	.name = "shoal-huge", .what = "shoal_read, in huge pages", .open = huge_open, .run = run, COMMON,

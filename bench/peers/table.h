@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The hash table in shared memory that people write themselves: chains, one lock around all of it, values written over in
- * place. It has room for every key, and evicts nothing. Its users bring the lock.
+ * The hash table in shared memory that people write themselves: chains, one lock around all of it, values written over
+ * in place. It has room for every key, and evicts nothing. Its users bring the lock.
  */
 #ifndef BENCH_TABLE_H
 #define BENCH_TABLE_H

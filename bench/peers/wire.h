@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A server of the peer's own on a unix socket, and a connection to it: what is sent is gathered, what comes is buffered. */
+/* A server of the peer's own on a unix socket, and a connection to it: what is sent is gathered,
+ * what comes is buffered. */
 #ifndef BENCH_WIRE_H
 #define BENCH_WIRE_H
 
@@ -8,7 +9,8 @@
 
 struct wire;
 
-pid_t wire_serve(const char *directory, const char *const argv[]); /* started in that directory; ends with us; its log is there */
+/* started in that directory; ends with us; its log is there */
+pid_t wire_serve(const char *directory, const char *const argv[]);
 int wire_link(const char *directory, const char *name, const char *file); /* its configuration, where it looks for it */
 struct wire *wire_open(const char *directory, const char *name); /* waits until somebody listens; NULL: nobody */
 void wire_close(struct wire *w);
