@@ -4,8 +4,8 @@
 
 usage: header.py shoal.h
 
-The header is the reference, so nothing is told twice: a comment at the beginning of a line becomes prose, what is indented
-in it stays as it is, the code below it is shown as code, and a line "---- name ----" begins a section.
+The header is the reference, so nothing is told twice: a comment at the beginning of a line becomes prose, what is
+indented in it stays as it is, the code below it is shown as code, and a line "---- name ----" begins a section.
 """
 import re
 import sys
@@ -58,7 +58,8 @@ def chunks(text):
     """-> ('section', name), ('comment', text), ('code', lines)"""
     text = re.sub(r'^#ifdef __cplusplus\n.*?^#endif\n', '', text, flags=re.S | re.M)
     text = re.sub(r'^#(ifndef|define) SHOAL_H\n|^#endif\n', '', text, flags=re.M)
-    token = re.compile(r'^/\* ---- (?P<section>[^\n]*?) -+ \*/\n|(?P<comment>^/\*.*?\*/)\n|(?P<code>(?:^(?!/\*)[^\n]+\n)+)|\n', re.S | re.M)
+    token = re.compile(r'^/\* ---- (?P<section>[^\n]*?) -+ \*/\n|(?P<comment>^/\*.*?\*/)\n|'
+                       r'(?P<code>(?:^(?!/\*)[^\n]+\n)+)|\n', re.S | re.M)
     at = 0
     while at < len(text):
         m = token.match(text, at)
@@ -74,8 +75,10 @@ def main(path):
     functions = re.findall(r'^(?!typedef)[\w \*]*?\b(shoal_\w+)\(', text, re.M)
     if len(functions) < 20:
         sys.exit('where are the functions?')
-    out = ['shoal(3)', '', '# NAME', '', escape(', '.join(dict.fromkeys(functions))).replace('*', '') + ' - the library of shared caches', '',
-           '# SYNOPSIS', '', '*#include <shoal.h>*', '', '*cc* ... $(*pkg-config --cflags --libs shoal*)', '', '# DESCRIPTION', '']
+    out = ['shoal(3)', '', '# NAME', '',
+           escape(', '.join(dict.fromkeys(functions))).replace('*', '') + ' - the library of shared caches', '',
+           '# SYNOPSIS', '', '*#include <shoal.h>*', '', '*cc* ... $(*pkg-config --cflags --libs shoal*)', '',
+           '# DESCRIPTION', '']
     for kind, what in chunks(text):
         if kind == 'section':
             out += ['# ' + what.upper(), '']

@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: MIT
 # usage: SHOAL_CACHE=NAME deploy.sh RELEASE KEYSPACE KEYS ORIGIN
 #
-# What a deploy calls before the new release takes traffic: load the keys that were asked for most into the new release's
-# keyspace, at a pace the origin can bear beside its daily work, and switch the link `current` to RELEASE, a folder, when they
-# are there. If the origin suffers, nothing is switched: the old release goes on, and another call passes over what this one has
-# loaded.
+# What a deploy calls before the new release takes traffic: load the keys that were asked for most into the new
+# release's keyspace, at a pace the origin can bear beside its daily work, and switch the link `current` to RELEASE, a
+# folder, when they are there. If the origin suffers, nothing is switched: the old release goes on, and another call
+# passes over what this one has loaded.
 #
 #   deploy.sh releases/42 page@42 hot.keys http://origin.example.org
 #
-# KEYS is one key a line: `shoal keys --keyspace page@41` prints them. ORIGIN with a key behind it is what answers for it.
+# KEYS is one key a line: `shoal keys --keyspace page@41` prints them. ORIGIN with a key behind it is
+# what answers for it.
 #
 # RATE, STOP_LATENCY and STOP_ERRORS of the environment are as in shoal-warm(1).
 set -u

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A web server that is one event loop, in front of a slow origin: it sleeps in epoll_wait() and nowhere else. Start several:
- * with the same SHOAL_CACHE they share one cache, and a page that all of them are asked for is asked of the origin once.
+ * A web server that is one event loop, in front of a slow origin: it sleeps in epoll_wait() and nowhere else.
+ * Start several: with the same SHOAL_CACHE they share one cache, and a page that all of them are asked for is
+ * asked of the origin once.
  *
  *   usage: SHOAL_CACHE=NAME epoll ORIGIN-PORT        it prints its address
  *
@@ -142,7 +143,8 @@ static void client_outcome(struct client *c, int outcome, struct shoal_load *loa
 	} else {
 		c->load = load; /* NULL, or to be cancelled when the client ends */
 		if (outcome != SHOAL_WAIT || shoal_watch(load, client_woken, c) != SHOAL_OK)
-			client_answer(c, outcome == SHOAL_ERR_LOAD && value->load_error > 0 ? value->load_error : 503, NULL, 0);
+			client_answer(c, outcome == SHOAL_ERR_LOAD && value->load_error > 0 ? value->load_error : 503,
+			              NULL, 0);
 	}
 }
 

@@ -9,7 +9,8 @@ $shoal = FFI::cdef('
     struct shoal_policy { uint32_t fresh_ms, stale_ms, error_ms, retry_ms, wait_ms, lease_ms, rest[14]; };
     struct shoal_value { const char *data; size_t size; uint64_t rest[10]; };
     int shoal_open(const char *name, void *config, struct shoal **cache);
-    int shoal_keyspace_open(struct shoal *, const char *name, uint32_t version, struct shoal_policy *, struct shoal_keyspace **);
+    int shoal_keyspace_open(struct shoal *, const char *name, uint32_t version, struct shoal_policy *,
+                            struct shoal_keyspace **);
     int shoal_begin(struct shoal_keyspace *, const char *key, size_t, struct shoal_load **, struct shoal_value *);
     int shoal_wait(struct shoal_load *, uint32_t timeout_ms, struct shoal_value *);
     int shoal_load_publish(struct shoal_load *, const char *data, size_t);
@@ -76,7 +77,8 @@ check($shoal->shoal_keyspace_open($cache, 'user.profile', 1, FFI::addr($policy),
 $child = 0;
 for ($i = 0; $name === null && $i < 8 && ($child = pcntl_fork()) !== 0; $i++);
 if ($child === 0) {
-    fwrite(STDOUT, getmypid() . ': ' . fetch($profiles, 'user:7', 'load_profile') . "\n"); // one write, or lines of several processes mix
+    // one write, or lines of several processes mix
+    fwrite(STDOUT, getmypid() . ': ' . fetch($profiles, 'user:7', 'load_profile') . "\n");
     exit(0);
 }
 

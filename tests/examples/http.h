@@ -57,7 +57,8 @@ static inline int http_connect(unsigned port, int kind)
 static inline int http_ask(int fd, const void *target, size_t size)
 {
 	char head[4096];
-	int n = snprintf(head, sizeof(head), "GET %.*s HTTP/1.1\r\nHost: origin\r\n\r\n", (int)size, (const char *)target);
+	int n = snprintf(head, sizeof(head), "GET %.*s HTTP/1.1\r\nHost: origin\r\n\r\n", (int)size,
+	                 (const char *)target);
 
 	return n < (int)sizeof(head) && send(fd, head, (size_t)n, MSG_NOSIGNAL) == n ? 0 : -1;
 }
@@ -66,7 +67,8 @@ static inline int http_ask(int fd, const void *target, size_t size)
 static inline void http_answer(int fd, int status, const void *body, size_t size)
 {
 	char text[sizeof(((struct http *)0)->data) + 256];
-	int n = snprintf(text, 256, "HTTP/1.1 %d Status\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", status, size);
+	int n = snprintf(text, 256, "HTTP/1.1 %d Status\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", status,
+	                 size);
 
 	if (size > sizeof(text) - 256)
 		return;

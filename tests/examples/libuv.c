@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The same server as epoll.c, in libuv: shoal's descriptor is one uv_poll_t. Both may share a cache: they ask for the same keys.
+ * The same server as epoll.c, in libuv: shoal's descriptor is one uv_poll_t. Both may share a cache:
+ * they ask for the same keys.
  *
  *   usage: SHOAL_CACHE=NAME libuv ORIGIN-PORT        it prints its address
  */
@@ -142,7 +143,8 @@ static void client_outcome(struct client *c, int outcome, struct shoal_load *loa
 	} else {
 		c->load = load;
 		if (outcome != SHOAL_WAIT || shoal_watch(load, client_woken, c) != SHOAL_OK)
-			client_answer(c, outcome == SHOAL_ERR_LOAD && value->load_error > 0 ? value->load_error : 503, NULL, 0);
+			client_answer(c, outcome == SHOAL_ERR_LOAD && value->load_error > 0 ? value->load_error : 503,
+			              NULL, 0);
 	}
 }
 

@@ -5,8 +5,9 @@
  *   release 1    people@1    "user:7" -> "Ada"
  *   release 2    people@2    "7"      -> "name=Ada"
  *
- * Both run for as long as the rollout takes, each with its own version of the keyspace, on one cache. What release 2 misses
- * it takes from people@1, converted, once for each key across all processes; only what isn't there either is loaded.
+ * Both run for as long as the rollout takes, each with its own version of the keyspace, on one cache. What
+ * release 2 misses it takes from people@1, converted, once for each key across all processes; only what isn't
+ * there either is loaded.
  *
  *   usage: SHOAL_CACHE=NAME migrate 1|2 FILE get ID...         FILE is the database: lines "ID NAME"
  *          SHOAL_CACHE=NAME migrate 1|2 FILE changed ID...     after a change to it
@@ -124,7 +125,8 @@ int main(int argc, char **argv)
 		if (strcmp(argv[3], "changed"))
 			failed |= get(people, key, release == 1 ? load_1 : load_2, argv[2]);
 		else
-			failed |= shoal_delete(people, key, strlen(key)) < 0; /* release 2: in people@1 first, then in its own */
+			/* release 2: in people@1 first, then in its own */
+			failed |= shoal_delete(people, key, strlen(key)) < 0;
 	}
 	shoal_close(cache);
 	return failed;

@@ -4,9 +4,9 @@
  *
  *     location / { shoal_example 100ms; }
  *
- * answers each URI by a line that takes its time: a timer stands for what you would ask an upstream, or compute in a thread.
- * All workers share the lines, and each is made by one of them. What stands between the two rules is shoal's part, and the
- * rest is what nginx asks of any module. shoal-embed(7) explains it.
+ * answers each URI by a line that takes its time: a timer stands for what you would ask an upstream, or compute in a
+ * thread. All workers share the lines, and each is made by one of them. What stands between the two rules is shoal's
+ * part, and the rest is what nginx asks of any module. shoal-embed(7) explains it.
  */
 
 #include <ngx_config.h>

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A prefork web server in front of a slow origin. The workers are processes, block, and know nothing of each other; a page
- * that several of them are asked for at once is asked of the origin once. If the worker that asks is killed, one of the
- * others that wait asks anew, and its client is the only one to notice.
+ * A prefork web server in front of a slow origin. The workers are processes, block, and know nothing of each other; a
+ * page that several of them are asked for at once is asked of the origin once. If the worker that asks is killed, one
+ * of the others that wait asks anew, and its client is the only one to notice.
  *
  *   usage: prefork ORIGIN-PORT [WORKERS]
  *
- * It prints its address. SHOAL_CACHE names the cache, so that `shoal top` shows it and a restart finds it warm; without a
- * name it is the workers' alone.
+ * It prints its address. SHOAL_CACHE names the cache, so that `shoal top` shows it and a restart finds it warm; without
+ * a name it is the workers' alone.
  */
 #include <shoal.h>
 #include <signal.h>
@@ -30,7 +30,8 @@ static int ask_origin(struct shoal_load *load, const void *target, size_t size, 
 	if (!http_ask(fd, target, size))
 		while (http_read(fd, &in) > 0)
 			if (http_response(&in, &body)) {
-				error = body.status == 200 ? shoal_load_publish(load, body.data, body.size) : body.status;
+				error = body.status == 200 ? shoal_load_publish(load, body.data, body.size)
+				                           : body.status;
 				break;
 			}
 	close(fd);
@@ -51,7 +52,8 @@ static void serve(int client, struct shoal_keyspace *pages, unsigned port)
 	if (outcome == SHOAL_OK)
 		http_answer(client, 200, value.data, value.size);
 	else
-		http_answer(client, outcome == SHOAL_ERR_LOAD && value.load_error > 0 ? value.load_error : 503, NULL, 0);
+		http_answer(client, outcome == SHOAL_ERR_LOAD && value.load_error > 0 ? value.load_error : 503,
+		            NULL, 0);
 	shoal_release(&value); /* soon: a value in hand pins a piece of the memory */
 }
 
@@ -62,7 +64,8 @@ static pid_t worker(int listener, const sigset_t *signals, struct shoal_keyspace
 	if (pid)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	sigprocmask(SIG_UNBLOCK, signals, NULL); /* a worker that is told to end just ends: its death gives back all it held */
+	/* a worker that is told to end just ends: its death gives back all it held */
+	sigprocmask(SIG_UNBLOCK, signals, NULL);
 	for (;;) {
 		int client = accept(listener, NULL, NULL);
 
@@ -88,7 +91,8 @@ static void watch_over(unsigned n, int listener, struct shoal *cache, struct sho
 		workers[i] = worker(listener, &signals, pages, port);
 	for (; number == SIGCHLD; sigwait(&signals, &number))
 		while ((dead = waitpid(-1, NULL, WNOHANG)) > 0) {
-			shoal_reap(cache); /* who waited for it knows already; this gives back the rest now, not when it is met */
+			/* who waited for it knows already; this gives back the rest now, not when it is met */
+			shoal_reap(cache);
 			for (unsigned i = 0; i < n; i++)
 				if (workers[i] == dead)
 					workers[i] = worker(listener, &signals, pages, port);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* first.c with a second level: a value is loaded once for all machines that share a Redis. Without one, once for each. */
+/* first.c with a second level: a value is loaded once for all machines that share a Redis.
+ * Without one, once for each. */
 #include <shoal-redis.h>
 #include <stdio.h>
 #include <unistd.h>

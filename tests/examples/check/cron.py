@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """usage: cron.py SHOAL CRONTAB        prints TAP
 
-Each line is run as cron runs it: by sh -c, in the poor environment that the crontab says, with an empty standard input. Only
-where the programs, the origin and the output are is ours.
+Each line is run as cron runs it: by sh -c, in the poor environment that the crontab says, with an empty standard input.
+Only where the programs, the origin and the output are is ours.
 """
 import os
 import re

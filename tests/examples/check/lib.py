@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the checks of the examples share: TAP, a cache of one's own, an origin that counts, clients that are all there at once.
+"""What the checks of the examples share: TAP, a cache of one's own, an origin that counts,
+clients that are all there at once.
 
-Nothing is waited for by time: until() asks until it is so, and gives up after PATIENCE seconds, which only a fault takes.
+Nothing is waited for by time: until() asks until it is so, and gives up after PATIENCE seconds,
+which only a fault takes.
 """
 import atexit
 import ctypes
@@ -106,7 +108,8 @@ def keyspace_stat(name):
 
 def leader():
     """-> the process that loads, of the only load that runs"""
-    rows = [line.split() for line in command('top', '--once', '--plain', '--view', 'flights', '--every', '10ms').splitlines()]
+    rows = [line.split() for line in command('top', '--once', '--plain', '--view', 'flights',
+                                             '--every', '10ms').splitlines()]
     heads = [r for r in rows if 'LEADER' in r]
     for r in rows:
         if heads and 'loading' in r:

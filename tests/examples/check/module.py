@@ -4,8 +4,9 @@
 
 The module in the nginx of the machine, with four workers. RUNTIMEs of sanitizers are loaded before nginx.
 
-Its origin is a timer, which can't be held back. So a case that wants something to happen amid a load looks whether it has, and if
-not, as on a slow machine, it begins anew with a load of twice the time. What has to hold is held in each round.
+Its origin is a timer, which can't be held back. So a case that wants something to happen amid a load looks
+whether it has, and if not, as on a slow machine, it begins anew with a load of twice the time. What has to hold
+is held in each round.
 """
 import itertools
 import os
@@ -34,7 +35,8 @@ port = port_holder.getsockname()[1]
 
 
 def configuration():
-    temp = '\n'.join(f'{name}_temp_path {folder}/{name};' for name in ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'))
+    temp = '\n'.join(f'{name}_temp_path {folder}/{name};'
+                     for name in ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'))
     locations = ' '.join(f'location /{ms}/ {{ shoal_example {ms}ms; }}' for ms in TIMES)
     with open(f'{folder}/nginx.conf', 'w') as f:
         f.write(f'''load_module {module};
@@ -226,7 +228,8 @@ def ends(number, load):
     master.send_signal(number)
     equal(master.wait(timeout=lib.PATIENCE), 0)
     with open(f'{folder}/error.log') as log:
-        bad = [text for text in log if re.search(r'\[(alert|crit|emerg)\]|Sanitizer|runtime error|exited with code', text)]
+        bad = [text for text in log
+               if re.search(r'\[(alert|crit|emerg)\]|Sanitizer|runtime error|exited with code', text)]
     equal([text for text in bad if not re.search('exited on signal 9|exited with code 0', text)], [])
     command('reap')
     equal((stat()['flights'], stat()['pins'], stat()['running']), (0, 0, 0))
