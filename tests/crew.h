@@ -31,7 +31,8 @@
 #include "skip.h"
 
 #define CREW_UNUSED __attribute__((unused))
-#define CREW_PATIENCE_MS 60000 /* longer than anything takes that is not stuck, also under a sanitizer on a busy machine */
+/* longer than anything takes that is not stuck, also under a sanitizer on a busy machine */
+#define CREW_PATIENCE_MS 60000
 #define CREW_LINES 16
 
 /* ---- shared memory, time, chance --------------------------------------------------------------------------- */
@@ -270,8 +271,8 @@ static CREW_UNUSED void crew_check(struct shoal *cache)
 	crew_expect(r >= 0, "check: %s", shoal_strerror(r));
 }
 
-/* While nobody else is at it: likewise, and the extents that are `exact` count what is theirs, and no more. (A writer that
- * was killed leaves a count that is too high until its extent was evicted.) */
+/* While nobody else is at it: likewise, and the extents that are `exact` count what is theirs, and no more. (A writer
+ * that was killed leaves a count that is too high until its extent was evicted.) */
 static CREW_UNUSED void crew_check_counts(struct shoal *cache, const bool *exact)
 {
 	const struct segment *s = crew_segment(cache);
@@ -288,18 +289,20 @@ static CREW_UNUSED void crew_check_counts(struct shoal *cache, const bool *exact
 		entries[extent_of(s, SLOT_BYTES(word))]++;
 	}
 	for (x = 0; x < s->geometry.extents; x++)
-		if (exact[x] && (EXTENT_STATE(extents_word(s, x)) == EXTENT_OPEN || EXTENT_STATE(extents_word(s, x)) == EXTENT_SEALED))
+		if (exact[x] && (EXTENT_STATE(extents_word(s, x)) == EXTENT_OPEN ||
+		                 EXTENT_STATE(extents_word(s, x)) == EXTENT_SEALED))
 			crew_expect(w64_load(&s->extents[x].counts) == ((uint64_t)entries[x] << 32 | live[x]),
-				    "extent %u has %" PRIu64 " bytes in %u entries, and counts %u in %u", x, live[x], entries[x],
-				    EXTENT_LIVE(w64_load(&s->extents[x].counts)), EXTENT_ENTRIES(w64_load(&s->extents[x].counts)));
+				    "extent %u has %" PRIu64 " bytes in %u entries, and counts %u in %u", x, live[x],
+				    entries[x], EXTENT_LIVE(w64_load(&s->extents[x].counts)),
+				    EXTENT_ENTRIES(w64_load(&s->extents[x].counts)));
 	free(live);
 	free(entries);
 }
 
 /*
- * Nothing is lost: fill it three times over, and every extent comes into use again while nothing is refused. A turn of an
- * extent is five steps of its sequence. One writer has one head; the other heads stay as they are, and are in use, and so
- * does the main log, which new keys don't push out.
+ * Nothing is lost: fill it three times over, and every extent comes into use again while nothing is refused. A turn of
+ * an extent is five steps of its sequence. One writer has one head; the other heads stay as they are, and are in use,
+ * and so does the main log, which new keys don't push out.
  */
 static CREW_UNUSED void crew_fill(struct shoal *cache, struct shoal_keyspace *keyspace)
 {
@@ -322,13 +325,15 @@ static CREW_UNUSED void crew_fill(struct shoal *cache, struct shoal_keyspace *ke
 		steps = (EXTENT_SEQUENCE(extents_word(s, x)) - before[x]) & 0xfffffff;
 		exact[x] = steps >= 5;
 		reused += exact[x];
-		crew_expect(steps >= 5 || crew_is_head(s, x) || w32_load(&s->extents[x].kind) == LOG_MAIN, "extent %u did not come into use: state %u, %u steps", x,
-			    EXTENT_STATE(extents_word(s, x)), steps);
+		crew_expect(steps >= 5 || crew_is_head(s, x) || w32_load(&s->extents[x].kind) == LOG_MAIN,
+		            "extent %u did not come into use: state %u, %u steps", x, EXTENT_STATE(extents_word(s, x)),
+		            steps);
 	}
 	crew_expect(shoal_stats(cache, &stats) == SHOAL_OK, "no statistics");
 	crew_expect(stats.bytes_live + stats.bytes_dead + stats.bytes_free + stats.bytes_overhead == stats.size,
 		    "the bytes do not add up");
-	printf("# filled again with %.1f MB: %u of %u extents came into use\n", (double)bytes / 1e6, reused, s->geometry.extents);
+	printf("# filled again with %.1f MB: %u of %u extents came into use\n", (double)bytes / 1e6, reused,
+	       s->geometry.extents);
 	crew_check_counts(cache, exact);
 	free(value);
 	free(before);

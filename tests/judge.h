@@ -6,21 +6,22 @@
  * A child runs one operation under single-step; whenever the segment has changed, the state it is in is judged, by
  * processes that find it so:
  *
- *   dead        the child is, as far as the segment tells. Everything it held comes back: slots, flights, permits, locks,
- *               extents; each key shows one whole value that it may show, and can be set, deleted and loaded anew.
- *   stopped     the child is, right there. Nobody waits for it over another key, and over its own no longer than the policy
- *               says; the segment can be written over. Once its operation shows, it goes on showing.
+ *   dead        the child is, as far as the segment tells. Everything it held comes back: slots, flights,
+ *               permits, locks, extents; each key shows one whole value that it may show, and can be set,
+ *               deleted and loaded anew.
+ *   stopped     the child is, right there. Nobody waits for it over another key, and over its own no longer than the
+ *               policy says; the segment can be written over. Once its operation shows, it goes on showing.
  *   thread dead the child's thread is, while its process lives. Its values in hand stay; nobody waits for the rest.
  *   recoverer   the child is dead, or its thread, and who recovers what it held dies as well, at each state of its own.
  *   killed      by SIGKILL, a fresh child for each state: nothing is pretended. Then for each instruction.
  *   resumed     a fresh child, stopped till others have written the segment over, goes on to its end.
  *
- * The states are counted first; there is a least number of them for each operation, so that none is trivial. Where they are
- * few all are judged, dead, stopped and killed, however long it takes, and by night recoverers at all of them; of the rest as
- * many as SHOAL_STEP_SECONDS allow, at random. Where the machine forbids ptrace, the cases say so and pass.
+ * The states are counted first; there is a least number of them for each operation, so that none is trivial. Where they
+ * are few all are judged, dead, stopped and killed, however long it takes, and by night recoverers at all of them; of
+ * the rest as many as SHOAL_STEP_SECONDS allow, at random. Where the machine forbids ptrace, the cases say so and pass.
  *
- * An operation may have a companion: another process that leads, or holds what the child waits for. It acts once, when the
- * child sleeps in the kernel; the child is not looked at until it has.
+ * An operation may have a companion: another process that leads, or holds what the child waits for. It acts once, when
+ * the child sleeps in the kernel; the child is not looked at until it has.
  */
 #ifndef SHOAL_TEST_JUDGE_H
 #define SHOAL_TEST_JUDGE_H
@@ -226,8 +227,8 @@ static void be_stepped(void *arg)
 	raise(SIGSTOP);
 }
 
-/* By the companion: the child sleeps, so nobody compares the segment with what it was. A child that never sleeps has none
- * that acts. */
+/* By the companion: the child sleeps, so nobody compares the segment with what it was. A child that never sleeps has
+ * none that acts. */
 static CREW_UNUSED void await_sleep(uint32_t how)
 {
 	crew_signal(&field->ready);
@@ -324,11 +325,12 @@ static void judge_shown(const struct question *q)
 
 	for (k = 0; k < KEYS; k++) {
 		shown = show(k, "another key");
-		crew_expect(!shown || shown == OLD || (shown == MISS && q->loose) || q->may_show == ANY, "key %" PRIu64 " is %s", k,
-			    shown == MISS ? "gone" : "another");
+		crew_expect(!shown || shown == OLD || (shown == MISS && q->loose) || q->may_show == ANY,
+		            "key %" PRIu64 " is %s", k, shown == MISS ? "gone" : "another");
 	}
 	shown = show(OWN, "its key");
-	crew_expect(!shown || shown & q->may_show, "its key is %s", shown == MISS ? "gone" : shown == OLD ? "old" : "new");
+	crew_expect(!shown || shown & q->may_show, "its key is %s",
+	            shown == MISS ? "gone" : shown == OLD ? "old" : "new");
 	w32_store(&field->shown, shown);
 }
 
@@ -353,7 +355,8 @@ static void judge_others(const struct question *q)
 		crew_expect(show(k, "deleted") == MISS, "key %" PRIu64 " is there, deleted", k);
 		if (is_taken(q)) {
 			r = timed("fetch of another key", fetch(keyspace, k, LOADED_VERSION));
-			crew_expect(r == SHOAL_ERR_BUSY, "fetch of another key without a permit: %s", shoal_strerror(r));
+			crew_expect(r == SHOAL_ERR_BUSY, "fetch of another key without a permit: %s",
+			            shoal_strerror(r));
 			continue;
 		}
 		r = timed("fetch of another key", fetch(patient, k, LOADED_VERSION));
@@ -368,7 +371,8 @@ static void judge_fetch(const struct question *q)
 {
 	bool may_wait = q->verdict == STOPPED || q->operation->flags & LED;
 	int r = timed("fetch of its key", fetch(may_wait ? own : own_patient, OWN, LOADED_VERSION));
-	bool waited = r == SHOAL_ERR_TIMEOUT || r == SHOAL_ERR_BUSY, failed = r == SHOAL_ERR_LOAD && q->operation->flags & FAILS;
+	bool waited = r == SHOAL_ERR_TIMEOUT || r == SHOAL_ERR_BUSY,
+	     failed = r == SHOAL_ERR_LOAD && q->operation->flags & FAILS;
 
 	crew_expect(r == SHOAL_OK || failed || (waited && may_wait), "fetch of its key: %s", shoal_strerror(r));
 }
@@ -418,7 +422,8 @@ static void judge_own(const struct question *q)
 /* Whose process is the companion, that lives. */
 static bool is_companions(const struct segment *s, uint32_t reader)
 {
-	uint32_t process = reader < s->geometry.readers ? ((uint32_t)w64_load(&s->readers[reader].owner) >> 16) - 1 : UINT32_MAX;
+	uint32_t process =
+		reader < s->geometry.readers ? ((uint32_t)w64_load(&s->readers[reader].owner) >> 16) - 1 : UINT32_MAX;
 
 	return process < s->geometry.processes && companion_lives() &&
 	       PROC_PID(w64_load(&s->processes[process].owner)) == (uint32_t)companion;
@@ -433,7 +438,8 @@ static void judge_thread_left(void)
 
 	for (i = 0; i < s->geometry.extents; i++) {
 		crew_expect(!w64_load(&s->extents[i].lock), "the lock of extent %u is left", i);
-		crew_expect(EXTENT_STATE(extents_word(s, i)) != EXTENT_EVICTING, "extent %u is being evicted for ever", i);
+		crew_expect(EXTENT_STATE(extents_word(s, i)) != EXTENT_EVICTING, "extent %u is being evicted for ever",
+		            i);
 	}
 	for (i = 0; i < s->geometry.flights; i++)
 		crew_expect(FLIGHT_STATE(w64_load(&s->flight_words[i])) == FLIGHT_FREE ||
@@ -441,7 +447,8 @@ static void judge_thread_left(void)
 			    "flight %u is left in state %u", i, FLIGHT_STATE(w64_load(&s->flight_words[i])));
 	for (i = 0; i < s->geometry.readers; i++) {
 		word = w64_load(&s->permits[i].word);
-		crew_expect(PERMIT_STATE(word) == PERMIT_FREE || is_companions(s, PERMIT_READER(word)), "permit %u is left", i);
+		crew_expect(PERMIT_STATE(word) == PERMIT_FREE || is_companions(s, PERMIT_READER(word)),
+		            "permit %u is left", i);
 	}
 }
 
@@ -454,7 +461,8 @@ static void judge_conserved(void)
 
 	shoal_reap(cache);
 	crew_expect(!shoal_reap(cache), "somebody is dead still");
-	for (ours = s->geometry.offset ? 1 : 2, i = 0; /* the parent stays in the first region */ i < s->geometry.readers; i++)
+	/* the parent stays in the first region */
+	for (ours = s->geometry.offset ? 1 : 2, i = 0; i < s->geometry.readers; i++)
 		if (is_companions(s, i))
 			ours++;
 	for (i = 0; i < s->geometry.processes; i++)
@@ -486,7 +494,8 @@ static void judge_resize(const struct question *q)
 
 	if (q->verdict == DEAD && !s->geometry.offset) {
 		crew_expect(!w64_load(&s->header->resizer), "a dead one resizes");
-		crew_expect(blocks_of_file() <= q->blocks + 64, "%" PRIu64 " blocks are left, not %" PRIu64, blocks_of_file(), q->blocks);
+		crew_expect(blocks_of_file() <= q->blocks + 64, "%" PRIu64 " blocks are left, not %" PRIu64,
+		            blocks_of_file(), q->blocks);
 	}
 	r = shoal_resize(cache, SEGMENT);
 	crew_expect(r == SHOAL_OK || (r == SHOAL_ERR_BUSY && q->verdict == STOPPED), "resize: %s", shoal_strerror(r));
@@ -544,13 +553,15 @@ static void judge(void *arg)
 			judge_thread_left();
 		}
 	}
-	crew_expect(!shoal_stats(cache, &stats) && !stats.total.corrupt, "%" PRIu64 " values are corrupt", stats.total.corrupt);
+	crew_expect(!shoal_stats(cache, &stats) && !stats.total.corrupt, "%" PRIu64 " values are corrupt",
+	            stats.total.corrupt);
 }
 
 /* ---- one state --------------------------------------------------------------------------------------------- */
 
 static unsigned judged[VERDICTS + 8];
-enum { IN_RECOVERER = VERDICTS, IN_THREAD_RECOVERER, RECOVERERS, THREAD_RECOVERERS, KILLED, RESUMED, KILLED_BETWEEN, MISSED };
+enum { IN_RECOVERER = VERDICTS, IN_THREAD_RECOVERER, RECOVERERS, THREAD_RECOVERERS, KILLED, RESUMED, KILLED_BETWEEN,
+       MISSED };
 
 static bool ask(const struct question *q, const struct stepper *t, const char *how)
 {
@@ -560,7 +571,8 @@ static bool ask(const struct question *q, const struct stepper *t, const char *h
 	crew_join_well(crew_fork(judge, (void *)(uintptr_t)q));
 	crew_expect(!w32_load(&field->torn), "a fetch gave a torn value");
 	if (w32_load(&crew_verdict->count) != before)
-		crew_wrong("^ %s, state %u (instruction %" PRIu64 "), %s", q->operation->name, q->number, t->steps, how);
+		crew_wrong("^ %s, state %u (instruction %" PRIu64 "), %s", q->operation->name, q->number, t->steps,
+		           how);
 	return w32_load(&crew_verdict->count) == before;
 }
 
@@ -657,8 +669,10 @@ static bool judge_recoverer(const struct operation *o, struct stepper *t, enum v
 			struct question q = question(o, verdict, r.states + r.copying);
 
 			stepper_keep(&r);
-			q.corpses = corpses + stepper_declare_dead(r.segment, r.pid, r.tid) - 1; /* it may have freed one */
-			well = ask(&q, &r, verdict == DEAD ? "its recoverer dead, too" : "its thread dead, and its recoverer");
+			/* it may have freed one */
+			q.corpses = corpses + stepper_declare_dead(r.segment, r.pid, r.tid) - 1;
+			well = ask(&q, &r,
+			           verdict == DEAD ? "its recoverer dead, too" : "its thread dead, and its recoverer");
 			stepper_put_back(&r);
 			judged[verdict == DEAD ? IN_RECOVERER : IN_THREAD_RECOVERER]++;
 		}
@@ -684,8 +698,8 @@ struct run {
 	bool refused;
 };
 
-/* Somebody has the places before the child's while it joins, and is gone then: who joins after that takes these, and doesn't
- * chance on what the child leaves. */
+/* Somebody has the places before the child's while it joins, and is gone then: who joins after that takes these, and
+ * doesn't chance on what the child leaves. */
 static void be_guest(void *arg)
 {
 	(void)arg;
@@ -721,7 +735,8 @@ static bool start(struct run *run)
 	stepper_begin(&run->t, crew_segment(cache), registry_here(cache->member)->index, &field->done);
 	run->t.regions = run->o->flags & RESIZES;
 	run->t.settle = run->o->companion ? settle : NULL;
-	r = stepper_take(&run->t, crew_fork(be_stepped, (void *)(uintptr_t)run->o), run->o->flags & THREAD ? &field->tid : NULL);
+	r = stepper_take(&run->t, crew_fork(be_stepped, (void *)(uintptr_t)run->o),
+	                 run->o->flags & THREAD ? &field->tid : NULL);
 	crew_signal(&field->joined);
 	if (guest)
 		crew_join_well(guest);
@@ -764,7 +779,8 @@ static bool count_states(struct run *run)
 	}
 	crew_expect(r == STEP_ENDED, "its end was not met in %" PRIu64 " steps (%d)", run->t.steps, r);
 	crew_expect(!w32_load(&field->torn), "it read a torn value");
-	crew_expect((int)w32_load(&field->result) >= 0, "it ended with %s", shoal_strerror((int)w32_load(&field->result)));
+	crew_expect((int)w32_load(&field->result) >= 0, "it ended with %s",
+	            shoal_strerror((int)w32_load(&field->result)));
 	crew_join_well(crew_fork(look_at_the_end, (void *)(uintptr_t)run->o));
 	run->states = (unsigned)min_u64(run->t.states, POINTS);
 	run->copying = run->t.copying;
@@ -781,8 +797,8 @@ static unsigned few(void)
 	return traced_seconds() >= 60 ? MANY : FEW;
 }
 
-/* Of `all` that may be judged, is it this one's turn? At random, as many as fit into what is left of the time by what they
- * have taken so far; one at least. */
+/* Of `all` that may be judged, is it this one's turn? At random, as many as fit into what is left of the time by what
+ * they have taken so far; one at least. */
 struct pace {
 	uint64_t left, spent, began;
 	unsigned all, met, done;
@@ -844,7 +860,8 @@ static bool judge_states(struct run *run, uint64_t ns)
 
 /* ---- in earnest -------------------------------------------------------------------------------------------- */
 
-/* A fresh child, to that step. One that takes another way there, as addresses and the time are others', may end before. */
+/* A fresh child, to that step. One that takes another way there, as addresses and the time are others',
+ * may end before. */
 static bool start_to(struct run *run, uint64_t step)
 {
 	return start(run) && stepper_run_to(&run->t, stepper_point(run->trail, step));
@@ -991,13 +1008,17 @@ static void open_cache(const struct operation *o)
 
 static void report(const struct run *run)
 {
-	printf("# %s: %" PRIu64 " instructions, %u states and %u while copying. Judged: %u dead, %u stopped, %u thread dead", run->o->name,
-	       run->steps, run->states, run->copying, judged[DEAD], judged[STOPPED], judged[THREAD_DEAD]);
-	printf("; recoverers at %u of %u, dead in %u states of theirs, and over a dead thread at %u, in %u", judged[RECOVERERS],
-	       run->states, judged[IN_RECOVERER], judged[THREAD_RECOVERERS], judged[IN_THREAD_RECOVERER]);
+	printf("# %s: %" PRIu64
+	       " instructions, %u states and %u while copying. Judged: %u dead, %u stopped, %u thread dead",
+	       run->o->name, run->steps, run->states, run->copying, judged[DEAD], judged[STOPPED], judged[THREAD_DEAD]);
+	printf("; recoverers at %u of %u, dead in %u states of theirs, and over a dead thread at %u, in %u",
+	       judged[RECOVERERS], run->states, judged[IN_RECOVERER], judged[THREAD_RECOVERERS],
+	       judged[IN_THREAD_RECOVERER]);
 	if (run->o->flags & REAL)
-		printf("; killed at %u of %u, and at %u of %" PRIu64 " instructions (%u not come to again); resumed at %u", judged[KILLED],
-		       run->states, judged[KILLED_BETWEEN], run->steps, judged[MISSED], judged[RESUMED]);
+		printf("; killed at %u of %u, and at %u of %" PRIu64
+		       " instructions (%u not come to again); resumed at %u",
+		       judged[KILLED], run->states, judged[KILLED_BETWEEN], run->steps, judged[MISSED],
+		       judged[RESUMED]);
 	printf("\n");
 }
 
@@ -1020,7 +1041,8 @@ static uint64_t step_through(const struct operation *o, uint64_t ns)
 		skipped("ptrace is refused");
 	} else if (well) {
 		crew_expect(run.states >= o->least, "%s: %u states, not %u", o->name, run.states, o->least);
-		well = judge_states(&run, o->flags & REAL ? ns / 2 : ns) && (!(o->flags & REAL) || judge_in_earnest(&run));
+		well = judge_states(&run, o->flags & REAL ? ns / 2 : ns) &&
+		       (!(o->flags & REAL) || judge_in_earnest(&run));
 		report(&run);
 	}
 	memcpy(crew_segment(cache)->base, run.base, SEGMENT);
@@ -1064,7 +1086,8 @@ static int step_all(const struct operation *operations, unsigned n, const char *
 		tests[i] = (struct CMUnitTest){.name = operations[i].name, .test_func = step,
 					       .initial_state = (void *)(uintptr_t)&operations[i]};
 	}
-	left = (uint64_t)traced_seconds() * (traced_seconds() >= NIGHT_S ? 800000000 : 400000000); /* to step takes the rest */
+	/* to step takes the rest */
+	left = (uint64_t)traced_seconds() * (traced_seconds() >= NIGHT_S ? 800000000 : 400000000);
 	randomness = (uint64_t)getpid();
 	if (filter) /* the name of one case, with wildcards */
 		cmocka_set_test_filter(filter);

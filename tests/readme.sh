@@ -23,7 +23,8 @@ part() { # of module.c: what shoal-embed(7) shows whole
 		diff - "$scratch/block" && [ -s "$scratch/block" ]
 }
 quoted() { # lines of its blocks that no example has
-	sed 's/^[ \t]*//' tests/examples/*.c tests/examples/config tests/abi/embed/Makefile tests/abi/embed/CMakeLists.txt tests/abi/embed/meson.build |
+	sed 's/^[ \t]*//' tests/examples/*.c tests/examples/config tests/abi/embed/Makefile \
+		tests/abi/embed/CMakeLists.txt tests/abi/embed/meson.build |
 		grep . >"$scratch/lines"
 	awk '/^```$/ { on = !on; next } on && NF' src/man/shoal-embed.7.scd | sed 's/^[ \t]*//' >"$scratch/shown"
 	[ -s "$scratch/shown" ] || echo 'it shows nothing'
@@ -37,7 +38,8 @@ build_depends() { # of the packages that its apt line lacks
 	done
 }
 paths() {
-	grep -ohE '`(\./)?(src|tests|bench|include)/[A-Za-z0-9_./-]+' CONTRIBUTING.md CHANGELOG.md | tr -d '`' | sort -u | while read -r path; do
+	grep -ohE '`(\./)?(src|tests|bench|include)/[A-Za-z0-9_./-]+' CONTRIBUTING.md CHANGELOG.md | tr -d '`' |
+		sort -u | while read -r path; do
 		case $path in
 		*NAME*) ;;
 		*) [ -e "$path" ] || echo "$path" ;;
@@ -45,7 +47,8 @@ paths() {
 	done
 }
 commands() { # options and suites of tests/run.sh
-	grep -ohE 'tests/run\.sh --[a-z]+( [a-z]+)?' CONTRIBUTING.md README.md | sed 's/.*run\.sh //' | sort -u | while read -r option suite; do
+	grep -ohE 'tests/run\.sh --[a-z]+( [a-z]+)?' CONTRIBUTING.md README.md | sed 's/.*run\.sh //' | sort -u |
+		while read -r option suite; do
 		grep -q -- "$option" tests/run.sh || echo "$option"
 		[ "$option" != --suite ] || grep -qE "[ |]${suite}[ |)].*;;" tests/run.sh || echo "$suite"
 	done
@@ -62,5 +65,6 @@ case_ 'and lines of the other examples' nothing quoted
 case_ 'the README shows what the Debian packages need' nothing build_depends
 case_ 'what CONTRIBUTING and CHANGELOG name is there' nothing paths
 case_ 'so are the options of tests/run.sh' nothing commands
-case_ "the changelogs begin with $version" test "$(versions | tr '\n' ' ')" = "CHANGELOG.md $version debian/changelog $version "
+case_ "the changelogs begin with $version" \
+	test "$(versions | tr '\n' ' ')" = "CHANGELOG.md $version debian/changelog $version "
 done_

@@ -8,8 +8,8 @@ usage: report.py [--skips FILE] NAME TESTLOG.json           what `meson test` wr
 Prints the details of what failed on stderr, and "PASSED FAILED SKIPPED" on stdout. A program that prints TAP counts by
 its cases, plus one failure if it ended badly without naming any; another one counts as one case.
 
-A case is skipped if it says "# skipped: WHY" in front of its line (skip.h), or by TAP's own "# SKIP WHY". Each is named on
-stderr. With --skips one that no line of FILE allows has failed; such a line has patterns of the build's NAME, of
+A case is skipped if it says "# skipped: WHY" in front of its line (skip.h), or by TAP's own "# SKIP WHY". Each is named
+on stderr. With --skips one that no line of FILE allows has failed; such a line has patterns of the build's NAME, of
 SUITE/TEST and of the case, and then the reason.
 """
 import fnmatch
@@ -95,7 +95,8 @@ def main(build, path, status=None, skips=None):
             show(build, name, result, out, err)
         for case, why in skipped:
             allowed = skips is None or is_allowed(skips, build, name, case)
-            print(f'--- {build}: {name}: {case}: skipped: {why}' + ('' if allowed else ', which is not in the list of skips'),
+            print(f'--- {build}: {name}: {case}: skipped: {why}' +
+                  ('' if allowed else ', which is not in the list of skips'),
                   file=sys.stderr)
             failed += not allowed
         total = [a + b for a, b in zip(total, (passed, failed, sum(skips is None or is_allowed(skips, build, name, case)

@@ -10,12 +10,12 @@
 #   --ci      the default where CI is "true": also clang, both with -Werror, and the suites that sanitizers can judge
 #             under ASan + UBSan and under TSan. What is skipped has to be in tests/skips.txt, with its reason
 #   --night   as --ci, half an hour for the storm, and for the flips of every bit of a segment; what meson dist packs
-#   --suite   unit, process, model, abi, examples, torture, fuzz, cli, nginx, python, redis, packages (the Debian ones: with --ci,
-#             or if asked for)
+#   --suite   unit, process, model, abi, examples, torture, fuzz, cli, nginx, python, redis, packages (the Debian ones:
+#             with --ci, or if asked for)
 #
-# SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800), the
-#                      storm of the torture suite (10, --ci 120, --night 1800) and libFuzzer by clang (10, 40, 600); else
-#                      15 with --ci, what is single-stepped 8 (SHOAL_STEP_SECONDS), and 60 with --night
+# SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800),
+#                      the storm of the torture suite (10, --ci 120, --night 1800) and libFuzzer by clang (10, 40, 600);
+#                      else 15 with --ci, what is single-stepped 8 (SHOAL_STEP_SECONDS), and 60 with --night
 
 cd "$(dirname "$0")/.." || exit 1
 
@@ -91,7 +91,10 @@ add() { # "PASSED FAILED SKIPPED", or nothing if the counting itself went wrong
 # ---- the machine -----------------------------------------------------------------------------------------------------
 
 . tests/packages.sh
-packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev libhiredis-dev tmux jq make python3-cffi'
+packages='gcc g++ libc6-dev binutils meson ninja-build pkg-config python3 libcmocka-dev
+	liburcu-dev libxxhash-dev liblz4-dev libzstd-dev libjansson-dev libuv1-dev libevent-dev systemtap-sdt-dev
+	patch zstd scdoc man-db bash-completion libmicrohttpd-dev libncurses-dev libhiredis-dev tmux jq make
+	python3-cffi'
 [ "$tier" = quick ] || packages="$packages clang libclang-rt-14-dev prometheus cmake make abigail-tools"
 packaging= # has to be asked for where time is short
 if wanted packages && { [ "$tier" != quick ] || [ -n "$only" ]; }; then
@@ -103,13 +106,16 @@ fi
 # shellcheck disable=SC2086 # words
 need $packages || { fail 'packages are missing' && exit; }
 # To install it starts it, where something starts services: not on a machine that is just to run the quick tests.
-[ "$tier" != quick ] || [ -d /run/systemd/system ] || need prometheus || echo 'note: alerts and metrics are tested without Prometheus'
-[ "$tier" = quick ] && [ -d /run/systemd/system ] || need redis-server || echo 'note: libshoal-redis is tested where redis-server is'
+[ "$tier" != quick ] || [ -d /run/systemd/system ] || need prometheus ||
+	echo 'note: alerts and metrics are tested without Prometheus'
+[ "$tier" = quick ] && [ -d /run/systemd/system ] || need redis-server ||
+	echo 'note: libshoal-redis is tested where redis-server is'
 [ "$tier" = quick ] || need liblmdb-dev libck-dev gnuplot-nox memcached redis-server nginx-light php-cli php-apcu ||
 	echo 'note: the bench harness is tested beside the peers that are here'
 
 if [ "$tier" != quick ] || [[ " $only " == *" nginx "* ]]; then
-	need nginx-light nginx-dev libpcre2-dev libssl-dev zlib1g-dev curl openssl || echo 'note: the nginx module is built and tested where nginx and nginx-dev are'
+	need nginx-light nginx-dev libpcre2-dev libssl-dev zlib1g-dev curl openssl ||
+		echo 'note: the nginx module is built and tested where nginx and nginx-dev are'
 	# php-fpm is another that starts
 	[ "$tier" = quick ] && [ -d /run/systemd/system ] || need php-fpm uwsgi-core uwsgi-plugin-python3 ||
 		echo 'note: the nginx module is tested with the applications that are here'
@@ -132,7 +138,8 @@ export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:die_after_fork=0
 # fail now and then only), nor leak detection with a container that forbids ptrace. Sets `under` to what helps.
 sanitizer_runs() { # OPTION
 	local run i
-	printf '#include <stdlib.h>\nint main(void) { void *volatile p = malloc(1); free(p); return 0; }\n' >"$scratch/probe.c"
+	printf '#include <stdlib.h>\nint main(void) { void *volatile p = malloc(1); free(p); return 0; }\n' \
+		>"$scratch/probe.c"
 	gcc -g "-fsanitize=$1" "$scratch/probe.c" -o "$scratch/probe" || return
 	for run in '' 'env ASAN_OPTIONS=detect_leaks=0' "setarch $(uname -m) -R" \
 		"setarch $(uname -m) -R env ASAN_OPTIONS=detect_leaks=0"; do
@@ -195,7 +202,8 @@ suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted; SUITE/PAR
 	local log=$dir/meson-logs/testlog.json
 	rm -f "$log"
 	# shellcheck disable=SC2086 # words
-	SHOAL_TEST_SECONDS=$time SHOAL_STEP_SECONDS=${steps:-$time} $under meson test -C "$dir" --no-rebuild -t "$stretch" "${args[@]}" \
+	SHOAL_TEST_SECONDS=$time SHOAL_STEP_SECONDS=${steps:-$time} $under meson test -C "$dir" --no-rebuild \
+		-t "$stretch" "${args[@]}" \
 		>"$scratch/log" 2>&1 &
 	running=$!
 	tail -f --pid=$running "$scratch/log" 2>/dev/null | grep --line-buffered -E '^ *[0-9]+/[0-9]+ '
@@ -248,7 +256,8 @@ build gcc gcc -Dwerror=$strict && {
 }
 
 if [ "$tier" != quick ]; then
-	# What is one program by either compiler, or takes many minutes where traps are slow, as single-stepping does: by night.
+	# What is one program by either compiler, or takes many minutes where traps are slow,
+	# as single-stepping does: by night.
 	say clang
 	[ "$tier" = night ] || without=stepped
 	build clang clang -Dwerror=true && {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One process, instruction by instruction. The parent steps a child over a shared segment and compares the segment with
- * what it was an instruction before: all tables, and the extents that somebody but itself announces. It may look at each
- * state, let others do to the segment what they like, put it back, and step on: the child notices nothing.
+ * what it was an instruction before: all tables, and the extents that somebody but itself announces. It may look at
+ * each state, let others do to the segment what they like, put it back, and step on: the child notices nothing.
  *
- * A state is told from another by a hash of all but the counters. One that differs in bytes of an extent alone is counted
- * apart: there the child copies a value that nothing points to yet.
+ * A state is told from another by a hash of all but the counters. One that differs in bytes of an extent alone is
+ * counted apart: there the child copies a value that nothing points to yet.
  */
 #ifndef SHOAL_TEST_STEPPER_H
 #define SHOAL_TEST_STEPPER_H
@@ -48,7 +48,8 @@ static void stepper_begin(struct stepper *t, const struct segment *s, uint32_t s
 	t->last = malloc(s->geometry.size);
 	t->kept = malloc(s->geometry.size);
 	t->seen = calloc(STEPPER_SEEN, sizeof(*t->seen));
-	t->trail = mmap(NULL, STEPPER_MOST * sizeof(*t->trail), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	t->trail = mmap(NULL, STEPPER_MOST * sizeof(*t->trail), PROT_READ | PROT_WRITE,
+	                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (!t->last || !t->kept || !t->seen || t->trail == MAP_FAILED)
 		abort();
 	memcpy(t->last, s->base, s->geometry.size);
@@ -136,8 +137,9 @@ static bool stepper_copies(struct stepper *t)
 		for (w = WRITING; w < READER_WORDS; w++) {
 			x = (uint32_t)w64_peek(&s->readers[r].words[w]) - 1;
 			if (x < s->geometry.extents)
-				differs |= stepper_differs(t, s->geometry.log_at + (uint64_t)x * s->geometry.extent_size,
-							   s->geometry.extent_size);
+				differs |= stepper_differs(
+					t, s->geometry.log_at + (uint64_t)x * s->geometry.extent_size,
+					s->geometry.extent_size);
 		}
 	}
 	return differs;
@@ -165,7 +167,8 @@ static uint64_t stepper_hash(const struct stepper *t)
 	if (t->next)
 		sum = hash_bytes(t->next_last, t->next->geometry.keyspaces_at, sum);
 	for (k = 0; k < g->keyspaces; k++)
-		sum = hash_bytes(t->last + g->keyspaces_at + k * sizeof(struct keyspace), offsetof(struct keyspace, counters), sum);
+		sum = hash_bytes(t->last + g->keyspaces_at + k * sizeof(struct keyspace),
+		                 offsetof(struct keyspace, counters), sum);
 	return hash_bytes(t->last + g->extents_at, g->log_at - g->extents_at, sum);
 }
 
@@ -241,15 +244,16 @@ static CREW_UNUSED struct point stepper_point(const uint64_t *trail, uint64_t st
 	return p;
 }
 
-/* At full speed, by a breakpoint of the processor; where there is none, by steps. False: it ended before, as nothing makes
- * it take the same way each time. */
+/* At full speed, by a breakpoint of the processor; where there is none, by steps. False: it ended before, as nothing
+ * makes it take the same way each time. */
 static CREW_UNUSED bool stepper_run_to(struct stepper *t, struct point p)
 {
 	bool fast = p.address && stepper_break_at(t, p.address);
 	uint64_t i, n = fast ? p.times : p.steps;
 
 	for (i = 0; i < n && !w32_load(t->done); i++)
-		if (ptrace(fast ? PTRACE_CONT : PTRACE_SINGLESTEP, t->tid, 0, 0) || stepper_await(t, SIGTRAP) != STEP_MADE)
+		if (ptrace(fast ? PTRACE_CONT : PTRACE_SINGLESTEP, t->tid, 0, 0) ||
+		    stepper_await(t, SIGTRAP) != STEP_MADE)
 			return false;
 	if (fast)
 		stepper_break_at(t, 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A thread that its parent leads from instruction to instruction. Where the machine forbids ptrace it ends with REFUSED. */
+/* A thread that its parent leads from instruction to instruction. Where the machine forbids ptrace it
+ * ends with REFUSED. */
 #ifndef SHOAL_TEST_TRACED_H
 #define SHOAL_TEST_TRACED_H
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # usage: traps.sh SOURCE-FOLDER       prints TAP, and traps.txt as a table
-# Each trap of the design has a test: the cases that traps.txt names are there. One whose file is "-" has none since what
-# it is about doesn't exist, and must get one as soon as its name shows in the header.
+# Each trap of the design has a test: the cases that traps.txt names are there. One whose file is "-" has none since
+# what it is about doesn't exist, and must get one as soon as its name shows in the header.
 cd "$1/tests" || exit 1
 traps=18 n=0 failed=0
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# usage: CC=... changes.sh LIBRARY INCLUDE     compare with libshoal.abi beside this, which is as abidw saw the last release
+# usage: CC=... changes.sh LIBRARY INCLUDE     compare with libshoal.abi beside this, which is as abidw
+#                                              saw the last release
 #        changes.sh --renew LIBRARY INCLUDE    write libshoal.abi: before a release, or after a change that is meant
 #
 # What programs were compiled against stays: functions and their versions, arguments, structures with their sizes and
@@ -34,7 +35,8 @@ changed() { # OLD NEW, both of dump()
 		/^$/ || /summary:/ { next }
 		/^[^ ]/ { head = $0; said = 0; reserve = 0 }
 		/^.(struct|enum) [a-z_]+. changed:$/ { next }
-		/^  (type size hasn.t changed|there are data member changes:|[0-9]+ (data member|enumerator) insertions?:)$/ { next }
+		/^  (type size hasn.t changed|there are data member changes:)$/ { next }
+		/^  [0-9]+ (data member|enumerator) insertions?:$/ { next }
 		/^    .[^(]*, at offset [0-9]+ \(in bits\)( at .*)?$/ { next }
 		/^    .[a-z_]+::SHOAL_[A-Z_]+. value .[0-9-]+.$/ || /^    .SHOAL_[A-Z_]+. value .[0-9-]+.$/ { next }
 		/^    type .[a-z0-9_]+\[[0-9]+\]. of .[a-z_]+::reserved. changed:$/ { reserve = 1; next }
@@ -43,13 +45,15 @@ changed() { # OLD NEW, both of dump()
 		{ if (!said++ && head != $0) print head; print }' "$scratch/report"
 }
 
-# ---- does it see what it has to? libraries of the header as it is, and changed -----------------------------------------
+# ---- does it see what it has to? libraries of the header as it is, and changed ---------------------------------------
 
 stub='#include <shoal.h>
-int shoal_open(const char *name, const struct shoal_config *config, struct shoal **cache) { return !name || !config || !cache; }
+int shoal_open(const char *name, const struct shoal_config *config, struct shoal **cache)
+{ return !name || !config || !cache; }
 int shoal_keyspace_open(struct shoal *cache, const char *name, uint32_t version, const struct shoal_policy *policy,
 	struct shoal_keyspace **keyspace) { return !cache || !name || !version || !policy || !keyspace; }
-int shoal_get(struct shoal_keyspace *k, const void *key, size_t size, struct shoal_value *v) { return !k || !key || !size || !v; }
+int shoal_get(struct shoal_keyspace *k, const void *key, size_t size, struct shoal_value *v)
+{ return !k || !key || !size || !v; }
 '
 stats='int shoal_stats(struct shoal *cache, struct shoal_stats *stats) { return !cache || !stats; }'
 variant() { # NAME SED-SCRIPT CODE: a header changed so, and the dump of a library with it
@@ -74,14 +78,18 @@ case_ 'nor a field where reserved was' bears grown "$take" "$stats"
 case_ 'nor a number' bears number 's/SHOAL_LOG_INFO };/SHOAL_LOG_INFO, SHOAL_LOG_MORE };/' "$stats"
 case_ 'other numbers are' minds renumbered 's/enum shoal_level { /&SHOAL_LOG_MORE, /' "$stats"
 case_ 'and a field past reserved' minds longer "$over" "$stats"
-case_ 'and a field before the others' minds moved "$(in_struct shoal_policy 's/uint32_t fresh_ms;/uint32_t later; &/')" "$stats"
+case_ 'and a field before the others' minds moved \
+	"$(in_struct shoal_policy 's/uint32_t fresh_ms;/uint32_t later; &/')" "$stats"
 case_ 'and one of another type' minds type "$(in_struct shoal_config 's/mode_t mode;/int mode;/')" "$stats"
-case_ 'and one that goes into reserved, with a hole behind' minds hole "$(in_struct shoal_value 's/size_t size;/size_t hole, size;/')" "$stats"
+case_ 'and one that goes into reserved, with a hole behind' minds hole \
+	"$(in_struct shoal_value 's/size_t size;/size_t hole, size;/')" "$stats"
 case_ 'and a function that is gone' minds gone '' ''
-case_ 'and one that returns something else' minds returns 's/^int shoal_stats(/long shoal_stats(/' "$(echo "$stats" | sed 's/^int/long/')"
+case_ 'and one that returns something else' minds returns 's/^int shoal_stats(/long shoal_stats(/' \
+	"$(echo "$stats" | sed 's/^int/long/')"
 
 # ---- the library -----------------------------------------------------------------------------------------------------
 
 dump "$library" "$include" >"$scratch/now"
-case_ 'nothing that programs were compiled against is gone or different' nothing changed "$here/libshoal.abi" "$scratch/now"
+case_ 'nothing that programs were compiled against is gone or different' nothing changed \
+	"$here/libshoal.abi" "$scratch/now"
 done_

@@ -24,7 +24,8 @@ python=$(dirname "$(dirname "$(find "$prefix" -path '*/python3*/shoal/__init__.p
 belongs() {
 	[ -f "$prefix/include/shoal.h" ] || echo 'no include/shoal.h'
 	[ "$(readlink "$libdir/libshoal.so")" = libshoal.so.0 ] || echo 'libshoal.so is no link to libshoal.so.0'
-	[ "$(readlink "$libdir/libshoal.so.0")" = "libshoal.so.$version" ] || echo "libshoal.so.0 is no link to libshoal.so.$version"
+	[ "$(readlink "$libdir/libshoal.so.0")" = "libshoal.so.$version" ] ||
+		echo "libshoal.so.0 is no link to libshoal.so.$version"
 	[ -f "$libdir/libshoal.so.$version" ] || echo "no libshoal.so.$version"
 	[ ! -e "$build/src/cli/shoal" ] || [ -x "$prefix/bin/shoal" ] || echo 'no bin/shoal'
 	[ -f "$prefix/share/shoal/shoal.rules.yml" ] || echo 'no share/shoal/shoal.rules.yml'
@@ -51,7 +52,8 @@ stray() {
 }
 
 build_paths() { # the linked files' own
-	grep -lF "$build" "$pc" "$libdir/pkgconfig/shoal-redis.pc" "$prefix/share/bash-completion/completions"/* "$python"/shoal/* 2>/dev/null
+	grep -lF "$build" "$pc" "$libdir/pkgconfig/shoal-redis.pc" "$prefix/share/bash-completion/completions"/* \
+		"$python"/shoal/* 2>/dev/null
 	for f in "$libdir/libshoal.so" "$libdir/libshoal-redis.so" "$prefix/bin/shoal"; do
 		[ ! -e "$f" ] || readelf -d "$f" | grep -E 'R(UN)?PATH'
 	done
@@ -113,18 +115,23 @@ else
 	skip_ "libuv's loop builds" 'libuv is not installed'
 fi
 if [ -e "$build/src/cli/shoal" ]; then
-	case_ 'they run' env LD_LIBRARY_PATH="$libdir" python3 "$source/tests/examples/check/loops.py" "$prefix/bin/shoal" \
+	case_ 'they run' env LD_LIBRARY_PATH="$libdir" python3 "$source/tests/examples/check/loops.py" \
+		"$prefix/bin/shoal" \
 		"$scratch/epoll" "$scratch/epoll"
 fi
 
 module() ( # TREE: as its author would, with what nginx-dev has there; nginx takes it
 	cd "$1" || exit
-	mkdir "$scratch/module" && cp "$source/tests/examples/module.c" "$source/tests/examples/config" "$scratch/module" || exit
+	mkdir "$scratch/module" && cp "$source/tests/examples/module.c" "$source/tests/examples/config" \
+		"$scratch/module" || exit
 	# shellcheck disable=SC2016 # for the other shell
-	bash -c 'NGX_CONF_FLAGS=() && . ./conf_flags && ./configure --builddir="$1/build" "${NGX_CONF_FLAGS[@]}" --add-dynamic-module="$1" &&
+	bash -c 'NGX_CONF_FLAGS=() && . ./conf_flags &&
+		./configure --builddir="$1/build" "${NGX_CONF_FLAGS[@]}" --add-dynamic-module="$1" &&
 		make -f "$1/build/Makefile" modules' - "$scratch/module" || exit
-	echo "load_module $scratch/module/build/ngx_http_shoal_example_module.so; pid $scratch/module/pid; error_log stderr; events {}
-		http { access_log off; server { listen 127.0.0.1:1; location / { shoal_example 1s; } } }" >"$scratch/module/conf"
+	echo "load_module $scratch/module/build/ngx_http_shoal_example_module.so; pid $scratch/module/pid;
+		error_log stderr; events {}
+		http { access_log off; server { listen 127.0.0.1:1; location / { shoal_example 1s; } } }" \
+		>"$scratch/module/conf"
 	PATH=$PATH:/usr/sbin LD_LIBRARY_PATH=$libdir nginx -t -p "$scratch/module" -c "$scratch/module/conf"
 )
 if [ -e "$build/tests/ngx_http_shoal_example_module.so" ]; then
@@ -160,7 +167,8 @@ fi
 if [ -e "$libdir/pkgconfig/shoal-redis.pc" ]; then
 	sed "s|^prefix=.*|prefix=$prefix|" "$libdir/pkgconfig/shoal-redis.pc" >"$scratch/pc/shoal-redis.pc"
 	with_redis() { # there may be none: then it says so, and goes on
-		said=$(LD_LIBRARY_PATH=$libdir "$1" "$scratch/no.sock" 2>"$scratch/why") && [ "${said%%,*}" = user:7 ] &&
+		said=$(LD_LIBRARY_PATH=$libdir "$1" "$scratch/no.sock" 2>"$scratch/why") &&
+			[ "${said%%,*}" = user:7 ] &&
 			grep -q 'connect: No such file or directory; going on without' "$scratch/why"
 	}
 	# shellcheck disable=SC2046,SC2086 # words

@@ -41,11 +41,14 @@ declarations() { # that the copy has the sizes of the header, and calls nothing 
 		echo '#undef const'
 		echo '#include <shoal.h>'
 		echo '_Static_assert(sizeof(struct copy_policy) == sizeof(struct shoal_policy), "policy");'
-		echo '_Static_assert(offsetof(struct copy_policy, lease_ms) == offsetof(struct shoal_policy, lease_ms), "lease_ms");'
-		echo '_Static_assert(offsetof(struct copy_policy, wait_ms) == offsetof(struct shoal_policy, wait_ms), "wait_ms");'
+		for field in lease_ms wait_ms; do
+			echo "_Static_assert(offsetof(struct copy_policy, $field) =="
+			echo "	offsetof(struct shoal_policy, $field), \"$field\");"
+		done
 		echo '_Static_assert(sizeof(struct copy_value) == sizeof(struct shoal_value), "value");'
 		echo '_Static_assert(offsetof(struct copy_value, size) == offsetof(struct shoal_value, size), "size");'
-		echo "_Static_assert(SHOAL_REFRESH == 2 && SHOAL_LEAD == 3 && SHOAL_WAIT == 4 && SHOAL_FOREVER == 0xFFFFFFFE, \"constants\");"
+		echo "_Static_assert(SHOAL_REFRESH == 2 && SHOAL_LEAD == 3 && SHOAL_WAIT == 4 &&"
+		echo '	SHOAL_FOREVER == 0xFFFFFFFE, "constants");'
 		for function in $(grep -o 'shoal_[a-z_]*(' "$scratch/copy.h" | tr -d '('); do
 			echo "void *use_$function = (void *)$function;"
 		done

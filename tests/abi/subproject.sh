@@ -20,7 +20,8 @@ executable('first-static', 'first.c', dependencies: dependency('shoal', static: 
 executable('first-shared', 'first.c', dependencies: dependency('shoal', static: false))
 EOF
 # warnings that shoal itself is not built with, nor free of
-sed -i "3i add_global_arguments('-Wconversion', '-Wcast-qual', '-pedantic-errors', '-Werror', language: 'c')" "$parent/meson.build"
+sed -i "3i add_global_arguments('-Wconversion', '-Wcast-qual', '-pedantic-errors', '-Werror', language: 'c')" \
+	"$parent/meson.build"
 
 configure() {
 	meson setup --wrap-mode=nodownload --force-fallback-for=shoal "$@"

@@ -29,6 +29,7 @@ none 'exports nothing that the header does not declare' "$(only "$names")"
 none 'every symbol has a version' "$(printf '%s\n' "$exported" | grep -v '@@SHOAL_[0-9]')"
 none "soname is $name.so.0" "$(objdump -p "$library" | awk -v want="$name.so.0" '$1 == "SONAME" && $2 != want')"
 # nothing a setuid program's caller could say
-none 'reads no environment variable' "$(nm -D --undefined-only "$library" | grep -E '[^a-z](secure_)?getenv(@|$)|[^a-z]environ(@|$)')"
+none 'reads no environment variable' \
+	"$(nm -D --undefined-only "$library" | grep -E '[^a-z](secure_)?getenv(@|$)|[^a-z]environ(@|$)')"
 echo "1..$n"
 exit $failed

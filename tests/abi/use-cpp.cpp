@@ -93,7 +93,8 @@ static void threads(shoal_keyspace *keyspace)
 	for (int i = 0; i < 8; i++)
 		crowd.emplace_back([&] {
 			value v;
-			if (shoal_fetch(keyspace, "crowd", 5, loader, &loads, v.out()) == SHOAL_OK && v.str() == "shared")
+			if (shoal_fetch(keyspace, "crowd", 5, loader, &loads, v.out()) == SHOAL_OK &&
+			    v.str() == "shared")
 				good++;
 		});
 	for (auto &t : crowd)
@@ -152,7 +153,8 @@ int main()
 			open_cache(name.c_str(), config);
 			check(false, "attaching what has no name throws");
 		} catch (const std::runtime_error &e) {
-			check(e.what() == std::string(shoal_strerror(SHOAL_ERR_NOT_FOUND)), "attaching what has no name throws");
+			check(e.what() == std::string(shoal_strerror(SHOAL_ERR_NOT_FOUND)),
+			      "attaching what has no name throws");
 		}
 	} catch (const std::exception &e) {
 		printf("# %s\n", e.what());

@@ -2,12 +2,13 @@
 /*
  * usage: bench-instructions [BUDGETS]
  *        bench-instructions --trace OPERATION FILE
- * What each operation costs in instructions of the program's own, the kernel's not counted: time depends on the machine and
- * on who else is at it, this doesn't. A child runs the operation between two breakpoints, its parent steps it and counts.
- * The middle one of nine; each of them may not cost more than its line in BUDGETS says. Prints TAP.
+ * What each operation costs in instructions of the program's own, the kernel's not counted: time depends on the machine
+ * and on who else is at it, this doesn't. A child runs the operation between two breakpoints, its parent steps it and
+ * counts. The middle one of nine; each of them may not cost more than its line in BUDGETS says. Prints TAP.
  *
- * --trace, for bench/profile.py: writes the registers before each instruction of each sample, with a line of zeros before it,
- * and prints the page faults of each and the process's mappings. Of any operation, also of those that have no budget.
+ * --trace, for bench/profile.py: writes the registers before each instruction of each sample, with a line of
+ * zeros before it, and prints the page faults of each and the process's mappings. Of any operation, also of those
+ * that have no budget.
  */
 #include <shoal.h>
 #include <signal.h>
@@ -278,11 +279,13 @@ static int prepare_bound(struct stage *s)
 /* With the real clock if it is to be looked at. */
 static int prepare(struct stage *s, const char *name, int how)
 {
-	struct shoal_config config = {.clock = trace && !(how & STILL) ? NULL : no_time, .flags = name ? SHOAL_EXCLUSIVE : 0};
+	struct shoal_config config = {.clock = trace && !(how & STILL) ? NULL : no_time,
+	                              .flags = name ? SHOAL_EXCLUSIVE : 0};
 	unsigned i;
 
 	s->size = how & LARGE ? sizeof(filler) : sizeof(hundred);
-	if (shoal_open(name, &config, &s->cache) || shoal_keyspace_open(s->cache, "instructions", 1, NULL, &s->keyspace))
+	if (shoal_open(name, &config, &s->cache) ||
+	    shoal_keyspace_open(s->cache, "instructions", 1, NULL, &s->keyspace))
 		return -1;
 	if (shoal_set(s->keyspace, hot, KEY_SIZE, how & LARGE ? filler : hundred, s->size))
 		return -1;
@@ -482,8 +485,8 @@ int main(int argc, char **argv)
 			printf("1..0 # SKIP ptrace is refused\n");
 			return 0;
 		}
-		printf("%s %u - %s: %ld instructions of %ld\n", ok ? "ok" : "not ok", ++tests, operations[i].name, count,
-		       budget);
+		printf("%s %u - %s: %ld instructions of %ld\n", ok ? "ok" : "not ok", ++tests, operations[i].name,
+		       count, budget);
 		failed |= !ok;
 	}
 	printf("1..%u\n", tests);

@@ -64,8 +64,9 @@ echo '# twice the footprint'
 run fits trace 200%
 ok 'all requests are made' that fits "r['requests'] == 20000 and r['keys'] == $keys"
 ok 'what fits misses once' that fits "r['misses'] == $keys and r['evicted_extents'] == 0"
-ok 'ratios, bytes and costs add up' that fits "abs(r['miss_ratio'] - r['misses'] / r['requests']) < 1e-5 and 0 < r['byte_miss_ratio'] < 1 \
-	and r['value_bytes_peak'] <= r['footprint'] and r['segment_bytes'] == r['log_bytes'] + r['reserve_bytes'] + r['table_bytes'] \
+ok 'ratios, bytes and costs add up' that fits "abs(r['miss_ratio'] - r['misses'] / r['requests']) < 1e-5 \
+	and 0 < r['byte_miss_ratio'] < 1 and r['value_bytes_peak'] <= r['footprint'] \
+	and r['segment_bytes'] == r['log_bytes'] + r['reserve_bytes'] + r['table_bytes'] \
 	and abs(r['log_bytes'] - r['header_bytes'] - r['capacity']) < 0.01 * r['capacity']"
 ok 'what the README promises is there' that fits "all(k in r for k in ('reappended_bytes', 'hits_that_wrote'))"
 run three trace 200% --processes 3

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# canary: while it looks, requests are made without end, in the same proportions: it ends when each keyspace has had its number.
+# canary: while it looks, requests are made without end, in the same proportions: it ends when each keyspace
+# has had its number.
 . "$(dirname "$0")/lib.sh"
 
 "$shoal" create --size 4m
@@ -41,15 +42,18 @@ ok 'within what is allowed' under misses 0 good --keyspace good@2 --against good
 ok 'more loads' under plain 7 worse --keyspace bad@1 --against good@1 --max-drop 100% --max-rise 5%
 
 saved() {
-	under plain 0 good --keyspace good@2 --save before --json && jq -e '.requests >= 20 and .hits == .requests and .hit_rate == 1' before &&
-		under plain 0 good --keyspace good@2 --baseline before && under misses 7 worse --keyspace good@2 --baseline before --save after &&
+	under plain 0 good --keyspace good@2 --save before --json &&
+		jq -e '.requests >= 20 and .hits == .requests and .hit_rate == 1' before &&
+		under plain 0 good --keyspace good@2 --baseline before &&
+		under misses 7 worse --keyspace good@2 --baseline before --save after &&
 		[ ! -e after ] && jq -e . before
 }
 ok 'as it was before, or not' saved
 
 figures() {
 	under misses 7 worse --keyspace good@2 --against good@1 --json &&
-		jq -e '.judgement == "worse" and .keyspace.hit_rate < 0.6 and .against.hit_rate == 1 and .keyspace.keyspace == "good@2"' out
+		jq -e '.judgement == "worse" and .keyspace.hit_rate < 0.6 and .against.hit_rate == 1
+			and .keyspace.keyspace == "good@2"' out
 }
 ok 'its figures' figures
 

@@ -2,10 +2,10 @@
 /*
  * usage: driver CACHE KEYSPACE VERSION WORD...
  *
- * A program that uses the cache, for the tests of the command. Each WORD is one call: get:KEY, set:KEY, load:KEY (a fetch whose
- * loader gives the key itself), fail:KEY (one whose loader fails), delete:KEY, stale:KEY (set for 1 ms of fresh time, and wait until
- * it is over); wait (for a line of standard input), die (by SIGKILL). The policy: fresh for an hour, stale for a day, no jitter,
- * no early refresh.
+ * A program that uses the cache, for the tests of the command. Each WORD is one call: get:KEY, set:KEY, load:KEY (a
+ * fetch whose loader gives the key itself), fail:KEY (one whose loader fails), delete:KEY, stale:KEY (set for 1 ms of
+ * fresh time, and wait until it is over); wait (for a line of standard input), die (by SIGKILL). The policy: fresh for
+ * an hour, stale for a day, no jitter, no early refresh.
  */
 #include <shoal.h>
 #include <signal.h>
@@ -62,7 +62,8 @@ static int call(struct shoal_keyspace *k, const char *word)
 int main(int argc, char **argv)
 {
 	struct shoal_policy policy = {
-		.fresh_ms = 3600000, .stale_ms = 86400000, .retry_ms = SHOAL_NONE, .jitter_permille = SHOAL_NONE, .early = -1,
+		.fresh_ms = 3600000, .stale_ms = 86400000, .retry_ms = SHOAL_NONE, .jitter_permille = SHOAL_NONE,
+		.early = -1,
 	};
 	struct shoal_keyspace *k;
 	struct shoal *cache;
@@ -76,7 +77,8 @@ int main(int argc, char **argv)
 	for (i = 4; r >= SHOAL_OK && i < argc; i++)
 		r = call(k, argv[i]);
 	if (r < SHOAL_OK)
-		return fprintf(stderr, "driver: %s: %s\n", i > 4 && i <= argc ? argv[i - 1] : "open", shoal_strerror(r)), 1;
+		return fprintf(stderr, "driver: %s: %s\n", i > 4 && i <= argc ? argv[i - 1] : "open",
+		               shoal_strerror(r)), 1;
 	shoal_close(cache);
 	return 0;
 }

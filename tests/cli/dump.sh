@@ -28,7 +28,8 @@ head -c 20000 /dev/urandom >bytes
 "$shoal" set -k bytes --fresh 1h 'a' - <bytes
 
 whole() {
-	"$shoal" dump dump --json >out 2>err && fields out '[.values, .keyspaces, .unreadable]' '[6,5,0]' && grep -q '6 values of 5 keyspaces' err &&
+	"$shoal" dump dump --json >out 2>err && fields out '[.values, .keyspaces, .unreadable]' '[6,5,0]' &&
+		grep -q '6 values of 5 keyspaces' err &&
 		[ "$(stat -c %a dump)" = 600 ] && [ ! -e dump.new ] &&
 		ends 0 '6 values are whole, 0 records are not' restore --check dump
 }
@@ -37,60 +38,76 @@ ok 'dump' whole
 back() {
 	anew || return
 	"$shoal" restore dump --json >out 2>err || { cat err && return 1; }
-	fields out '[.values, .restored, .there, .expired, .refused, .damaged]' '[6,6,0,0,0,0]' && grep -q '6 restored' err &&
-		gives 'value a' get -k page@2 a && gives 'value b' get -k page@2 $'b\n\x01\xff' && gives older get -k page@1 a &&
-		gives '' get -k empty a && gives 'of schema 9' get -k encoded --schema 9 a && ends 1 'no value' get -k encoded a &&
+	fields out '[.values, .restored, .there, .expired, .refused, .damaged]' '[6,6,0,0,0,0]' &&
+		grep -q '6 restored' err &&
+		gives 'value a' get -k page@2 a && gives 'value b' get -k page@2 $'b\n\x01\xff' &&
+		gives older get -k page@1 a &&
+		gives '' get -k empty a && gives 'of schema 9' get -k encoded --schema 9 a &&
+		ends 1 'no value' get -k encoded a &&
 		"$shoal" get -k bytes a | cmp - bytes &&
-		json 'sum(0 < r["fresh_left_ms"] <= 3600000 < r["stale_left_ms"] <= 10800000 for r in rows if r["fresh_left_ms"]) == 1' keys --json -k page@2 &&
+		json 'sum(0 < r["fresh_left_ms"] <= 3600000 < r["stale_left_ms"] <= 10800000
+			for r in rows if r["fresh_left_ms"]) == 1' keys --json -k page@2 &&
 		json 'sum(r["fresh_left_ms"] is None for r in rows) == 1' keys --json -k page@2
 }
 ok 'restore: values, versions, schemas, and what is left of their lives' back
 
 no_traffic() { # a look at all values, and what is put back, are none
-	anew && "$shoal" set -k page@2 --fresh 1h a value && "$shoal" dump again 2>err && anew && "$shoal" restore again 2>err &&
-		json 'row["misses"] + row["hits_fresh"] + row["hits_stale"] + row["loads"] == 0 and row["entries"] == 1' stat --json
+	anew && "$shoal" set -k page@2 --fresh 1h a value && "$shoal" dump again 2>err && anew &&
+		"$shoal" restore again 2>err &&
+		json 'row["misses"] + row["hits_fresh"] + row["hits_stale"] + row["loads"] == 0
+			and row["entries"] == 1' stat --json
 }
 ok 'that is no traffic' no_traffic
 
 there() {
 	anew && "$shoal" restore dump 2>err || return
-	"$shoal" set -k page@2 a newer && "$shoal" restore dump --json >out 2>err && fields out '[.restored, .there]' '[0,6]' && gives newer get -k page@2 a &&
-		"$shoal" restore dump --overwrite --json >out 2>err && fields out '[.restored, .there]' '[6,0]' && gives 'value a' get -k page@2 a
+	"$shoal" set -k page@2 a newer && "$shoal" restore dump --json >out 2>err &&
+		fields out '[.restored, .there]' '[0,6]' && gives newer get -k page@2 a &&
+		"$shoal" restore dump --overwrite --json >out 2>err && fields out '[.restored, .there]' '[6,0]' &&
+		gives 'value a' get -k page@2 a
 }
 ok 'what the cache has is left alone, or not' there
 
 part() {
-	"$shoal" dump -k page - 2>err >part && ends 0 '3 values are whole' restore --check part && "$shoal" dump -k page@1 - 2>err >part &&
-		ends 0 '1 values are whole' restore --check part && anew && "$shoal" restore - <part 2>err && gives older get -k page@1 a &&
+	"$shoal" dump -k page - 2>err >part && ends 0 '3 values are whole' restore --check part &&
+		"$shoal" dump -k page@1 - 2>err >part &&
+		ends 0 '1 values are whole' restore --check part && anew && "$shoal" restore - <part 2>err &&
+		gives older get -k page@1 a &&
 		ends 1 'no keyspace' get -k page@2 a
 }
 ok 'of one keyspace, of one version; through standard output and input' part
 
 time_counts() { # it was made in the past, by a machine whose clock says so
-	anew && "$shoal" set -k t --fresh 1h --stale 1h long 'long' && "$shoal" set -k t --fresh 1ms --stale 1h stale 'stale' &&
+	anew && "$shoal" set -k t --fresh 1h --stale 1h long 'long' &&
+		"$shoal" set -k t --fresh 1ms --stale 1h stale 'stale' &&
 		"$shoal" set -k t --fresh 1ms --stale none short 'short' || return
 	until ! "$shoal" get -k t short >log 2>&1; do :; done
-	"$shoal" dump timed 2>err && grep -q '2 values' err && anew && "$shoal" restore timed --json >out 2>err && fields out '[.values, .restored]' '[2,2]' &&
+	"$shoal" dump timed 2>err && grep -q '2 values' err && anew && "$shoal" restore timed --json >out 2>err &&
+		fields out '[.values, .restored]' '[2,2]' &&
 		gives long get -k t long && json 'row["freshness"] == "stale"' get --json -k t stale
 }
 ok 'what is stale is so when it is back' time_counts
 
 over_meanwhile() {
-	anew && "$shoal" set -k t --fresh 400ms --stale none short 'short' && "$shoal" set -k t --fresh 1h long 'long' && "$shoal" dump timed 2>err || return
+	anew && "$shoal" set -k t --fresh 400ms --stale none short 'short' &&
+		"$shoal" set -k t --fresh 1h long 'long' && "$shoal" dump timed 2>err || return
 	grep -q '2 values' err || return 0 # it took longer than that
 	until ! "$shoal" get -k t short >log 2>&1; do :; done
-	anew && "$shoal" restore timed --json >out 2>err && fields out '[.values, .restored, .expired]' '[2,1,1]' && ends 1 'no value' get -k t short
+	anew && "$shoal" restore timed --json >out 2>err && fields out '[.values, .restored, .expired]' '[2,1,1]' &&
+		ends 1 'no value' get -k t short
 }
 ok 'the time between counts' over_meanwhile
 
 many() {
-	anew && seq 1000 | "$shoal" warm -k many --keys - --exec 'echo value {}' --rate none 2>err && "$shoal" dump big 2>err && anew &&
+	anew && seq 1000 | "$shoal" warm -k many --keys - --exec 'echo value {}' --rate none 2>err &&
+		"$shoal" dump big 2>err && anew &&
 		"$shoal" restore big --json >out 2>err && fields out .restored 1000 && gives 'value 777' get -k many 777
 }
 ok 'a thousand' many
 
 truncated() { # at any byte: exit 4, and what is before it is there
-	anew && "$shoal" set -k t --fresh 1h a 'value a' && "$shoal" set -k t --fresh 1h b 'value b' && "$shoal" dump small 2>err || return
+	anew && "$shoal" set -k t --fresh 1h a 'value a' && "$shoal" set -k t --fresh 1h b 'value b' &&
+		"$shoal" dump small 2>err || return
 	local size i
 	size=$(stat -c %s small)
 	for ((i = 0; i < size; i++)); do

@@ -79,7 +79,8 @@ ok 'raw, with a NUL behind each' same <(printf 'a\0b\0') keys -k hard@1 --null
 ok 'JSON: text is text' json "row['key'] == 'a\\0b' and row['value'] == 'x'" get -k hard -e --json 'a\x00b'
 "$shoal" set -k hard -e '\xff' "$(printf '\376')"
 ok 'JSON: base64 if it is no UTF-8' json "base64.b64decode(row['key_base64']) == b'\\xff' and \
-	base64.b64decode(row['value_base64']) == b'\\xfe' and 'key' not in row and 'value' not in row" get -k hard -e --json '\xff'
+	base64.b64decode(row['value_base64']) == b'\\xfe' and 'key' not in row \
+	and 'value' not in row" get -k hard -e --json '\xff'
 
 echo '# keys'
 for i in {1..20}; do "$shoal" set -k list@7 "user:$i" x; done
@@ -100,8 +101,9 @@ ok 'no more than' listed 5 -k list --limit 5
 ok 'of a keyspace that is not there' listed 0 -k none
 ok 'all' shows "$(printf 'hard@1\t')" keys
 ok 'long' shows 'KEYSPACE, KEY' keys --long
-ok 'JSON' json "sorted(r['key'] for r in rows) == ['item:1', 'user:1'] and all(r['keyspace'] == 'list' and r['version'] == 8 and \
-	r['size'] == 1 and r['age_ms'] >= 0 and r['stale_left_ms'] == r['fresh_left_ms'] > 0 and r['frequency'] == 0 for r in rows)" keys -k list@8 --json
+ok 'JSON' json "sorted(r['key'] for r in rows) == ['item:1', 'user:1'] and all(r['keyspace'] == 'list' \
+	and r['version'] == 8 and r['size'] == 1 and r['age_ms'] >= 0 and r['stale_left_ms'] == r['fresh_left_ms'] > 0 \
+	and r['frequency'] == 0 for r in rows)" keys -k list@8 --json
 ok 'raw keys of several keyspaces would be mixed up' ends 2 '--null needs --keyspace' keys --null
 ok 'one form at a time' ends 2 'one of --long, --json and --null' keys -lj
 ok 'reading a list leaves no trace' json "row['processes'] == 0" info --json
@@ -132,13 +134,16 @@ policy() {
 	json "(row['fresh_ms'], row['stale_ms']) == (3600000, 86400000)" stat -k soft --json
 }
 ok 'the policy that stat shows is of who made it: looking, setting, expiring changes nothing' policy
-ok 'nor are looks counted as hits' json "row['hits_fresh'] == row['hits_stale'] == row['misses'] == 0" stat -k soft --json
+ok 'nor are looks counted as hits' \
+	json "row['hits_fresh'] == row['hits_stale'] == row['misses'] == 0" stat -k soft --json
 ok 'expire of nothing: exit status 1' ends 1 'no value' expire -k soft none
 "$shoal" set -k soft other x
-ok 'without lives: those of the policy' json "[r['stale_left_ms'] - r['fresh_left_ms'] for r in rows if r['key'] == 'other'] == [86400000]" \
+ok 'without lives: those of the policy' json "[r['stale_left_ms'] - r['fresh_left_ms'] for r in rows \
+	if r['key'] == 'other'] == [86400000]" \
 	keys -k soft@1 --json
 "$shoal" set -k soft --fresh 1h other x
-ok 'with one of them: no others' json "[r['stale_left_ms'] - r['fresh_left_ms'] for r in rows if r['key'] == 'other'] == [0]" \
+ok 'with one of them: no others' json "[r['stale_left_ms'] - r['fresh_left_ms'] for r in rows \
+	if r['key'] == 'other'] == [0]" \
 	keys -k soft@1 --json
 "$shoal" delete -k soft other
 ok 'expire for none is a delete' prints '' expire -k soft --stale none key

@@ -17,13 +17,16 @@ ok 'it fits 120 columns' sh -c "! '$shoal' help | grep -E '.{121}'"
 helped() {
 	local verb
 	while read -r verb; do
-		"$shoal" help "$verb" >one 2>&1 && "$shoal" "$verb" --help >two 2>&1 && "$shoal" --help "$verb" >three && cmp one two &&
-			cmp one three && [ "$(head -n 1 one | cut -d' ' -f1-3)" = "usage: shoal $verb" ] && ! grep -E '.{121}' one || return
+		"$shoal" help "$verb" >one 2>&1 && "$shoal" "$verb" --help >two 2>&1 &&
+			"$shoal" --help "$verb" >three && cmp one two &&
+			cmp one three && [ "$(head -n 1 one | cut -d' ' -f1-3)" = "usage: shoal $verb" ] &&
+			! grep -E '.{121}' one || return
 	done <verbs
 	[ "$(wc -l <verbs)" -gt 15 ]
 }
 ok 'each verb, in all ways that there are, in 120 columns' helped
-ok 'version' sh -c "[ \"\$('$shoal' version)\" = \"\$('$shoal' --version)\" ] && '$shoal' -V | grep -qE '^shoal [0-9]+\.[0-9]+\.[0-9]+, layout [0-9]+$'"
+ok 'version' sh -c "[ \"\$('$shoal' version)\" = \"\$('$shoal' --version)\" ] &&
+	'$shoal' -V | grep -qE '^shoal [0-9]+\.[0-9]+\.[0-9]+, layout [0-9]+$'"
 
 echo '# messages'
 levels() { # SHOAL_LOG COUNT
@@ -91,12 +94,15 @@ section() { # VERB: of its page
 documented() {
 	local verb
 	while read -r verb; do
-		[ "$(verb_pages "$verb" | wc -l)" = 1 ] || { echo "$verb: not in one page: $(verb_pages "$verb")" && return 1; }
-		{ section "$verb" | grep -oE '^\*(-.\*, \*)?--[a-z-]+\*' | grep -oE -e '--[a-z-]+'; echo --help; } | sort -u >page
+		[ "$(verb_pages "$verb" | wc -l)" = 1 ] || 
+			{ echo "$verb: not in one page: $(verb_pages "$verb")" && return 1; }
+		{ section "$verb" | grep -oE '^\*(-.\*, \*)?--[a-z-]+\*' | grep -oE -e '--[a-z-]+'; echo --help; } |
+			sort -u >page
 		options_of "$verb" >table
 		diff table page || { echo "$verb: < in its table, > in its page" && return 1; }
 		section "$verb" | grep -qF "*shoal $verb*" || { echo "$verb: no synopsis" && return 1; }
-		sed '/^# COMMON/,$d' "$source/src/man/shoal.1.scd" | grep -qF "*$verb*" || { echo "$verb: not in shoal(1)" && return 1; }
+		sed '/^# COMMON/,$d' "$source/src/man/shoal.1.scd" | grep -qF "*$verb*" ||
+			{ echo "$verb: not in shoal(1)" && return 1; }
 	done <verbs
 }
 ok 'each verb has a section, with its options' documented
@@ -105,7 +111,8 @@ if command -v scdoc >/dev/null; then
 		local f
 		for f in "$source"/src/man/*.scd; do
 			scdoc <"$f" >page 2>err && [ ! -s err ] || { cat "$f" err | tail -n 5 && return 1; }
-			! command -v man >/dev/null || LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=100 man --warnings -E UTF-8 -l -Tutf8 -Z page 2>err >/dev/null
+			! command -v man >/dev/null || LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=100 man --warnings \
+				-E UTF-8 -l -Tutf8 -Z page 2>err >/dev/null
 			[ ! -s err ] || { echo "$f" && cat err && return 1; }
 		done
 	}
@@ -114,13 +121,15 @@ else
 	skip 'they are well formed' 'no scdoc'
 fi
 fields() {
-	{ "$shoal" info --json && "$shoal" info --all --json && "$shoal" stat --json && "$shoal" stat --watch 1ms --count 2 --json &&
+	{ "$shoal" info --json && "$shoal" info --all --json && "$shoal" stat --json &&
+		"$shoal" stat --watch 1ms --count 2 --json &&
 		"$shoal" keys --json && "$shoal" get -k a --json key; } | python3 -c '
 import json, sys
 print(*sorted({field for line in sys.stdin for field in json.loads(line)}), sep="\n")' >found
 	sed 's/\\_/_/g' "$source/src/man/shoal.5.scd" >page
 	while read -r field; do
-		grep -qF "*$field*" page || [ "$field" = seconds ] && grep -q '\*seconds\*' page || { echo "no $field" && return 1; }
+		grep -qF "*$field*" page || [ "$field" = seconds ] && grep -q '\*seconds\*' page ||
+			{ echo "no $field" && return 1; }
 	done <found
 	[ "$(wc -l <found)" -gt 50 ]
 }
@@ -129,9 +138,11 @@ ok 'shoal(5) has all fields of the JSON' fields
 
 linked() {
 	local page
-	grep -ohE '\*?shoal(-[a-z]+)?\*?\([0-9]\)' "$source"/src/man/*.scd "$source"/src/cli/*.c | tr -d '*' | sort -u >links
+	grep -ohE '\*?shoal(-[a-z]+)?\*?\([0-9]\)' "$source"/src/man/*.scd "$source"/src/cli/*.c | tr -d '*' |
+		sort -u >links
 	while read -r page; do
-		[ "$page" = 'shoal(3)' ] || [ -e "$source/src/man/$(echo "$page" | sed 's/(\(.\))/.\1.scd/')" ] || { echo "no $page" && return 1; }
+		[ "$page" = 'shoal(3)' ] || [ -e "$source/src/man/$(echo "$page" | sed 's/(\(.\))/.\1.scd/')" ] ||
+			{ echo "no $page" && return 1; }
 	done <links
 	[ -s links ]
 }

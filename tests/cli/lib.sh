@@ -1,14 +1,18 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
 #
-# To be sourced by the tests of the command. Each script is run as: NAME.sh SHOAL SOURCE-FOLDER DRIVER WORKLOAD, and prints TAP; $driver
-# is cli/driver.c, WORKLOAD is cli/workload.c. It has a cache of its own to make, named $SHOAL_CACHE, and an empty folder as its working directory; both are removed at the end.
+# To be sourced by the tests of the command. Each script is run as: NAME.sh SHOAL SOURCE-FOLDER DRIVER WORKLOAD, and
+# prints TAP; $driver is cli/driver.c, WORKLOAD is cli/workload.c. It has a cache of its own to make, named
+# $SHOAL_CACHE, and an empty folder as its working directory; both are removed at the end.
 #
 #   ok NAME COMMAND...              a case: the command succeeds; what it printed is shown if it doesn't
-#   prints TEXT ARGUMENT...         for ok: `shoal ARGUMENT...` ends with 0 and prints exactly TEXT and a newline ('': nothing)
+#   prints TEXT ARGUMENT...         for ok: `shoal ARGUMENT...` ends with 0 and prints exactly TEXT and a
+#                                   newline ('': nothing)
 #   shows TEXT ARGUMENT...          likewise, its output contains TEXT
-#   ends STATUS TEXT ARGUMENT...    likewise, with that status and TEXT somewhere on standard error, which is not a crash
-#   json EXPRESSION ARGUMENT...     likewise: of its output, JSON lines, a Python expression over `rows` and `row` is true
+#   ends STATUS TEXT ARGUMENT...    likewise, with that status and TEXT somewhere on standard error,
+#                                   which is not a crash
+#   json EXPRESSION ARGUMENT...     likewise: of its output, JSON lines, a Python expression over
+#                                   `rows` and `row` is true
 #   finish                          the last line of the script
 
 set -u

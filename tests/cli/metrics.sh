@@ -41,7 +41,8 @@ same() {
 }
 ok 'the same is stat --prom, but for ages' same
 two() {
-	shows "shoal_entries{cache=\"$here\"} 1" metrics -c "$here" -c "$here-two" && has out "shoal_entries{cache=\"$here-two\"} 1" &&
+	shows "shoal_entries{cache=\"$here\"} 1" metrics -c "$here" -c "$here-two" &&
+		has out "shoal_entries{cache=\"$here-two\"} 1" &&
 		has out "{cache=\"$here-two\",keyspace=\"b\",version=\"3\"}" && ! has out 'shoal_entries 1'
 }
 ok 'several are told apart' two
@@ -68,7 +69,8 @@ ok 'output that can not be written is an error' full
 echo '# into a file'
 mkdir dir
 written() {
-	(umask 026 && prints '' metrics --output dir/shoal.prom) && has dir/shoal.prom 'shoal_entries 1' && [ "$(ls dir)" = shoal.prom ] &&
+	(umask 026 && prints '' metrics --output dir/shoal.prom) && has dir/shoal.prom 'shoal_entries 1' &&
+		[ "$(ls dir)" = shoal.prom ] &&
 		[ "$(stat -c %a dir/shoal.prom)" = 640 ]
 }
 ok 'it is written, with the mode that the umask leaves' written
@@ -92,7 +94,8 @@ again() {
 ok 'again and again, till SIGTERM' again
 gone() {
 	start metrics --cache "$here-gone" --output dir/gone.prom --every 10ms
-	until_ [ -e dir/gone.prom ] && "$shoal" destroy --cache "$here-gone" && until_ [ ! -e dir/gone.prom ] && has said 'no such segment' &&
+	until_ [ -e dir/gone.prom ] && "$shoal" destroy --cache "$here-gone" && until_ [ ! -e dir/gone.prom ] &&
+		has said 'no such segment' &&
 		"$shoal" create --cache "$here-gone" --size 1m && until_ [ -e dir/gone.prom ] && stop INT &&
 		[ "$(grep -c 'no such segment' said)" = 1 ] && has said 'is there again'
 }
@@ -171,7 +174,8 @@ ok 'it is gone: 503, and why' asks 503 'no such segment'
 "$shoal" create --cache "$here-gone" --size 2m
 ok 'it is there again, and another one' asks 200 'shoal_bytes{state="free"}'
 ok 'ends' stop TERM
-for bad in x :9 127.0.0.1 127.0.0.1: 127.0.0.1:x 127.0.0.1:65536 localhost:9 256.0.0.1:1 ::1:9 '[::1:9' '[]:9' 127.0.0.1:-1; do
+for bad in x :9 127.0.0.1 127.0.0.1: 127.0.0.1:x 127.0.0.1:65536 localhost:9 256.0.0.1:1 ::1:9 '[::1:9' '[]:9' \
+	127.0.0.1:-1; do
 	ok "no address: $bad" ends 2 "'$bad' is no address" metrics --listen "$bad"
 done
 if [ -e /proc/net/if_inet6 ] && grep -q ' lo$' /proc/net/if_inet6; then

@@ -159,19 +159,24 @@ def documented_in_vain():
                 yield f'{page}: {name} is written by nobody'
 
 
-check('there are metrics, alerts and panels', [] if len(families) > 30 and len(alerts) > 10 and len(panels) > 20 else ['too few'])
+check('there are metrics, alerts and panels',
+      [] if len(families) > 30 and len(alerts) > 10 and len(panels) > 20 else ['too few'])
 check('the rules use what is written', unknown('rules', code_of(rules)))
-check('recorded names are recorded', (f'{n} is not' for n in sorted(set(re.findall(r'shoal:[\w:]+', rules)) - recorded)))
+check('recorded names are recorded',
+      (f'{n} is not' for n in sorted(set(re.findall(r'shoal:[\w:]+', rules)) - recorded)))
 check('the rules know its labels', [*unknown_labels('rules', rules), *values_in_vain('rules', rules)])
 check('their tests use what is written', unknown('tests', tests))
 check('the dashboard uses what is written', (c for title, expr in expressions for c in unknown(title, expr)))
-check('and knows its labels', (c for title, expr in expressions for c in [*unknown_labels(title, expr), *values_in_vain(title, expr)]))
+check('and knows its labels', (c for title, expr in expressions
+                               for c in [*unknown_labels(title, expr), *values_in_vain(title, expr)]))
 check('the dashboard holds together', dashboard_itself())
-check('its variables ask for what is written', (c for v in dashboard['templating']['list'] for c in unknown(v['name'], v.get('definition', ''))))
+check('its variables ask for what is written', (c for v in dashboard['templating']['list']
+                                                for c in unknown(v['name'], v.get('definition', ''))))
 check('all that is written is drawn', undrawn())
 check('all that is written is in shoal-metrics(1)', undocumented())
 check('the manuals name what is written', documented_in_vain())
-check('each alert has its section of the runbook, with what it means, what to look at and what to do', without_runbook())
+check('each alert has its section of the runbook, with what it means, what to look at and what to do',
+      without_runbook())
 check('each alert has tests in which it fires, and in which it does not', untested())
 check('the hit rate pages, and nothing else', pages())
 write_rules()

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# src/ops: the alert rules with their own tests, and the dashboard, as promtool has them; and against what is really written
+# src/ops: the alert rules with their own tests, and the dashboard, as promtool has them;
+# and against what is really written
 . "$(dirname "$0")/lib.sh"
 ops=$source/src/ops
 

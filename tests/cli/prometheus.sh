@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# A real Prometheus scrapes a real cache, which processes use, some of which are killed: what it has then is what they did
+# A real Prometheus scrapes a real cache, which processes use, some of which are killed: what it has
+# then is what they did
 workload=$(realpath "${4:?}")
 . "$(dirname "$0")/lib.sh"
 
@@ -24,8 +25,8 @@ clean_all() {
 }
 trap clean_all EXIT
 
-# Ask the API till the answer is as wanted, as long as both processes live. ask.py EXPRESSION CONDITION: of `v`, the values of an
-# instant query by their labels without those that Prometheus adds; `one`, if there is just one, else None
+# Ask the API till the answer is as wanted, as long as both processes live. ask.py EXPRESSION CONDITION: of `v`, the
+# values of an instant query by their labels without those that Prometheus adds; `one`, if there is just one, else None
 cat >ask.py <<'PYTHON'
 import json, sys, urllib.parse, urllib.request
 base, query, condition = sys.argv[1:]
@@ -62,7 +63,8 @@ YAML
 
 start() {
 	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-	prometheus --config.file=prometheus.yml --storage.tsdb.path=data --web.listen-address="127.0.0.1:$port" --log.level=warn \
+	prometheus --config.file=prometheus.yml --storage.tsdb.path=data --web.listen-address="127.0.0.1:$port" \
+		--log.level=warn \
 		>prometheus.log 2>&1 </dev/null &
 	prometheus=$!
 	until asks 'vector(1)' 'one == 1' >/dev/null 2>&1; do

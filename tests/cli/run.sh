@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# run: each command appends a line to a file of its name, so that runs are counted. What has to be in the midst of something
-# waits on a fifo.
+# run: each command appends a line to a file of its name, so that runs are counted. What has to be in the midst of
+# something waits on a fifo.
 . "$(dirname "$0")/lib.sh"
 
 shoal_run() { "$shoal" run "$@"; }
 
 runs() { # FILE COUNT
-	[ "$(cat "$1" 2>/dev/null | wc -l)" = "$2" ] || { echo "$1: $(cat "$1" 2>/dev/null | wc -l) runs, not $2" && return 1; }
+	[ "$(cat "$1" 2>/dev/null | wc -l)" = "$2" ] ||
+		{ echo "$1: $(cat "$1" 2>/dev/null | wc -l) runs, not $2" && return 1; }
 }
 
 # A count of keyspace run@1, or of KEYSPACE.
@@ -63,7 +64,8 @@ ok 'any bytes, of both streams' binary
 
 nothing_written() {
 	script silent true
-	shoal_run --key silent -- ./silent >out 2>err && shoal_run --key silent -- ./silent >>out 2>>err && [ ! -s out ] &&
+	shoal_run --key silent -- ./silent >out 2>err && shoal_run --key silent -- ./silent >>out 2>>err &&
+		[ ! -s out ] &&
 		[ ! -s err ] && runs silent.runs 1
 }
 ok 'no output is an output' nothing_written
@@ -100,7 +102,8 @@ keys() {
 	a=$(shoal_run -a -- ./args ab c) b=$(shoal_run -a -- ./args a bc)
 	c=$(COLOUR=red shoal_run -a --env COLOUR -- ./args x) d=$(COLOUR=blue shoal_run -a --env COLOUR -- ./args x)
 	e=$(shoal_run -a --env COLOUR -- ./args x) f=$(COLOUR= shoal_run -a --env COLOUR -- ./args x)
-	[ "$a" = "2:ab c:unset:$PWD" ] && [ "$b" = "2:a bc:unset:$PWD" ] && runs args.runs 6 && [[ $c == *red* && $d == *blue* && $e == *unset* && $f == *::* ]] || return
+	[ "$a" = "2:ab c:unset:$PWD" ] && [ "$b" = "2:a bc:unset:$PWD" ] && runs args.runs 6 &&
+		[[ $c == *red* && $d == *blue* && $e == *unset* && $f == *::* ]] || return
 	a=$(shoal_run -a --cwd -- "$PWD/args" x)
 	b=$(cd elsewhere && shoal_run -a --cwd -- "$scratch/args" x)
 	[ "$b" != "$a" ] && [ "$b" = "1:x:unset:$PWD/elsewhere" ] && runs args.runs 8
@@ -109,8 +112,10 @@ ok 'keys from arguments, variables and the directory' keys
 
 apart() {
 	script apart 'echo $1'
-	[ "$(shoal_run --key k --keyspace one -- ./apart 1)" = 1 ] && [ "$(shoal_run --key k --keyspace two -- ./apart 2)" = 2 ] &&
-		[ "$(shoal_run --key k --keyspace two@2 -- ./apart 3)" = 3 ] && [ "$(shoal_run --key k --keyspace one -- ./apart 4)" = 1 ]
+	[ "$(shoal_run --key k --keyspace one -- ./apart 1)" = 1 ] &&
+		[ "$(shoal_run --key k --keyspace two -- ./apart 2)" = 2 ] &&
+		[ "$(shoal_run --key k --keyspace two@2 -- ./apart 3)" = 3 ] &&
+		[ "$(shoal_run --key k --keyspace one -- ./apart 4)" = 1 ]
 }
 ok 'keyspaces are apart' apart
 
@@ -131,7 +136,8 @@ db.executemany('insert into orders values (?, ?)', ((i % 97, i) for i in range(2
 db.commit()"
 	cat >report.py <<-'PYTHON'
 		import sqlite3
-		for row in sqlite3.connect('orders.db').execute('select customer, sum(amount) from orders group by 1 order by 2 desc limit 5'):
+		for row in sqlite3.connect('orders.db').execute(
+		        'select customer, sum(amount) from orders group by 1 order by 2 desc limit 5'):
 		    print(*row)
 	PYTHON
 	mkfifo gate
@@ -156,7 +162,8 @@ bounded() {
 	script slot 'read -r x <gate-$1; echo $1'
 	shoal_run --key slot-a --keyspace slots --max-loads 1 -- ./slot a >a &
 	until_lines slot.runs 1
-	ends 5 'no permit' run --key slot-b --keyspace slots --max-loads 1 --timeout 1ms -- ./slot b && runs slot.runs 1 || return
+	ends 5 'no permit' run --key slot-b --keyspace slots --max-loads 1 --timeout 1ms -- ./slot b &&
+		runs slot.runs 1 || return
 	shoal_run --key slot-b --keyspace slots --max-loads 1 -- ./slot b >b &
 	echo go >gate-a
 	until_lines slot.runs 2
@@ -194,7 +201,8 @@ stale() {
 	[ "$(shoal_run --key page --fresh 1ms --stale 1h -- ./page)" = 1 ] || return
 	echo 2 >text
 	touch slow
-	until [ "$(shoal_run --key page --fresh 1h --stale 1h -- ./page)" = 1 ] && [ "$(wc -l <page.runs)" = 2 ]; do :; done
+	until [ "$(shoal_run --key page --fresh 1h --stale 1h -- ./page)" = 1 ] &&
+		[ "$(wc -l <page.runs)" = 2 ]; do :; done
 	for i in {1..20}; do # stale, at once, while one refreshes it
 		[ "$(shoal_run --key page --fresh 1h --stale 1h -- ./page)" = 1 ] || return
 	done
@@ -214,7 +222,8 @@ let_go() {
 	exec 9>lock
 	flock 9
 	until [ "$(wc -l <go.runs)" = 2 ]; do
-		[ "$(shoal_run --key go --fresh 1h --stale 1h -- ./go 2 2>&1)" = 1 ] || return # returns: the pipe has ended
+		# returns: the pipe has ended
+		[ "$(shoal_run --key go --fresh 1h --stale 1h -- ./go 2 2>&1)" = 1 ] || return
 	done
 	exec 9>&-
 	flock --nonblock lock true || { echo 'the lock is held' && return 1; }
@@ -230,7 +239,8 @@ limited() {
 	shoal_run --key hangs --fresh 1ms --stale 1h --keyspace limited -- ./hangs >out || return
 	touch hang
 	until [ "$(count load_errors limited@1)" -ge 1 ] 2>/dev/null; do
-		[ "$(shoal_run --key hangs --fresh 1ms --stale 1h --keyspace limited --refresh-limit 1ms -- ./hangs 2>/dev/null)" = 1 ] || return
+		[ "$(shoal_run --key hangs --fresh 1ms --stale 1h --keyspace limited --refresh-limit 1ms \
+			-- ./hangs 2>/dev/null)" = 1 ] || return
 	done
 }
 ok 'a refresh that hangs is ended, and has failed' limited
@@ -306,7 +316,8 @@ ok 'a command that is not there: 127, and nothing is remembered' not_there
 
 big() {
 	local i
-	script big 'mkfifo gate-$$; head -c 3000000 /dev/zero; echo $$ >>big.gates; read -r x <gate-$$; echo end' # more than a 64th of 64 MiB
+	# more than a 64th of 64 MiB
+	script big 'mkfifo gate-$$; head -c 3000000 /dev/zero; echo $$ >>big.gates; read -r x <gate-$$; echo end'
 	for i in {1..3}; do
 		shoal_run --key big -- ./big | wc -c >big.$i &
 	done
@@ -413,7 +424,9 @@ signals() {
 	script signals 'trap "echo got $2; exit 0" $2; read -r x <>gate-signals'
 	for name in INT TERM HUP QUIT; do
 		# a shell's background commands ignore INT and QUIT, and the tests may run under nohup
-		env --default-signal=INT,QUIT,HUP,TERM "$shoal" run --key "signal $name" -- bash -c 'trap "echo got '$name'; exit 0" '$name'; echo ready; for ((;;)); do read -t 1000 -r x <>gate-signals; done' >signal.$name &
+		env --default-signal=INT,QUIT,HUP,TERM "$shoal" run --key "signal $name" -- \
+			bash -c 'trap "echo got '$name'; exit 0" '$name'; echo ready
+				for ((;;)); do read -t 1000 -r x <>gate-signals; done' >signal.$name &
 		pid=$!
 		until_lines signal.$name 1
 		kill -$name $pid

@@ -47,7 +47,8 @@ ok 'no room' ends 3 'No space left on device' create --cache "$SHOAL_CACHE-x" --
 echo '# info'
 ok 'info' shows '16 KiB' info
 listed() {
-	shows "$SHOAL_CACHE" info --all && json "any(r['cache'] == '$SHOAL_CACHE' and r['size'] == 2097152 and r['mode'] == '640' \
+	shows "$SHOAL_CACHE" info --all && json "any(r['cache'] == '$SHOAL_CACHE' and r['size'] == 2097152 \
+		and r['mode'] == '640' \
 		and r['path'] == '$(file)' and r['processes'] == 0 for r in rows)" info --all --json
 }
 ok 'the list' listed
@@ -57,13 +58,17 @@ unnamed() {
 ok 'without a name: the list' unnamed
 ok 'info as JSON' json "row['cache'] == '$SHOAL_CACHE' and row['size'] == 2097152 and row['max_entry'] == 16384 and \
 	row['max_processes'] == 8 and row['mode'] == '640' and row['max_loads'] == 0 and row['checksum'] is False and \
-	row['keyspaces'] == row['entries'] == row['processes'] == 0 and '%d' % row['layout'] == '$(file)'.rpartition('.v')[2]" info --json
+	row['keyspaces'] == row['entries'] == row['processes'] == 0 \
+	and '%d' % row['layout'] == '$(file)'.rpartition('.v')[2]" info --json
 all_options() {
-	"$shoal" create --cache ./all --size 8m --max-entry 100k --mean-entry 1k --max-processes 3 --max-threads 50 --max-flights 99 \
+	"$shoal" create --cache ./all --size 8m --max-entry 100k --mean-entry 1k --max-processes 3 --max-threads 50 \
+		--max-flights 99 \
 		--max-keyspaces 7 --max-loads 5 --extents 70 --checksum --fifo --mode 660 &&
-		json "(row['size'], row['max_entry'], row['mean_entry'], row['max_loads'], row['checksum'], row['fifo'], row['mode']) == \
-			(8 << 20, 102400, 1024, 5, True, True, '660') and 3 <= row['max_processes'] < 256 and 50 <= row['max_threads'] < 1024 \
-			and 99 <= row['max_flights'] < 4096 and 7 <= row['max_keyspaces'] < 64 and row['extents'] >= 70" info --cache ./all --json
+		json "(row['size'], row['max_entry'], row['mean_entry'], row['max_loads'], row['checksum'], \
+			row['fifo'], row['mode']) == \
+			(8 << 20, 102400, 1024, 5, True, True, '660') and 3 <= row['max_processes'] < 256 \
+			and 50 <= row['max_threads'] < 1024 and 99 <= row['max_flights'] < 4096 \
+			and 7 <= row['max_keyspaces'] < 64 and row['extents'] >= 70" info --cache ./all --json
 }
 ok 'what was asked for at creation is what info tells' all_options
 
@@ -74,10 +79,13 @@ scribble() {
 	path=$(file)
 	"$shoal" set -k a key 'a value that is there' || return
 	cp "$path" before
-	head -c 2000000 /dev/urandom | dd of="$path" bs=65536 seek=1 conv=notrunc iflag=fullblock status=none # behind the header
+	# behind the header
+	head -c 2000000 /dev/urandom | dd of="$path" bs=65536 seek=1 conv=notrunc iflag=fullblock status=none
 	ends 4 'fault' check && [ -s out ] || return
 	run check --json
-	[ "$status" = 4 ] && python3 -c 'import json; assert all({"fault", "fault_base64"} & set(json.loads(l)) for l in open("out"))'
+	[ "$status" = 4 ] &&
+		python3 -c 'import json
+assert all({"fault", "fault_base64"} & set(json.loads(l)) for l in open("out"))'
 }
 ok 'check names faults: exit status 4' scribble
 cp before "$(file)"

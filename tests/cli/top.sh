@@ -30,23 +30,29 @@ all() {
 	page && has out 'alpha@1' && has out 'beta@2' && has out 'hottest' && has out cli-workload
 }
 ok 'one page, of all there is' all
-ok 'a flight with its leader, one that waits, and its key' grep -qE "^ +$leader +[0-9.]+(ms|s) +60m +1  loading +users@1 +slow \\\\t\\\\x1b\[31m\\\\xff\$" out
+ok 'a flight with its leader, one that waits, and its key' grep -qE \
+	"^ +$leader +[0-9.]+(ms|s) +60m +1  loading +users@1 +slow \\\\t\\\\x1b\[31m\\\\xff\$" out
 ok 'what is busy has all that it asks for' grep -qE '^alpha@1 +[0-9.]+k? +100% +0.0% +0 +0.000 ' out
 ok 'what is half missed' grep -qE '^beta@2 +[0-9.]+k? +(4[0-9]|5[0-9]|60).[0-9]% +0.0% +0 ' out
 ok 'what nobody asks for has no rates' grep -qE '^users@1 +0 +- +- +0 +- ' out
 ok 'the processes' [ "$(grep -c '  cli-workload' out)" = 3 ]
 sorted() {
-	page -v keyspaces --sort name && before out alpha@1 beta@2 && before out few@1 users@2 && before out users@1 users@2 &&
-		page -v keyspaces --sort name --reverse && before out users@2 alpha@1 && page -v keyspaces -s hit && before out beta@2 alpha@1 &&
-		before out alpha@1 few@1 && page -v keyspaces -s hit -r && before out alpha@1 beta@2 && before out beta@2 few@1
+	page -v keyspaces --sort name && before out alpha@1 beta@2 && before out few@1 users@2 &&
+		before out users@1 users@2 &&
+		page -v keyspaces --sort name --reverse && before out users@2 alpha@1 && page -v keyspaces -s hit &&
+		before out beta@2 alpha@1 &&
+		before out alpha@1 few@1 && page -v keyspaces -s hit -r && before out alpha@1 beta@2 &&
+		before out beta@2 few@1
 }
 ok 'sorted; what has no figure comes last' sorted
 totals() {
-	page --totals -v keyspaces && has out 'LOADS' && ! has out 'LOAD/S' && grep -qE '^users@1 +2 +0.0% +0.0% +1 +0.500 +0 ' out
+	page --totals -v keyspaces && has out 'LOADS' && ! has out 'LOAD/S' &&
+		grep -qE '^users@1 +2 +0.0% +0.0% +1 +0.500 +0 ' out
 }
 ok 'totals' totals
 memory() {
-	page -v memory && grep -qE '^tables .*%' out && grep -qE '^flights +1/[0-9]+ ' out && has out 'no bound' && ! has out alpha@1
+	page -v memory && grep -qE '^tables .*%' out && grep -qE '^flights +1/[0-9]+ ' out && has out 'no bound' &&
+		! has out alpha@1
 }
 ok 'memory' memory
 pages() {
@@ -126,7 +132,8 @@ press() {
 
 # It ended so, and the terminal is as it was before.
 restored() { # STATUS
-	until_ has screen 'done' && has screen before && has screen "ended $1" && ! has screen KEYSPACE && grep -qx icanon screen &&
+	until_ has screen 'done' && has screen before && has screen "ended $1" && ! has screen KEYSPACE &&
+		grep -qx icanon screen &&
 		grep -qx echo screen
 }
 
@@ -134,13 +141,16 @@ echo '# 80 x 24'
 begin 80 24 TERM=screen --every 50ms
 ok 'it begins' until_ has screen alpha@1
 fits() {
-	until_ has screen 'sort: REQ/S' && [ "$(tail -n 1 screen | cut -c1-6)" = 'q quit' ] && has screen beta@2 && has screen users@2 &&
-		grep -qE "^ +$leader .* 1  loading +users@1 +slow " screen && has screen cli-workload && [ "$(grep -c KEYSPACE screen)" = 3 ]
+	until_ has screen 'sort: REQ/S' && [ "$(tail -n 1 screen | cut -c1-6)" = 'q quit' ] && has screen beta@2 &&
+		has screen users@2 &&
+		grep -qE "^ +$leader .* 1  loading +users@1 +slow " screen && has screen cli-workload &&
+		[ "$(grep -c KEYSPACE screen)" = 3 ]
 }
 ok 'there is room for all of it: keyspaces, a flight with its key and leader, keys, processes' fits
 ok 'the busier comes first' before screen alpha@1 beta@2
 hottest() {
-	grep -qE '^ +[0-9.]+k +1 B  alpha@1 +hottest' screen && before screen 'alpha@1          hottest' 'alpha@1          warm'
+	grep -qE '^ +[0-9.]+k +1 B  alpha@1 +hottest' screen &&
+		before screen 'alpha@1          hottest' 'alpha@1          warm'
 }
 ok 'the hottest key, from samples' until_ hottest
 press s

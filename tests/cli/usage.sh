@@ -1,13 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Wrong input of every verb: exit status 2, a message that names what is wrong, nothing on standard output, no cache made.
+# Wrong input of every verb: exit status 2, a message that names what is wrong, nothing on standard
+# output, no cache made.
 . "$(dirname "$0")/lib.sh"
 
 bad() { # TEXT ARGUMENT...
 	local text=$1
 	shift
 	run "$@"
-	[ "$status" = 2 ] && [ ! -s out ] && grep -qF -e "$text" err && grep -q '^shoal' err && ! ls /dev/shm/shoal."$SHOAL_CACHE".* 2>/dev/null
+	[ "$status" = 2 ] && [ ! -s out ] && grep -qF -e "$text" err && grep -q '^shoal' err &&
+		! ls /dev/shm/shoal."$SHOAL_CACHE".* 2>/dev/null
 }
 
 # VERB ARGUMENTS | TEXT

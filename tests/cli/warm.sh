@@ -49,15 +49,18 @@ ok 'words are cut as by a shell, and keys are not looked into' words
 
 escaped() {
 	printf 'tab\\there\n\\xff\n' >keys
-	keyspace=escaped warm --keys keys --exec 'echo {}' 2>err && [ "$("$shoal" get -k escaped $'tab\there')" = $'tab\there' ] &&
-		[ "$("$shoal" get -k escaped $'\xff')" = $'\xff' ] && "$shoal" keys -k escaped@1 | sort >out && sort keys | cmp - out || return
+	keyspace=escaped warm --keys keys --exec 'echo {}' 2>err &&
+		[ "$("$shoal" get -k escaped $'tab\there')" = $'tab\there' ] &&
+		[ "$("$shoal" get -k escaped $'\xff')" = $'\xff' ] && "$shoal" keys -k escaped@1 | sort >out &&
+		sort keys | cmp - out || return
 	printf 'a\n\\q\n' >wrong
 	ends 2 'wrong: the key at byte 2' warm -k escaped --keys wrong --exec 'echo {}'
 }
 ok 'keys are written as shoal keys prints them' escaped
 
 wrong_words() {
-	ends 2 'has no closing "' warm --keyspace k --keys keys --exec 'a "b' && ends 2 'is empty' warm --keyspace k --keys keys --exec ' ' &&
+	ends 2 'has no closing "' warm --keyspace k --keys keys --exec 'a "b' &&
+		ends 2 'is empty' warm --keyspace k --keys keys --exec ' ' &&
 		ends 2 'ends with a \' warm --keyspace k --keys keys --exec 'a\'
 }
 ok 'words that are not understood' wrong_words
@@ -66,14 +69,16 @@ failing() {
 	seq 100 >keys
 	script fail 'exit 3'
 	keyspace=failing warm --keys keys --exec './fail {}' --stop-errors 5% --json >out 2>err
-	[ $? = 8 ] && [ "$(jq -r '"\(.stopped) \(.failed) \(.load_error)"' out)" = 'errors 16 3' ] && grep -q 'more loads fail' err &&
+	[ $? = 8 ] && [ "$(jq -r '"\(.stopped) \(.failed) \(.load_error)"' out)" = 'errors 16 3' ] &&
+		grep -q 'more loads fail' err &&
 		[ "$(wc -l <fail.loads)" = 16 ]
 }
 ok 'it stops when loads fail: 8' failing
 
 some_failures() {
 	script odd '[ $(($1 % 2)) = 0 ] && echo even'
-	keyspace=odd warm --keys keys --exec './odd {}' --stop-errors none --json >out && [ "$(jq -r '"\(.loaded) \(.failed)"' out)" = '50 50' ]
+	keyspace=odd warm --keys keys --exec './odd {}' --stop-errors none --json >out &&
+		[ "$(jq -r '"\(.loaded) \(.failed)"' out)" = '50 50' ]
 }
 ok 'or not, as told' some_failures
 
@@ -92,7 +97,8 @@ resume() {
 	touch second
 	"$shoal" flush --keyspace resumed >out || return # what was done before is not looked at again
 	keyspace=resumed warm --keys keys --exec './stops {}' --resume place --json >out && [ ! -e place ] &&
-		[ "$(sort -nu stops.loads | tr '\n' ' ')" = '1 2 3 4 5 6 7 8 9 10 ' ] && [ "$(wc -l <stops.loads)" -le 11 ] &&
+		[ "$(sort -nu stops.loads | tr '\n' ' ')" = '1 2 3 4 5 6 7 8 9 10 ' ] &&
+		[ "$(wc -l <stops.loads)" -le 11 ] &&
 		[ "$(jq '.before + .keys' out)" = 10 ]
 }
 ok 'stopped by a signal, and resumed' resume
@@ -108,7 +114,8 @@ other_place() {
 ok 'a place of another file' other_place
 
 too_big() {
-	keyspace=big warm --keys <(echo k) --exec 'head -c 1000000 /dev/zero' --json >out && [ "$(jq -r '"\(.loaded) \(.unstored)"' out)" = '1 1' ]
+	keyspace=big warm --keys <(echo k) --exec 'head -c 1000000 /dev/zero' --json >out &&
+		[ "$(jq -r '"\(.loaded) \(.unstored)"' out)" = '1 1' ]
 }
 ok 'what cannot be stored is counted' too_big
 
@@ -124,7 +131,8 @@ bar() { # on a terminal
 		import os, pty, sys
 		pid, fd = pty.fork()
 		if not pid:
-		    os.execv(sys.argv[1], [sys.argv[1], 'warm', '--keyspace', 'bar', '--keys', 'keys', '--exec', 'sh -c "sleep 0.1; echo {}"', '--rate', 'none'])
+		    os.execv(sys.argv[1], [sys.argv[1], 'warm', '--keyspace', 'bar', '--keys', 'keys', '--exec',
+		                           'sh -c "sleep 0.1; echo {}"', '--rate', 'none'])
 		seen = b''
 		while True:
 		    try:
@@ -153,15 +161,19 @@ migrate() {
 	"$shoal" set -k old@1 --fresh forever "v1:4" "value 4" && "$shoal" set -k old@2 "v2:5" 'another version' &&
 		"$shoal" set -k new@2 --fresh 1m 3 'newer' || return
 	"$shoal" migrate --from old@1 --to new@2 --strip-prefix v2: --json >out 2>err || return
-	[ "$(jq -c '[.values, .migrated, .there, .gone, .left_out]' out)" = '[4,2,1,0,1]' ] && grep -q '2 carried over' err &&
-		gives 'value 1' get -k new@2 1 && gives 'value 2' get -k new@2 2 && gives newer get -k new@2 3 && gives 'value 1' get -k old v2:1 &&
+	[ "$(jq -c '[.values, .migrated, .there, .gone, .left_out]' out)" = '[4,2,1,0,1]' ] &&
+		grep -q '2 carried over' err &&
+		gives 'value 1' get -k new@2 1 && gives 'value 2' get -k new@2 2 && gives newer get -k new@2 3 &&
+		gives 'value 1' get -k old v2:1 &&
 		ends 1 '' get -k new@2 5 &&
-		json 'sum(0 < r["fresh_left_ms"] <= 3600000 < r["stale_left_ms"] <= 10800000 for r in rows) == 2' keys --json -k new@2
+		json 'sum(0 < r["fresh_left_ms"] <= 3600000 < r["stale_left_ms"] <= 10800000 for r in rows) == 2' \
+			keys --json -k new@2
 }
 ok 'migrate: carried over with what is left of their lives; what is there stays' migrate
 
 prefixes() {
-	"$shoal" migrate --from old@1 --to all@1 --add-prefix x: --rate none 2>err && gives 'value 4' get -k all x:v1:4 &&
+	"$shoal" migrate --from old@1 --to all@1 --add-prefix x: --rate none 2>err &&
+		gives 'value 4' get -k all x:v1:4 &&
 		json '[r["key"] for r in rows if r["fresh_left_ms"] is None] == ["x:v1:4"]' keys --json -k all
 }
 ok 'migrate: what has no end has none there' prefixes

@@ -2,10 +2,11 @@
 /*
  * Processes that use a cache, for the tests of what watches it. workload MODE CACHE:
  *
- *   exact RUN   does things whose counts are known, in several processes, some of which are killed, and prints what each
- *               series has to be higher by, one a line. RUN, a number, makes its keys others than those of another run
- *   hold        hits, misses, and loads a key without end, for which another process waits; prints "PID" of who loads it
- *               when all of that is so. It ends when its standard input does
+ *   exact RUN   does things whose counts are known, in several processes, some of which are killed, and prints
+ *               what each series has to be higher by, one a line. RUN, a number, makes its keys others than
+ *               those of another run
+ *   hold        hits, misses, and loads a key without end, for which another process waits; prints "PID" of who loads
+ *               it when all of that is so. It ends when its standard input does
  */
 #include <shoal.h>
 #include <signal.h>
@@ -59,7 +60,8 @@ static struct shoal_keyspace *keyspace(const char *name, uint32_t version, const
 
 static void open_all(const char *name)
 {
-	struct shoal_policy steady = {.fresh_ms = HOUR, .stale_ms = HOUR, .early = -1, .lease_ms = HOUR, .wait_ms = HOUR};
+	struct shoal_policy steady = {
+		.fresh_ms = HOUR, .stale_ms = HOUR, .early = -1, .lease_ms = HOUR, .wait_ms = HOUR};
 	struct shoal_policy schema = steady, brief = steady, one = steady;
 
 	schema.schema = 7;
@@ -233,7 +235,8 @@ static void take_over(void)
 /* In keyspaces whose callers hardly wait: for the load of another, and for a permit. */
 static void give_up(void)
 {
-	struct shoal_load *load = begin(users, key_of("slow"), SHOAL_LEAD), *one = begin(few, key_of("one"), SHOAL_LEAD);
+	struct shoal_load *load = begin(users, key_of("slow"), SHOAL_LEAD),
+			  *one = begin(few, key_of("one"), SHOAL_LEAD);
 	pid_t pid = child();
 
 	if (!pid) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Attach to a file whose first page is anything. An input is a byte of choices, then pieces {offset:16, length:8, bytes}
- * that are written over the header of a well-made segment; mostly its checksum is made right again after that, as who
- * means it ill would. What is let in is used, and must neither crash nor hang.
+ * Attach to a file whose first page is anything. An input is a byte of choices, then pieces {offset:16, length:8,
+ * bytes} that are written over the header of a well-made segment; mostly its checksum is made right again after that,
+ * as who means it ill would. What is let in is used, and must neither crash nor hang.
  */
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -24,7 +24,8 @@ static void gone(void)
 
 static int begin(void)
 {
-	struct shoal_config config = {.size = 1 << 20, .max_processes = 8, .max_threads = 12, .max_flights = 24, .max_keyspaces = 4, .flags = SHOAL_CHECKSUM};
+	struct shoal_config config = {.size = 1 << 20, .max_processes = 8, .max_threads = 12, .max_flights = 24,
+	                              .max_keyspaces = 4, .flags = SHOAL_CHECKSUM};
 	struct shoal_keyspace *k;
 	struct shoal *cache;
 	uint64_t i;

@@ -79,7 +79,8 @@ static uint64_t pick(struct input *in, const uint64_t *edges, size_t n)
 
 	return i % (n + 1) < n ? edges[i % (n + 1)] : take(in, 4);
 }
-#define PICK(in, ...) pick(in, (const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
+#define PICK(in, ...)                                                                                                  \
+	pick(in, (const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
 
 static uint64_t now_ms(void)
 {
@@ -94,7 +95,8 @@ static uint64_t clock_now(void *arg)
 
 static uint32_t take_ms(struct input *in)
 {
-	return (uint32_t)PICK(in, 0, 1, 2, 3, 4, 999, 1000, 60000, 1u << 30, INT32_MAX, 1u << 31, SHOAL_FOREVER - 1, SHOAL_FOREVER, SHOAL_NONE);
+	return (uint32_t)PICK(in, 0, 1, 2, 3, 4, 999, 1000, 60000, 1u << 30, INT32_MAX, 1u << 31, SHOAL_FOREVER - 1,
+	                      SHOAL_FOREVER, SHOAL_NONE);
 }
 
 /* ---- what may be --------------------------------------------------------------------------------------------- */
@@ -103,7 +105,8 @@ static bool name_is_right(const char *name)
 {
 	size_t n = strlen(name);
 
-	return n >= 1 && n <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == n;
+	return n >= 1 && n <= 63 &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == n;
 }
 
 static void take_name(struct input *in, char name[80])
@@ -232,7 +235,8 @@ static size_t size_of_key(unsigned key)
 
 static size_t take_size(struct input *in)
 {
-	return (size_t)PICK(in, 0, 1, 7, 8, 9, 511, 512, 513, 4096, 16384, w.max_entry - 1, w.max_entry, w.max_entry + 1, VALUE_MOST) % (VALUE_MOST + 1);
+	return (size_t)PICK(in, 0, 1, 7, 8, 9, 511, 512, 513, 4096, 16384, w.max_entry - 1, w.max_entry,
+	                    w.max_entry + 1, VALUE_MOST) % (VALUE_MOST + 1);
 }
 
 static void store_is(unsigned key, int r, size_t size, unsigned char seed, uint32_t fresh_ms, uint32_t stale_ms)
@@ -256,7 +260,8 @@ static void do_set(struct input *in, unsigned key)
 
 	EXPECT(r == SHOAL_OK || r == SHOAL_ERR_TOO_BIG || r == SHOAL_ERR_NO_SPACE);
 	EXPECT(r != SHOAL_ERR_TOO_BIG || size_of_key(key) + size > w.max_entry);
-	EXPECT(r == SHOAL_ERR_TOO_BIG || size_of_key(key) + size <= w.max_entry || w.policy.flags); /* compressed it may fit */
+	/* compressed it may fit */
+	EXPECT(r == SHOAL_ERR_TOO_BIG || size_of_key(key) + size <= w.max_entry || w.policy.flags);
 	store_is(key, r, size, seed, fresh, stale);
 }
 
@@ -280,7 +285,8 @@ static void do_read(struct input *in, unsigned key)
 	size_t size = 12345, capacity = take_size(in);
 	int r = shoal_read(w.k, key_bytes[key], size_of_key(key), buffer, capacity, &size);
 
-	EXPECT(r == SHOAL_OK || r == SHOAL_MISS || (r == SHOAL_ERR_TOO_BIG && size > capacity && w.known[key].size == size));
+	EXPECT(r == SHOAL_OK || r == SHOAL_MISS ||
+	       (r == SHOAL_ERR_TOO_BIG && size > capacity && w.known[key].size == size));
 	if (!r) {
 		look_at_value(key, buffer, size);
 		EXPECT(w.known[key].stored && now_ms() < w.known[key].stale_end);
@@ -379,7 +385,8 @@ static void do_wrong(struct input *in)
 	EXPECT(shoal_begin(w.k, key_bytes[0], size, &load, &v) == SHOAL_ERR_INVALID && !load);
 	EXPECT(shoal_get_many(w.k, &slice, 1, &v, &outcome) == SHOAL_OK && outcome == SHOAL_ERR_INVALID);
 	EXPECT(shoal_get(NULL, "x", 1, &v) == SHOAL_ERR_INVALID && shoal_get(w.k, NULL, 1, &v) == SHOAL_ERR_INVALID);
-	EXPECT(shoal_set(w.k, "x", 1, NULL, 1) == SHOAL_ERR_INVALID && shoal_set(w.k, NULL, 1, "x", 1) == SHOAL_ERR_INVALID);
+	EXPECT(shoal_set(w.k, "x", 1, NULL, 1) == SHOAL_ERR_INVALID &&
+	       shoal_set(w.k, NULL, 1, "x", 1) == SHOAL_ERR_INVALID);
 	EXPECT(shoal_set(w.k, "x", 1, "x", SIZE_MAX - take(in, 1)) == SHOAL_ERR_TOO_BIG);
 	EXPECT(shoal_scan(NULL, NULL, on_entry, NULL) == SHOAL_ERR_INVALID && shoal_reap(NULL) == SHOAL_ERR_INVALID);
 	EXPECT(shoal_wait(NULL, 0, &v) == SHOAL_ERR_INVALID && shoal_load_fail(NULL, 1) == SHOAL_ERR_INVALID);
@@ -487,8 +494,8 @@ static int loader(struct shoal_load *l, const void *key, size_t size, void *arg)
 	return r;
 }
 
-/* What a load left of the key: its value, of that generation or a later one; or the older one, if the new one could not be
- * stored; or none. */
+/* What a load left of the key: its value, of that generation or a later one; or the older one, if the new one could not
+ * be stored; or none. */
 static void after_load(unsigned key, const struct run *run, uint64_t generation)
 {
 	struct known *n = &w.known[key];
@@ -496,7 +503,8 @@ static void after_load(unsigned key, const struct run *run, uint64_t generation)
 
 	if (!run->published)
 		return;
-	if (shoal_get(w.k, key_bytes[key], size_of_key(key), &v) == SHOAL_OK && generation && v.generation >= generation) {
+	if (shoal_get(w.k, key_bytes[key], size_of_key(key), &v) == SHOAL_OK && generation &&
+	    v.generation >= generation) {
 		*n = (struct known){.stored = true, .there = true, .size = run->size, .seed = run->seed};
 		look_at_life(key, size_of_key(key), run->fresh, run->stale);
 	} else if (v.data) {
@@ -516,7 +524,8 @@ static void do_fetch(struct input *in, unsigned key)
 
 	EXPECT(r == SHOAL_OK || r == SHOAL_ERR_LOAD || r == SHOAL_ERR_BUSY || r == SHOAL_ERR_TIMEOUT);
 	if (run.ran && run.published) {
-		EXPECT(r == SHOAL_OK && v.size == run.size && !memcmp(v.data, bytes_of(run.seed), v.size) && v.source == SHOAL_LOADED);
+		EXPECT(r == SHOAL_OK && v.size == run.size && !memcmp(v.data, bytes_of(run.seed), v.size) &&
+		       v.source == SHOAL_LOADED);
 		after_load(key, &run, run.uncacheable ? 0 : v.generation);
 	} else if (r == SHOAL_OK) { /* fresh, or a stale one; within error_ms, too, if the load failed */
 		look_at_value(key, v.data, v.size);
@@ -557,7 +566,8 @@ static void do_steps(struct input *in, unsigned key)
 		shoal_load_cancel(second);
 	}
 	r = end_load(&run, l, true);
-	EXPECT(r == SHOAL_OK || r == SHOAL_ERR_TOO_BIG || r == SHOAL_ERR_NO_SPACE || r == SHOAL_ERR_SUPERSEDED || r == SHOAL_ERR_LIMIT);
+	EXPECT(r == SHOAL_OK || r == SHOAL_ERR_TOO_BIG || r == SHOAL_ERR_NO_SPACE || r == SHOAL_ERR_SUPERSEDED ||
+	       r == SHOAL_ERR_LIMIT);
 	after_load(key, &run, r || run.uncacheable ? 0 : before + 1);
 }
 
@@ -627,7 +637,8 @@ static int open_cache(struct input *in)
 	bool plain = take(in, 1) % 4;
 	int r;
 
-	c.size = (size_t[]){1 << 20, 1 << 20, (1 << 20) + 1, 2 << 20, (1 << 20) - 1, 1, SIZE_MAX, ((size_t)1 << 47) + 1}[take(in, 1) % (plain ? 4 : 8)];
+	c.size = (size_t[]){1 << 20, 1 << 20, (1 << 20) + 1, 2 << 20,
+	                    (1 << 20) - 1, 1, SIZE_MAX, ((size_t)1 << 47) + 1}[take(in, 1) % (plain ? 4 : 8)];
 	if (!plain) {
 		c.max_entry = (size_t)PICK(in, 0, 1, 7, 100, 4096, c.size / 64, c.size / 64 + 1, SIZE_MAX, UINT32_MAX);
 		c.mean_entry = (size_t)PICK(in, 0, 1, 16, 512, c.size, c.size + 1, SIZE_MAX);

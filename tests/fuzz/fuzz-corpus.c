@@ -2,7 +2,8 @@
 /*
  * usage: PROGRAM FOLDER       prints TAP
  *
- * Runs each input of a corpus, and for SHOAL_TEST_SECONDS / 5 what chance makes of them. For compilers without libFuzzer.
+ * Runs each input of a corpus, and for SHOAL_TEST_SECONDS / 5 what chance makes of them.
+ * For compilers without libFuzzer.
  */
 #include <dirent.h>
 #include <inttypes.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the command reads from outside: dumps, the outputs of `shoal run`, command lines. The first byte says which. The sums
- * of a dump are mostly made right first, as who means it ill would. What is accepted must be what it says it is, and come
- * back the same when it is written again.
+ * What the command reads from outside: dumps, the outputs of `shoal run`, command lines. The first byte says which. The
+ * sums of a dump are mostly made right first, as who means it ill would. What is accepted must be what it says it is,
+ * and come back the same when it is written again.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,7 +17,13 @@
 #include "cli/words.h"
 #include "fuzz.h"
 
-#define EXPECT(truth) do { if (!(truth)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #truth); abort(); } } while (0)
+#define EXPECT(truth)                                                                                                  \
+	do {                                                                                                           \
+		if (!(truth)) {                                                                                        \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #truth);                                    \
+			abort();                                                                                       \
+		}                                                                                                      \
+	} while (0)
 
 enum { DUMP, SUMMED_DUMP, SUMMED_AGAIN, FRAME, WORDS, KINDS };
 
@@ -81,11 +87,13 @@ static uint64_t read_dump(const uint8_t *data, size_t size, FILE *to, bool *whol
 		EXPECT(e.key_size >= 1 && e.key_size <= 65535 && e.keyspace < in.count);
 		EXPECT(is_inside(&in, e.key, e.key_size) && is_inside(&in, e.value, e.value_size));
 		EXPECT(memchr(in.keyspaces[e.keyspace].name, 0, 64) && *in.keyspaces[e.keyspace].name);
-		sum = XXH3_64bits_withSeed(e.key, e.key_size, XXH3_64bits_withSeed(e.value, e.value_size, sum + e.schema + e.fresh_until));
+		sum = XXH3_64bits_withSeed(e.key, e.key_size,
+		                           XXH3_64bits_withSeed(e.value, e.value_size, sum + e.schema + e.fresh_until));
 		if (!to)
 			continue;
 		number = (uint32_t)out.entries; /* each in a keyspace of its own */
-		EXPECT(dump_put_keyspace(&out, number, in.keyspaces[e.keyspace].name, in.keyspaces[e.keyspace].version));
+		EXPECT(dump_put_keyspace(&out, number, in.keyspaces[e.keyspace].name,
+		                         in.keyspaces[e.keyspace].version));
 		e.keyspace = number;
 		EXPECT(dump_put_entry(&out, &e));
 	}
@@ -133,8 +141,10 @@ static void try_frame(const uint8_t *data, size_t size)
 	}
 	EXPECT(size == 8 + 4 * parts + bytes);
 	EXPECT(frame_check(frame.bytes, frame.size, &again) && again == status);
-	for (place = (struct frame_place){0}; frame_at(data, size, &place, &part); place.done++, other.done++) /* byte by byte */
-		EXPECT(frame_at(frame.bytes, frame.size, &other, &same) && *same.data == *part.data && same.error == part.error);
+	/* byte by byte */
+	for (place = (struct frame_place){0}; frame_at(data, size, &place, &part); place.done++, other.done++)
+		EXPECT(frame_at(frame.bytes, frame.size, &other, &same) && *same.data == *part.data &&
+		       same.error == part.error);
 	EXPECT(!frame_at(frame.bytes, frame.size, &other, &same));
 	frame_end(&frame);
 }

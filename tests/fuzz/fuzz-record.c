@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What comes from Redis as a value: any bytes, of any age. An input is how old it is said to be, how long Redis keeps it yet,
- * whether its checksum is to be made right, and the bytes.
+ * What comes from Redis as a value: any bytes, of any age. An input is how old it is said to be, how long Redis keeps
+ * it yet, whether its checksum is to be made right, and the bytes.
  *
  *   - what is accepted lies within the bytes, and is what would be written again
  *   - no life is longer than it was, than its age leaves of it, or than Redis keeps it
@@ -51,7 +51,8 @@ static void look_at(const uint8_t *bytes, size_t size, int64_t age, int64_t left
 	EXPECT(r->value.data == value.data && r->value.size == value.size);
 	record_write(again, &was, 7, &key, &value);
 	EXPECT(!memcmp(again, bytes + RECORD_STAMP, RECORD_HEADER));
-	EXPECT(r->left.fresh_ms <= was.fresh_ms && r->left.stale_ms <= was.stale_ms && r->left.error_ms <= was.error_ms);
+	EXPECT(r->left.fresh_ms <= was.fresh_ms && r->left.stale_ms <= was.stale_ms &&
+	       r->left.error_ms <= was.error_ms);
 	EXPECT(r->left.fresh_ms || r->left.stale_ms || r->left.error_ms);
 	EXPECT(r->left.fresh_ms != SHOAL_NONE && r->left.stale_ms != SHOAL_NONE && r->left.error_ms != SHOAL_NONE);
 	EXPECT(left < 0 || end_of(&r->left) <= (uint64_t)left);

@@ -2,8 +2,8 @@
 /*
  * What the command reads: quantities, command lines, escaped text. An input is a byte that says which, and the text.
  *
- *   - a quantity that is understood is of what units.h says: one of its words, or digits and a unit, never negative; anything
- *     else is refused with a reason, and what it was to be put into is unchanged
+ *   - a quantity that is understood is of what units.h says: one of its words, or digits and a unit, never negative;
+ *     anything else is refused with a reason, and what it was to be put into is unchanged
  *   - a size is the number that it would be by exact arithmetic
  *   - a command line ends as options.h says, and its values are of their kinds; the same line gives the same again
  *   - what is printed as escaped text is one printable line, and gives the same bytes when it is read back
@@ -76,8 +76,11 @@ static void try_size(const char *text)
 	EXPECT(has_shape(text));
 	unit = text + strspn(text, "0123456789.");
 	exact = strtold(text, NULL);
-	exact *= powl(1024, *unit && strchr("kK", *unit) ? 1 : *unit && strchr("mM", *unit) ? 2 : *unit && strchr("gG", *unit) ? 3
-	                    : *unit && strchr("tT", *unit) ? 4 : 0);
+	exact *= powl(1024, *unit && strchr("kK", *unit)   ? 1
+	                    : *unit && strchr("mM", *unit) ? 2
+	                    : *unit && strchr("gG", *unit) ? 3
+	                    : *unit && strchr("tT", *unit) ? 4
+	                                                   : 0);
 	EXPECT(fabsl((long double)size - exact) <= exact * 1e-15L);
 }
 
@@ -90,12 +93,16 @@ static void try_quantities(const char *text)
 	const char *wrong;
 
 	wrong = unit_duration(text, &ms);
-	EXPECT(wrong ? is_reason(wrong) && ms == 12345 : ms && (has_shape(text) || !strcmp(text, "none") || !strcmp(text, "forever")));
-	EXPECT(wrong || ms < SHOAL_FOREVER || !strcmp(text, "forever") || !strcmp(text, "none") || !text[strspn(text, "0.msdh")]);
+	EXPECT(wrong ? is_reason(wrong) && ms == 12345
+	             : ms && (has_shape(text) || !strcmp(text, "none") || !strcmp(text, "forever")));
+	EXPECT(wrong || ms < SHOAL_FOREVER || !strcmp(text, "forever") || !strcmp(text, "none") ||
+	       !text[strspn(text, "0.msdh")]);
 	wrong = unit_rate(text, &rate);
-	EXPECT(wrong ? is_reason(wrong) && rate < 0 : rate > 0 && (isinf(rate) ? !strcmp(text, "none") : has_shape(text)));
+	EXPECT(wrong ? is_reason(wrong) && rate < 0
+	             : rate > 0 && (isinf(rate) ? !strcmp(text, "none") : has_shape(text)));
 	wrong = unit_share(text, &share);
-	EXPECT(wrong ? is_reason(wrong) && share < 0 : share >= 0 && (isinf(share) ? !strcmp(text, "none") : share <= 1 && has_shape(text)));
+	EXPECT(wrong ? is_reason(wrong) && share < 0
+	             : share >= 0 && (isinf(share) ? !strcmp(text, "none") : share <= 1 && has_shape(text)));
 	wrong = unit_mode(text, &mode);
 	EXPECT(wrong ? is_reason(wrong) && mode == 12345 : mode <= 0777);
 	wrong = unit_count(text, 3, 1000, &count);
@@ -175,7 +182,8 @@ static void try_line(const char *text, bool early)
 	EXPECT(strlen(errors[0]) < OPTION_ERROR);
 	if (ends[0] > 0) {
 		check_values(&values[0]);
-		EXPECT(values[0].count == values[1].count && values[0].duration == values[1].duration && values[0].size == values[1].size);
+		EXPECT(values[0].count == values[1].count && values[0].duration == values[1].duration &&
+		       values[0].size == values[1].size);
 	}
 }
 
@@ -190,7 +198,8 @@ static void try_escape(const uint8_t *data, size_t size)
 	escape_print(to, data, size);
 	EXPECT(!fclose(to));
 	for (i = 0; i < n; i++)
-		EXPECT((unsigned char)line[i] >= 0x20 && line[i] != 0x7f && !(line[i] == '\xc2' && (unsigned char)line[i + 1] < 0xa0));
+		EXPECT((unsigned char)line[i] >= 0x20 && line[i] != 0x7f &&
+		       !(line[i] == '\xc2' && (unsigned char)line[i + 1] < 0xa0));
 	EXPECT(escape_is_utf8(line, n));
 	EXPECT(!escape_undo(line, &n) && n == size && (!n || !memcmp(line, data, n)));
 	free(line);

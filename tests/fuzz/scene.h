@@ -129,7 +129,8 @@ static inline bool scene_judge(struct scene *c, const char *how, uint64_t key, c
 	uint64_t version = scene_version(data, size, key);
 
 	return (version && (version == c->may[key] || c->lenient)) ||
-	       scene_wrong(c, "%s: key %" PRIu64 " shows version %" PRIu64 " in %zu bytes, may show %" PRIu64, how, key, version, size, c->may[key]);
+	       scene_wrong(c, "%s: key %" PRIu64 " shows version %" PRIu64 " in %zu bytes, may show %" PRIu64, how, key,
+	                   version, size, c->may[key]);
 }
 
 static inline bool scene_get(struct scene *c, uint64_t key)
@@ -168,7 +169,8 @@ static inline bool scene_delete(struct scene *c, uint64_t key)
 	if (r == SHOAL_ERR_LIMIT)
 		return true;
 	c->may[key] = 0;
-	return r == SHOAL_OK || r == SHOAL_MISS || scene_wrong(c, "delete: key %" PRIu64 ": %s", key, shoal_strerror(r));
+	return r == SHOAL_OK || r == SHOAL_MISS ||
+	       scene_wrong(c, "delete: key %" PRIu64 ": %s", key, shoal_strerror(r));
 }
 
 static inline bool scene_expire(struct scene *c, uint64_t key)
@@ -265,7 +267,8 @@ static inline bool scene_turn_over(struct scene *c, unsigned sets)
 			break;
 	for (i = 0; i < 4; i++) {
 		key = (c->versions - sets + i * 29) % SCENE_KEYS;
-		if (r[i] == SHOAL_OK && !scene_version(held[i].data, held[i].size, ((const struct scene_value *)held[i].data)->key))
+		if (r[i] == SHOAL_OK &&
+		    !scene_version(held[i].data, held[i].size, ((const struct scene_value *)held[i].data)->key))
 			scene_wrong(c, "a value changed in hand");
 		shoal_release(&held[i]);
 	}
@@ -282,8 +285,9 @@ static inline bool scene_script(struct scene *c, unsigned turns)
 		if (!scene_get(c, i))
 			return false;
 	for (i = 0; i < SCENE_KEYS; i += 5)
-		if (!scene_set(c, i) || !scene_get(c, i) || !scene_delete(c, i + 1) || !scene_get(c, i + 1) || !scene_expire(c, i + 2) ||
-		    !scene_get(c, i + 2) || (i % 4 == 0 && (!scene_fetch(c, i + 1) || !scene_get(c, i + 1))))
+		if (!scene_set(c, i) || !scene_get(c, i) || !scene_delete(c, i + 1) || !scene_get(c, i + 1) ||
+		    !scene_expire(c, i + 2) || !scene_get(c, i + 2) ||
+		    (i % 4 == 0 && (!scene_fetch(c, i + 1) || !scene_get(c, i + 1))))
 			return false;
 	shoal_keyspace_open(c->cache, "third", 1, NULL, &again);
 	if (!scene_look(c, false))

@@ -3,12 +3,12 @@
  * Every bit. One bit of a small segment is flipped, and a process then goes through all operations: it must not crash,
  * nor hang, nor see a wrong value. Then the image is put back and the next bit is flipped. The bits are those of all
  * metadata and of the entries' headers and keys, in a random order, each once, for as long as there is time. What no
- * reader may take for well, shoal_check names, and who reads it counts it as corrupt. Then the same with overwrites: up to
- * 64 bytes anywhere, and words that are likely to mislead.
+ * reader may take for well, shoal_check names, and who reads it counts it as corrupt. Then the same with overwrites: up
+ * to 64 bytes anywhere, and words that are likely to mislead.
  *
  * One process goes on from bit to bit until one is its end; the next one goes on behind that bit. It is a member of
- * the segment, as the image has it. What a process reads as it joins is flipped in front of a child that joins then, and
- * so is every sixteenth bit of the rest.
+ * the segment, as the image has it. What a process reads as it joins is flipped in front of a child that joins then,
+ * and so is every sixteenth bit of the rest.
  *
  *   SHOAL_TEST_SECONDS   how long, both together (10)
  *   SHOAL_TEST_SEED      what to repeat; printed
@@ -284,7 +284,8 @@ static uint64_t budget_ns(unsigned percent)
 /* What the parent holds, it holds: unless what says so was changed. */
 static bool hand_is_whole(unsigned area)
 {
-	return area == READERS || area == EXTENTS || area == AREAS || scene_version(pinned.data, pinned.size, 3) || !printf("# the pinned value changed\n");
+	return area == READERS || area == EXTENTS || area == AREAS || scene_version(pinned.data, pinned.size, 3) ||
+	       !printf("# the pinned value changed\n");
 }
 
 /* ---- bits -------------------------------------------------------------------------------------------------- */
@@ -297,18 +298,21 @@ static uint64_t greatest_common(uint64_t a, uint64_t b)
 /* A process reads them as it joins, or as who it is. */
 static bool is_for_a_child(unsigned area)
 {
-	return area == HEADER || area == HEADS || area == PROCESSES || area == READERS || area == PERMITS || area == LINES;
+	return area == HEADER || area == HEADS || area == PROCESSES || area == READERS || area == PERMITS ||
+	       area == LINES;
 }
 
 /* What nobody may take for well: bytes of a header or a key that the checksum covers, and an index slot that points
- * elsewhere. (Bytes behind the key are nobody's, frequency and settled are hints, and of an emptied slot nothing is left to tell.) */
+ * elsewhere. (Bytes behind the key are nobody's, frequency and settled are hints, and of an emptied slot nothing
+ * is left to tell.) */
 static bool is_to_be_named(const struct range *r, uint64_t at)
 {
 	const char *image = scene.image + r->at;
 	uint64_t word, in_word = at % 64;
 
 	if (r->area == ENTRIES)
-		return at / 8 - r->at < sizeof(struct entry) + ENTRY_KEY_SIZE(((const struct entry *)(const void *)image)->kind);
+		return at / 8 - r->at <
+		       sizeof(struct entry) + ENTRY_KEY_SIZE(((const struct entry *)(const void *)image)->kind);
 	memcpy(&word, scene.image + at / 64 * 8, 8);
 	return r->area == INDEX && SLOT_IS_USED(word) && in_word != 63 && (in_word < 44 || in_word > 46);
 }
@@ -319,7 +323,8 @@ static bool is_to_be_counted(const struct range *r, uint64_t at)
 	uint64_t byte = at / 8 - r->at;
 
 	return r->area == ENTRIES && ((byte >= offsetof(struct entry, stored) && byte < offsetof(struct entry, kind)) ||
-				      (byte >= offsetof(struct entry, kind) + 4 && byte < sizeof(struct entry))); /* the schema */
+				      /* the schema */
+				      (byte >= offsetof(struct entry, kind) + 4 && byte < sizeof(struct entry)));
 }
 
 static bool is_noticed(const struct range *r, uint64_t at)
@@ -339,11 +344,12 @@ static bool flip(struct course *c, uint64_t bit)
 	const struct range *r = range_of(bit, &at);
 	bool by_child = is_for_a_child(r->area) || bit % 16 == 8 || !c;
 
-	snprintf(shared->course.what, sizeof(shared->course.what), "bit %" PRIu64 " (%s, byte %" PRIu64 ", bit %u)", bit,
-		 area_names[r->area], at / 8 - r->at, (unsigned)(at % 8));
+	snprintf(shared->course.what, sizeof(shared->course.what), "bit %" PRIu64 " (%s, byte %" PRIu64 ", bit %u)",
+	         bit, area_names[r->area], at / 8 - r->at, (unsigned)(at % 8));
 	scene.s->base[at / 8] ^= (char)(1 << at % 8);
 	shared->course.joined += by_child;
-	return try(bit % 8 ? 0 : TURNS, by_child) && is_noticed(r, at) && hand_is_whole(r->area); /* every eighth turns the log over */
+	/* every eighth turns the log over */
+	return try(bit % 8 ? 0 : TURNS, by_child) && is_noticed(r, at) && hand_is_whole(r->area);
 }
 
 static struct {
@@ -352,13 +358,16 @@ static struct {
 
 static bool next_bit(struct course *c)
 {
-	uint64_t bit = (uint64_t)((flips.first + (unsigned __int128)flips.step * (c->n * flips.parts + flips.part)) % bit_count), at;
+	uint64_t bit = (uint64_t)((flips.first + (unsigned __int128)flips.step * (c->n * flips.parts + flips.part)) %
+	                          bit_count),
+		 at;
 	unsigned area = range_of(bit, &at)->area;
 	bool right = flip(c, bit);
 
 	c->by_area[area]++;
 	c->named[area] += w32_load(&shared->faults) != 0;
-	c->over = (c->n + 1) * flips.parts + flips.part >= bit_count || clock_system_ns(CLOCK_MONOTONIC) >= flips.deadline;
+	c->over = (c->n + 1) * flips.parts + flips.part >= bit_count ||
+	          clock_system_ns(CLOCK_MONOTONIC) >= flips.deadline;
 	return right;
 }
 
@@ -387,8 +396,9 @@ static void every_bit(void **state)
 		flips.step = (flips.step + 2) % bit_count | 1;
 	flips.first = draw(&seed) % bit_count;
 	go_through(next_bit);
-	printf("# %" PRIu64 " of %" PRIu64 " bits flipped in %.1f s, %" PRIu64 " of them in front of a child that joined then\n", c->tried,
-	       bit_count, (double)(clock_system_ns(CLOCK_MONOTONIC) - began) / 1e9, c->joined);
+	printf("# %" PRIu64 " of %" PRIu64 " bits flipped in %.1f s, %" PRIu64
+	       " of them in front of a child that joined then\n",
+	       c->tried, bit_count, (double)(clock_system_ns(CLOCK_MONOTONIC) - began) / 1e9, c->joined);
 	printf("# flips that shoal_check names:");
 	for (area = 0; area < AREAS; area++)
 		printf(" %s %" PRIu64 "/%" PRIu64, area_names[area], c->named[area], c->by_area[area]);
@@ -442,7 +452,8 @@ static void mislead(uint64_t *random)
 	default:
 		word = other;
 	}
-	note("; %s, byte %" PRIu64 ": %#" PRIx64, area_names[r->area], (uint64_t)((char *)at - scene.s->base) - r->at, *at);
+	note("; %s, byte %" PRIu64 ": %#" PRIx64, area_names[r->area], (uint64_t)((char *)at - scene.s->base) - r->at,
+	     *at);
 	memcpy(at, &word, 8);
 	for_a_child |= is_for_a_child(r->area);
 	note(" became %#" PRIx64, word);
@@ -460,8 +471,9 @@ static void scribble(uint64_t *random)
 	note("; %" PRIu64 " bytes at %" PRIu64, size, at);
 	for (i = 0; i < size; i++)
 		scene.s->base[at + i] = (char)(noise ? draw(random) : 0xff * (draw(random) % 2));
-	for_a_child |= at < scene.s->geometry.flights_at || (at + size > scene.s->geometry.permits_at && at < scene.s->geometry.keyspaces_at) ||
-		       (at + size > scene.s->geometry.lines_at && at < scene.s->geometry.extents_at);
+	for_a_child |= at < scene.s->geometry.flights_at ||
+	               (at + size > scene.s->geometry.permits_at && at < scene.s->geometry.keyspaces_at) ||
+	               (at + size > scene.s->geometry.lines_at && at < scene.s->geometry.extents_at);
 }
 
 static bool overwrite(uint64_t which, bool by_child)
@@ -507,8 +519,8 @@ static void overwrites(void **state)
 	overwrites_most = most ? strtoull(most, NULL, 0) : UINT64_MAX;
 	overwrites_deadline = began + budget_ns(30);
 	go_through(next_overwrite);
-	printf("# %" PRIu64 " overwrites in %.1f s, %" PRIu64 " of them in front of a child that joined then\n", c->tried,
-	       (double)(clock_system_ns(CLOCK_MONOTONIC) - began) / 1e9, c->joined);
+	printf("# %" PRIu64 " overwrites in %.1f s, %" PRIu64 " of them in front of a child that joined then\n",
+	       c->tried, (double)(clock_system_ns(CLOCK_MONOTONIC) - began) / 1e9, c->joined);
 	assert_int_equal(c->bad, 0);
 }
 

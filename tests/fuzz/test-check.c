@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What shoal_check says, and what becomes of scribbles that once led the engine astray: each is made anew here, a process
- * goes through all operations after it (scene.h), and the segment is looked at afterwards.
+ * What shoal_check says, and what becomes of scribbles that once led the engine astray: each is made anew here, a
+ * process goes through all operations after it (scene.h), and the segment is looked at afterwards.
  */
 #include "testing.h"
 
@@ -55,8 +55,9 @@ static int teardown(void **state)
 /* Of the extents, when the script begins; 0: it is open, and will get another one when it is sealed. */
 static uint64_t stamps[64];
 
-/* Where no walk came by: a key that a ghost of another one, one in 4,000, let into the main log at once, may lie there; and
- * where the index is what is full, extents with dead bytes go before the oldest one, which then is left as it was. */
+/* Where no walk came by: a key that a ghost of another one, one in 4,000, let into the main log at once, may lie
+ * there; and where the index is what is full, extents with dead bytes go before the oldest one, which then is
+ * left as it was. */
 static bool was_passed_by(const char *what)
 {
 	const char *at = strstr(what, " extent ");
@@ -67,13 +68,15 @@ static bool was_passed_by(const char *what)
 		return false;
 	if (w32_load(&e[x].kind) == LOG_MAIN)
 		return true;
-	return x < COUNT(stamps) && strstr(what, "points to no entry") && EXTENT_STATE(extents_word(scene.s, x)) == EXTENT_SEALED &&
+	return x < COUNT(stamps) && strstr(what, "points to no entry") &&
+	       EXTENT_STATE(extents_word(scene.s, x)) == EXTENT_SEALED &&
 	       (!stamps[x] || w64_load(&e[x].stamp) == stamps[x]);
 }
 
 static int on_dangling(const char *what, int recoverable, void *arg)
 {
-	bool tells = (strstr(what, "index slot") && !was_passed_by(what)) || strstr(what, ": state ") || strstr(what, "announcement");
+	bool tells = (strstr(what, "index slot") && !was_passed_by(what)) || strstr(what, ": state ") ||
+	             strstr(what, "announcement");
 
 	return on_fault(what, recoverable || !tells, NULL);
 }
@@ -85,7 +88,9 @@ static int script(void *arg)
 
 	alarm(20);
 	for (x = 0; x < COUNT(stamps) && x < scene.s->geometry.extents; x++)
-		stamps[x] = EXTENT_STATE(extents_word(scene.s, x)) == EXTENT_OPEN ? 0 : w64_load(&scene.s->extents[x].stamp);
+		stamps[x] = EXTENT_STATE(extents_word(scene.s, x)) == EXTENT_OPEN
+		                    ? 0
+		                    : w64_load(&scene.s->extents[x].stamp);
 	must(scene_script(&scene, 1000) || !fprintf(stderr, "%s\n", scene.wrong));
 	for (i = UINT64_C(1) << 40; i % 4096 < 4000; i++)
 		must(shoal_set(scene.other, &i, sizeof(i), &scene, 300) == SHOAL_OK);
@@ -113,7 +118,8 @@ static uint32_t fullest(word64 **slot)
 
 	for (x = 0; x < s->geometry.extents; x++)
 		if (EXTENT_STATE(extents_word(s, x)) == EXTENT_SEALED &&
-		    EXTENT_ENTRIES(w64_load(&s->extents[x].counts)) > EXTENT_ENTRIES(w64_load(&s->extents[best].counts)))
+		    EXTENT_ENTRIES(w64_load(&s->extents[x].counts)) >
+		            EXTENT_ENTRIES(w64_load(&s->extents[best].counts)))
 			best = x;
 	for (i = 0; i < index_slots(s); i++) {
 		*slot = &s->index[i / BUCKET_SLOTS].slots[i % BUCKET_SLOTS];
@@ -363,7 +369,8 @@ static void a_free_slot_announces(void **state)
 
 	for (r = 1; r < scene.s->geometry.readers; r++)
 		for (w = 0; w < READER_WORDS; w++)
-			w64_store(&scene.s->readers[r].words[w], UINT64_C(7) << 32 | (r * READER_WORDS + w) % scene.s->geometry.extents);
+			w64_store(&scene.s->readers[r].words[w],
+			          UINT64_C(7) << 32 | (r * READER_WORDS + w) % scene.s->geometry.extents);
 	assert_bears(true);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A trivial reference cache behind the same verbs: one random script runs on both, on a clock that is set, and after each
- * step both must say the same. Holds C.1, C.2, P.1 and F.4 for scripts of one thread: what set, delete, expire, begin,
- * publish, fail, cancel and the clock do to each other.
+ * A trivial reference cache behind the same verbs: one random script runs on both, on a clock that is set, and after
+ * each step both must say the same. Holds C.1, C.2, P.1 and F.4 for scripts of one thread: what set, delete, expire,
+ * begin, publish, fail, cancel and the clock do to each other.
  *
  *   roomy   nothing is evicted: outcome, value, freshness and age agree exactly
  *   tight   entries are evicted: a value may be missing, but is never another one nor past its bound
@@ -15,10 +15,13 @@
 enum { KEYS = 40, LOADS = 24 };
 
 static const struct shoal_policy policies[] = {
-	{.fresh_ms = 400, .stale_ms = 300, .error_ms = 200, .retry_ms = 100, .lease_ms = 600, .jitter_permille = SHOAL_NONE, .early = -1},
+	{.fresh_ms = 400, .stale_ms = 300, .error_ms = 200, .retry_ms = 100, .lease_ms = 600,
+	 .jitter_permille = SHOAL_NONE, .early = -1},
 	{.fresh_ms = 400, .retry_ms = 100, .lease_ms = 600, .jitter_permille = SHOAL_NONE, .early = -1},
-	{.fresh_ms = SHOAL_FOREVER, .stale_ms = 500, .retry_ms = 100, .lease_ms = 600, .jitter_permille = SHOAL_NONE, .early = -1},
-	{.fresh_ms = SHOAL_NONE, .stale_ms = SHOAL_FOREVER, .retry_ms = 100, .lease_ms = 600, .jitter_permille = SHOAL_NONE, .early = -1},
+	{.fresh_ms = SHOAL_FOREVER, .stale_ms = 500, .retry_ms = 100, .lease_ms = 600, .jitter_permille = SHOAL_NONE,
+	 .early = -1},
+	{.fresh_ms = SHOAL_NONE, .stale_ms = SHOAL_FOREVER, .retry_ms = 100, .lease_ms = 600,
+	 .jitter_permille = SHOAL_NONE, .early = -1},
 };
 
 /* ---- the reference ----------------------------------------------------------------------------------------- */
@@ -84,7 +87,8 @@ static int age_of(const struct model *m, const struct model_value *v)
 }
 
 /* 0 = the policy's */
-static void model_put(struct model *m, int key, uint64_t number, size_t size, uint64_t order, uint32_t fresh, uint32_t stale)
+static void model_put(struct model *m, int key, uint64_t number, size_t size, uint64_t order, uint32_t fresh,
+                      uint32_t stale)
 {
 	const struct shoal_policy *p = policy_of(key);
 	struct model_value *v = &m->values[key];
@@ -222,7 +226,8 @@ static void step_set(struct model *m, int key)
 	struct shoal_keyspace *k = m->k[key % (int)COUNT(policies)];
 
 	bytes_of(number, size, bytes);
-	assert_int_equal(ttl ? shoal_set_ttl(k, text, n, bytes, size, fresh, stale) : shoal_set(k, text, n, bytes, size),
+	assert_int_equal(ttl ? shoal_set_ttl(k, text, n, bytes, size, fresh, stale)
+	                     : shoal_set(k, text, n, bytes, size),
 	                 SHOAL_OK);
 	model_put(m, key, number, size, ++m->order, fresh, stale);
 	model_supersede(m, key, m->order);
@@ -269,7 +274,8 @@ static bool is_led(struct model *m, int key)
 	int i;
 
 	for (i = 0; i < LOADS; i++)
-		if (m->loads[i].key == key && m->loads[i].live && !m->loads[i].overdue && m->now < m->loads[i].lease_end)
+		if (m->loads[i].key == key && m->loads[i].live && !m->loads[i].overdue &&
+		    m->now < m->loads[i].lease_end)
 			return true;
 	return false;
 }
@@ -425,8 +431,8 @@ static void run_script(uint64_t seed, int steps, const struct shoal_config *conf
 		step(&m);
 		for (i = 0; tight && i < draw(&m.seed) % 16; i++) { /* somebody else's entries press */
 			filler++;
-			assert_int_equal(shoal_set_ttl(m.p.k, &filler, sizeof(filler), big, sizeof(big), SHOAL_FOREVER, 0),
-					 SHOAL_OK);
+			assert_int_equal(shoal_set_ttl(m.p.k, &filler, sizeof(filler), big, sizeof(big),
+			                               SHOAL_FOREVER, 0), SHOAL_OK);
 		}
 	}
 	for (i = 0; i < LOADS; i++)
@@ -436,8 +442,8 @@ static void run_script(uint64_t seed, int steps, const struct shoal_config *conf
 	assert_int_equal(stats_of(m.p.cache).flights, 0);
 	assert_true(m.hits > 100 && m.stale > 10 && m.published > 10 && m.superseded > 10);
 	assert_int_equal(m.lost > 0, tight);
-	printf("# seed %" PRIu64 ": %" PRIu64 " hits (%" PRIu64 " stale), %" PRIu64 " evicted, %" PRIu64 " loads published, %" PRIu64
-	       " superseded\n",
+	printf("# seed %" PRIu64 ": %" PRIu64 " hits (%" PRIu64 " stale), %" PRIu64 " evicted, %" PRIu64
+	       " loads published, %" PRIu64 " superseded\n",
 	       seed, m.hits, m.stale, m.lost, m.published, m.superseded);
 	close_place(&m.p);
 }
@@ -463,7 +469,8 @@ static void roomy(void **state)
 
 static void roomy_with_checksums(void **state)
 {
-	run_scripts(2, 20000, &(struct shoal_config){.size = 256 << 20, .max_flights = 4096, .flags = SHOAL_CHECKSUM}, false);
+	run_scripts(2, 20000, &(struct shoal_config){.size = 256 << 20, .max_flights = 4096, .flags = SHOAL_CHECKSUM},
+	            false);
 }
 
 static void tight(void **state)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Break the engine on purpose, one rule at a time: each NAME.patch here is applied to a copy of the tree, built, and the
-# test that its first line names ("# red: process-fresh", "# red: fuzz-call tests/fuzz/corpus-call", or a script of tests:
-# "# red: cli/entries.sh", "# red: abi/install.sh"; "# red: examples/prefork"; of the Python package "# red: python/cache") must
-# fail. A mutant that survives, or a patch that no longer applies, is a failure. Prints TAP.
+# test that its first line names ("# red: process-fresh", "# red: fuzz-call tests/fuzz/corpus-call", or a script of
+# tests: "# red: cli/entries.sh", "# red: abi/install.sh"; "# red: examples/prefork"; of the Python package "# red:
+# python/cache") must fail. A mutant that survives, or a patch that no longer applies, is a failure. Prints TAP.
 #   run.sh [NAME ...]
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -18,7 +18,8 @@ result() { # 0|1 TEXT
 }
 
 # The tree as git sees it, uncommitted changes and all, in one build directory: a mutant rebuilds a file or two.
-(cd "$top" && git ls-files -z --cached --others --exclude-standard include src tests meson.build meson_options.txt '*.md' |
+(cd "$top" && git ls-files -z --cached --others --exclude-standard include src tests meson.build meson_options.txt \
+	'*.md' |
 	tar -c --null -T - 2>/dev/null) | tar -x -C "$work" || exit 1
 meson setup "$work/build" "$work" -Dbench=disabled -Dtests=enabled >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
 
@@ -26,10 +27,12 @@ meson setup "$work/build" "$work" -Dbench=disabled -Dtests=enabled >"$work/log" 
 installed_is_red() { # abi/NAME.sh, packages/NAME.sh, readme.sh
 	local arguments=("$work")
 	if [ "$1" = readme.sh ]; then
-		! "$work/tests/readme.sh" "$work" "$(sed -n "s/^  version: '\(.*\)',$/\1/p" "$work/meson.build")" >"$work/log" 2>&1
+		! "$work/tests/readme.sh" "$work" "$(sed -n "s/^  version: '\(.*\)',$/\1/p" "$work/meson.build")" \
+			>"$work/log" 2>&1
 		return
 	fi
-	[ -e "$work/plain" ] || meson setup "$work/plain" "$work" -Dbench=disabled -Dtests=disabled >"$work/log" 2>&1 || return 2
+	[ -e "$work/plain" ] || meson setup "$work/plain" "$work" -Dbench=disabled -Dtests=disabled >"$work/log" 2>&1 ||
+		return 2
 	ninja -C "$work/plain" >"$work/log" 2>&1 || return 2
 	case $1 in
 	abi/changes.sh) arguments=("$work/plain/libshoal.so" "$work/include") ;;
@@ -52,14 +55,18 @@ is_red() { # TEST [ARGUMENT, a path of the tree]
 	fi
 	if [[ $1 == examples/* ]]; then # each by its name, with all that is built for any of them
 		local built
-		built=$(ninja -C "$work/build" -t targets all | sed -n 's/^\(tests\/[^ /]*example[^ /]*\): .*LINKER.*/\1/p')
+		built=$(ninja -C "$work/build" -t targets all |
+			sed -n 's/^\(tests\/[^ /]*example[^ /]*\): .*LINKER.*/\1/p')
 		# shellcheck disable=SC2086 # words
 		ninja -C "$work/build" src/cli/shoal $built >"$work/log" 2>&1 || return 2
-		! meson test -C "$work/build" --no-rebuild --suite examples -t 2 "${1#examples/}" >"$work/log" 2>&1 </dev/null
+		! meson test -C "$work/build" --no-rebuild --suite examples -t 2 "${1#examples/}" >"$work/log" 2>&1 \
+			</dev/null
 		return
 	fi
 	if [[ $1 == python/* ]]; then
-		ninja -C "$work/build" "$(ninja -C "$work/build" -t targets all | sed -n 's/^\(libshoal\.so[0-9.]*\): .*/\1/p')" src/python/shoal/_header.py >"$work/log" 2>&1 || return 2
+		local built
+		built=$(ninja -C "$work/build" -t targets all | sed -n 's/^\(libshoal\.so[0-9.]*\): .*/\1/p')
+		ninja -C "$work/build" "$built" src/python/shoal/_header.py >"$work/log" 2>&1 || return 2
 		! timeout 300 meson test -C "$work/build" --suite python "${1#python/}" >"$work/log" 2>&1 </dev/null
 		return
 	fi

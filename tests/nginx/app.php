@@ -2,7 +2,8 @@
 /* SPDX-License-Identifier: MIT */
 /* An application, for FastCGI: it asks the origin the same, says who does, and hands on what comes. */
 $ask = "Connection: close\r\nX-Pid: " . getmypid() . "\r\n";
-foreach (['HTTP_IF_NONE_MATCH' => 'If-None-Match', 'HTTP_X_OWN' => 'X-Own', 'CONTENT_TYPE' => 'Content-Type'] as $key => $name) {
+foreach (['HTTP_IF_NONE_MATCH' => 'If-None-Match', 'HTTP_X_OWN' => 'X-Own',
+          'CONTENT_TYPE' => 'Content-Type'] as $key => $name) {
 	if (!empty($_SERVER[$key])) {
 		$ask .= "$name: $_SERVER[$key]\r\n";
 	}
@@ -12,7 +13,8 @@ $http = ['method' => $_SERVER['REQUEST_METHOD'], 'header' => $ask, 'ignore_error
 if ($_SERVER['REQUEST_METHOD'] === 'POST') {
 	$http['content'] = file_get_contents('php://input');
 }
-$body = file_get_contents("http://$_SERVER[APP_ORIGIN]$_SERVER[REQUEST_URI]", false, stream_context_create(['http' => $http]));
+$body = file_get_contents("http://$_SERVER[APP_ORIGIN]$_SERVER[REQUEST_URI]", false,
+                          stream_context_create(['http' => $http]));
 if ($body === false) {
 	http_response_code(502);
 	exit;

@@ -12,9 +12,11 @@ def application(environ, start_response):
     ask.update({'Connection': 'close', 'X-Pid': str(os.getpid())})
     size = int(environ.get('CONTENT_LENGTH') or 0)
     origin = http.client.HTTPConnection(environ['APP_ORIGIN'])
-    origin.request(environ['REQUEST_METHOD'], environ['REQUEST_URI'], environ['wsgi.input'].read(size) if size else None, ask)
+    origin.request(environ['REQUEST_METHOD'], environ['REQUEST_URI'],
+                   environ['wsgi.input'].read(size) if size else None, ask)
     answer = origin.getresponse()
     body = answer.read()
     origin.close()
-    start_response(f'{answer.status} {answer.reason}', [(k, v) for k, v in answer.getheaders() if k.lower() not in HOPS])
+    start_response(f'{answer.status} {answer.reason}',
+                   [(k, v) for k, v in answer.getheaders() if k.lower() not in HOPS])
     return [body]

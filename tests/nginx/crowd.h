@@ -52,7 +52,8 @@ static inline void all_ask(struct crowd *c, const char *target)
 		web_ask(&c->clients[i], "GET", target, NULL);
 }
 
-/* One leads and n wait: each of them has counted a miss. (A flight's `waiters` is not exact where its slot is claimed twice.) */
+/* One leads and n wait: each of them has counted a miss. (A flight's `waiters` is not exact where its slot is
+ * claimed twice.) */
 static inline void await_crowd(const struct crowd *c, unsigned n)
 {
 	uint64_t began = 0;

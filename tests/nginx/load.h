@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Clients that go on while things happen, each a process, and the book that is kept of them. What a client may lose is told
- * here: a kept connection may be closed before anything of an answer has come, as any server's may, and is asked again; an
- * answer that breaks off, or a new connection without one, is lost, and that only if a worker was killed meanwhile.
+ * Clients that go on while things happen, each a process, and the book that is kept of them. What a client may
+ * lose is told here: a kept connection may be closed before anything of an answer has come, as any server's may,
+ * and is asked again; an answer that breaks off, or a new connection without one, is lost, and that only if a
+ * worker was killed meanwhile.
  */
 #ifndef SHOAL_TEST_LOAD_H
 #define SHOAL_TEST_LOAD_H
@@ -33,7 +34,8 @@ static inline void hang_up(struct caller *c)
 
 static inline void wrong(struct load *load, const char *target, const struct response *r)
 {
-	printf("# %s: %d, %zu bytes: %.100s\n%.600s\n", target, r->status, r->size, r->body ? r->body : "", r->head ? r->head : "");
+	printf("# %s: %d, %zu bytes: %.100s\n%.600s\n", target, r->status, r->size, r->body ? r->body : "",
+	       r->head ? r->head : "");
 	fflush(stdout);
 	w32_add(&load->wrong, 1);
 }
@@ -54,7 +56,8 @@ static inline void count_lost(struct load *load, uint32_t gone, const char *targ
 }
 
 /* The status is 0 if the answer was lost. */
-static inline struct response call(struct caller *c, const char *method, const char *target, const char *more, const char *body)
+static inline struct response call(struct caller *c, const char *method, const char *target, const char *more,
+                                   const char *body)
 {
 	for (;;) {
 		uint32_t gone = w32_load(&c->load->gone);
@@ -69,7 +72,8 @@ static inline struct response call(struct caller *c, const char *method, const c
 			web_send(&c->web, body, strlen(body));
 		r = web_read_any(&c->web, !strcmp(method, "HEAD"));
 		nothing = !r.head && !c->web.size;
-		c->kept = r.status && !(web_header(&r, "Connection") && !strcasecmp(web_header(&r, "Connection"), "close"));
+		c->kept = r.status &&
+		          !(web_header(&r, "Connection") && !strcasecmp(web_header(&r, "Connection"), "close"));
 		if (!c->kept)
 			hang_up(c);
 		if (r.status)
@@ -85,8 +89,8 @@ static inline struct response call(struct caller *c, const char *method, const c
 }
 
 /*
- * Until curl has ended. One whose worker was killed may wait for ever with what it has not sent: it is given up when the others
- * have had some answers.
+ * Until curl has ended. One whose worker was killed may wait for ever with what it has not sent: it is given up when
+ * the others have had some answers.
  */
 static inline void await_curl(struct load *load, pid_t pid, uint32_t gone)
 {
@@ -104,11 +108,12 @@ static inline void await_curl(struct load *load, pid_t pid, uint32_t gone)
 }
 
 /*
- * The ith of a curl's. A connection of HTTP/2 that was opened when its worker was told to quit may be sent GOAWAY before its first
- * stream is looked at (RFC 9113, 6.8), which curl asks again on kept connections only: a stream of which nothing came is
- * asked again here.
+ * The ith of a curl's. A connection of HTTP/2 that was opened when its worker was told to quit may be sent GOAWAY
+ * before its first stream is looked at (RFC 9113, 6.8), which curl asks again on kept connections only: a stream of
+ * which nothing came is asked again here.
  */
-static inline struct response stream_answer(struct caller *c, const char *name, unsigned i, const char *target, uint32_t gone)
+static inline struct response stream_answer(struct caller *c, const char *name, unsigned i, const char *target,
+                                            uint32_t gone)
 {
 	struct response r = curl_answer(name, i);
 
@@ -126,13 +131,15 @@ static inline unsigned body_number(const struct response *r, const char *path, s
 {
 	unsigned n;
 
-	if (r->size <= strlen(path) || memcmp(r->body, path, strlen(path)) || sscanf(r->body + strlen(path), " %u|", &n) != 1)
+	if (r->size <= strlen(path) || memcmp(r->body, path, strlen(path)) ||
+	    sscanf(r->body + strlen(path), " %u|", &n) != 1)
 		return 0;
 	return is_body(r, path, n, size) ? n : 0;
 }
 
 /* A process that does this until it is told to stop. */
-static inline pid_t go_on(struct load *load, void (*turn)(struct caller *c, unsigned *seed), struct caller c, unsigned seed)
+static inline pid_t go_on(struct load *load, void (*turn)(struct caller *c, unsigned *seed), struct caller c,
+                          unsigned seed)
 {
 	pid_t pid;
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""An origin that counts. It prints its port, serves what the query asks for, and ends with its standard input. Given a FOLDER with
-a certificate and its key it has a second port, for TLS.
+"""An origin that counts. It prints its port, serves what the query asks for, and ends with its standard input. Given a
+FOLDER with a certificate and its key it has a second port, for TLS.
 
   /PATH?h=Name:Value  a header, any number of them      status=N    200
        size=N         bytes of the body, 64             chunked     without a length

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nginx with the module, four workers, its own folder and segment, and an origin that counts (origin.py) behind it. nginx
- * inherits its listening socket from the test, so there is no port to lose and a connection waits until somebody accepts.
+ * nginx with the module, four workers, its own folder and segment, and an origin that counts (origin.py) behind
+ * it. nginx inherits its listening socket from the test, so there is no port to lose and a connection waits
+ * until somebody accepts.
  */
 #ifndef SHOAL_TEST_SITE_H
 #define SHOAL_TEST_SITE_H
@@ -15,7 +16,8 @@
 
 #define WORKERS 4
 
-/* What a program's own is. In its texts ZONE is the zone, FOLDER the folder, PLAIN the origin's address, SECURE that for https. */
+/* What a program's own is. In its texts ZONE is the zone, FOLDER the folder, PLAIN the origin's address,
+ * SECURE that for https. */
 struct setup {
 	const char *locations; /* of each server */
 	const char *http;      /* beside them; may be NULL */
@@ -78,8 +80,10 @@ static inline void make_certificate(const struct site *s)
 {
 	char command[512], *certificate = strdup(site_file(s, "certificate"));
 
-	snprintf(command, sizeof(command), "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
-		 "-subj /CN=shop -keyout '%s' -out '%s' 2>/dev/null", site_file(s, "key"), certificate);
+	snprintf(command, sizeof(command),
+	         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+	         "-subj /CN=shop -keyout '%s' -out '%s' 2>/dev/null",
+	         site_file(s, "key"), certificate);
 	assert_int_equal(system(command), 0);
 	free(certificate);
 }
@@ -113,7 +117,8 @@ static inline void start_origin(struct site *s, bool tls)
 static inline void write_text(const struct site *s, FILE *f, const char *text)
 {
 	char plain[32], secure[32];
-	const char *const words[] = {"ZONE", "FOLDER", "PLAIN", "SECURE"}, *const means[] = {s->zone, s->folder, plain, secure};
+	const char *const words[] = {"ZONE", "FOLDER", "PLAIN", "SECURE"},
+		   *const means[] = {s->zone, s->folder, plain, secure};
 	const char *next, *word;
 
 	snprintf(plain, sizeof(plain), "127.0.0.1:%u", s->origin_port);
@@ -139,7 +144,8 @@ static const char common[] =
 	"location / { shoal ZONE; shoal_key $request_uri; shoal_purge $purge; shoal_fresh 1h; shoal_retry 1h;\n"
 	"  proxy_pass http://origin; }\n";
 
-static inline void write_server(const struct site *s, FILE *f, const struct setup *setup, unsigned port, const char *how)
+static inline void write_server(const struct site *s, FILE *f, const struct setup *setup, unsigned port,
+                                const char *how)
 {
 	fprintf(f, "server {\nlisten 127.0.0.1:%u%s;\n", port, how);
 	write_text(s, f, common);
@@ -153,21 +159,26 @@ static inline void write_configuration(const struct site *s, const struct setup 
 	const char *const folders[] = {"client_body", "proxy", "fastcgi", "uwsgi", "scgi"};
 
 	assert_non_null(f);
-	fprintf(f, "load_module %s;\ndaemon off;\npid nginx.pid;\nerror_log error.log info;\nworker_processes %d;\n", NGINX_MODULE,
-		WORKERS);
+	fprintf(f, "load_module %s;\ndaemon off;\npid nginx.pid;\nerror_log error.log info;\nworker_processes %d;\n",
+	        NGINX_MODULE, WORKERS);
 	fprintf(f, "worker_shutdown_timeout 30s;\nevents { worker_connections 1024; }\nhttp {\naccess_log off;\n");
 	for (size_t i = 0; i < COUNT(folders); i++)
 		fprintf(f, "%s_temp_path %s_temp;\n", folders[i], folders[i]);
-	fprintf(f, "shoal_zone %s %s;\nproxy_cache_path peer keys_zone=peer:1m;\n", s->zone, setup->zone ? setup->zone : "size=16m");
+	fprintf(f, "shoal_zone %s %s;\nproxy_cache_path peer keys_zone=peer:1m;\n", s->zone,
+	        setup->zone ? setup->zone : "size=16m");
 	fprintf(f, "map $request_method $purge { PURGE 1; default 0; }\nkeepalive_requests 1000000;\n");
 	fprintf(f, "upstream origin { server 127.0.0.1:%u; keepalive 64; }\n", s->origin_port);
-	fprintf(f, "proxy_http_version 1.1;\nproxy_set_header Connection '';\ngzip_types text/plain;\ngzip_min_length 20;\n");
-	fprintf(f, "root %s;\nadd_header X-Status \"$shoal_status $shoal_key $shoal_age $shoal_fill_time\" always;\n", s->folder);
+	fprintf(f,
+	        "proxy_http_version 1.1;\nproxy_set_header Connection '';\ngzip_types text/plain;\n"
+	        "gzip_min_length 20;\n");
+	fprintf(f, "root %s;\nadd_header X-Status \"$shoal_status $shoal_key $shoal_age $shoal_fill_time\" always;\n",
+	        s->folder);
 	write_text(s, f, setup->http);
 	write_server(s, f, setup, s->port, "");
 	write_server(s, f, setup, s->port_2, " http2");
 	if (setup->tls)
-		write_server(s, f, setup, s->port_tls, " ssl http2 sndbuf=64k;\nssl_certificate certificate;\nssl_certificate_key key");
+		write_server(s, f, setup, s->port_tls,
+		             " ssl http2 sndbuf=64k;\nssl_certificate certificate;\nssl_certificate_key key");
 	fprintf(f, "}\n");
 	assert_int_equal(fclose(f), 0);
 }
@@ -178,7 +189,8 @@ static inline void become_nginx(const struct site *s, const char *configuration,
 	char options[512];
 
 	if (*NGINX_RUNTIMES) { /* nginx leaves to exit() what it has */
-		snprintf(options, sizeof(options), "%s:detect_leaks=0", getenv("ASAN_OPTIONS") ? getenv("ASAN_OPTIONS") : "");
+		snprintf(options, sizeof(options), "%s:detect_leaks=0",
+		         getenv("ASAN_OPTIONS") ? getenv("ASAN_OPTIONS") : "");
 		setenv("ASAN_OPTIONS", options, 1);
 		setenv("LD_PRELOAD", NGINX_RUNTIMES, 1);
 	}
@@ -255,8 +267,8 @@ static inline bool is_worker(const struct site *s, pid_t pid)
 	return is_among(pids, workers_of(s, pids), pid);
 }
 
-/* Each of them, and no other, as long as there is a master: none that is new has the master's title yet, none that shuts
- * down is there. */
+/* Each of them, and no other, as long as there is a master: none that is new has the master's title yet, none that
+ * shuts down is there. */
 static inline void await_workers(const struct site *s)
 {
 	uint64_t began = 0;
@@ -451,12 +463,13 @@ static inline bool is_body(const struct response *r, const char *path, unsigned 
 	return true;
 }
 
-static inline void assert_body_of(const struct response *r, const char *path, unsigned n, size_t size, const char *file, int line)
+static inline void assert_body_of(const struct response *r, const char *path, unsigned n, size_t size, const char *file,
+                                  int line)
 {
 	if (r->status && is_body(r, path, n, size))
 		return;
-	fprintf(stderr, "wanted %s %u, %zu bytes; got %d, %zu bytes\n%.2000s\n%.80s\n", path, n, size, r->status, r->size,
-		r->head ? r->head : "", r->body ? r->body : "");
+	fprintf(stderr, "wanted %s %u, %zu bytes; got %d, %zu bytes\n%.2000s\n%.80s\n", path, n, size, r->status,
+	        r->size, r->head ? r->head : "", r->body ? r->body : "");
 	_fail(file, line);
 }
 
@@ -507,7 +520,8 @@ static inline void purge(const struct site *s, const char *target, int status)
 /* A sanitizer says what it has to say there, too. */
 static inline bool is_bad(const char *line)
 {
-	const char *const words[] = {"[alert]", "[crit]", "[emerg]", "Sanitizer", "runtime error", "exited with code 1"};
+	const char *const words[] = {"[alert]",   "[crit]",        "[emerg]",
+	                             "Sanitizer", "runtime error", "exited with code 1"};
 
 	for (size_t i = 0; i < COUNT(words); i++)
 		if (strstr(line, words[i]))
@@ -523,7 +537,8 @@ static inline bool is_excused(const char *line, const char *const *but)
 	return false;
 }
 
-/* Nothing is held when nothing is going on, and the log is calm but for what the test did: lines that have one of these. */
+/* Nothing is held when nothing is going on, and the log is calm but for what the test did:
+ * lines that have one of these. */
 static inline void assert_calm_but(const struct site *s, const char *const *but)
 {
 	char *log, *line, *rest;

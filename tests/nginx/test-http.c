@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The nginx module as a cache of HTTP: what is stored and for how long, what is said of it, and that a client gets what it
- * would have got without it. One request at a time; test-share.c has many.
+ * The nginx module as a cache of HTTP: what is stored and for how long, what is said of it, and that a client gets what
+ * it would have got without it. One request at a time; test-share.c has many.
  */
 #include "suite.h"
 
 static const char locations[] =
-	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
+	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; "
+	"shoal_stale 1h;\n"
 	"  shoal_retry 1h; proxy_pass http://origin; }\n"
 	"location /error/ { shoal ZONE keyspace=error; shoal_key $request_uri; shoal_stale_error 1h; shoal_retry 1h;\n"
 	"  proxy_pass http://origin; }\n"
 	"location /all/ { shoal ZONE keyspace=all version=3; shoal_key $request_uri; shoal_purge all $purge;\n"
 	"  proxy_pass http://origin; }\n"
-	"location /valid/ { shoal ZONE; shoal_key $request_uri; shoal_valid 404 503 1h; shoal_valid 410 0; shoal_fresh 1h;\n"
+	"location /valid/ { shoal ZONE; shoal_key $request_uri; shoal_valid 404 503 1h; shoal_valid 410 0; "
+	"shoal_fresh 1h;\n"
 	"  proxy_pass http://origin; }\n"
-	"location /choosy/ { shoal ZONE; shoal_key $request_uri; shoal_bypass $arg_bypass; shoal_no_store $arg_no_store;\n"
+	"location /choosy/ { shoal ZONE; shoal_key $request_uri; shoal_bypass $arg_bypass; "
+	"shoal_no_store $arg_no_store;\n"
 	"  shoal_methods GET; proxy_pass http://origin; }\n"
 	"location /zip/ { gzip on; gzip_vary on; shoal ZONE; shoal_key $request_uri; proxy_pass http://origin; }\n"
 	"location /off/ { shoal off; proxy_pass http://origin; }\n"
@@ -79,8 +82,9 @@ static void a_miss_then_hits(void **state)
 
 static void headers_are_kept(void **state)
 {
-	const char *target = "/kept?h=X-One:1&h=Link:%3Ca%3E&h=Link:%3Cb%3E&h=Cache-Control:max-age%3D1000&h=Content-Type:a/b;"
-			     "charset%3Dutf-8&h=Location:http://elsewhere/&h=Age:7&h=Last-Modified:Wed,+01+Jan+2020+00:00:00+GMT";
+	const char *target =
+		"/kept?h=X-One:1&h=Link:%3Ca%3E&h=Link:%3Cb%3E&h=Cache-Control:max-age%3D1000&h=Content-Type:a/b;"
+		"charset%3Dutf-8&h=Location:http://elsewhere/&h=Age:7&h=Last-Modified:Wed,+01+Jan+2020+00:00:00+GMT";
 
 	for (int i = 0; i < 2; i++) {
 		struct response r = web_get(site.port, target);
@@ -100,8 +104,9 @@ static void headers_are_kept(void **state)
 
 static void a_request_reaches_the_origin_as_it_is(void **state)
 {
-	struct response r = web_do(site.port, "GET", "/captured/abc", "X-Own: yes\r\nRange: bytes=0-3\r\nCookie: a=b\r\n"
-								      "Accept-Encoding: gzip\r\nIf-None-Match: \"x\"\r\n");
+	struct response r = web_do(site.port, "GET", "/captured/abc",
+	                           "X-Own: yes\r\nRange: bytes=0-3\r\nCookie: a=b\r\n"
+	                           "Accept-Encoding: gzip\r\nIf-None-Match: \"x\"\r\n");
 	char *last = origin_last(&site, "/captured/abc");
 
 	assert_int_equal(r.status, 206);
@@ -202,7 +207,8 @@ static void of_any_length(void **state)
 				struct response r;
 
 				snprintf(path, sizeof(path), "/length/%zu/%d", sizes[i], chunked);
-				snprintf(target, sizeof(target), "%s?size=%zu%s", path, sizes[i], chunked ? "&chunked" : "");
+				snprintf(target, sizeof(target), "%s?size=%zu%s", path, sizes[i],
+				         chunked ? "&chunked" : "");
 				r = web_get(site.port, target);
 				assert_body(&r, path, 1, sizes[i]);
 				assert_true(was(&r, turn ? "HIT" : "MISS"));
@@ -234,8 +240,10 @@ static void http_2(void **state)
 {
 	char command[512], *text;
 
-	snprintf(command, sizeof(command), "exec curl -s -m 60 --http2-prior-knowledge -w '%%{http_version}' -H 'Host: shop' "
-		 "'http://127.0.0.1:%u/two?size=20000' >'%s' 2>&1", site.port_2, site_file(&site, "two"));
+	snprintf(command, sizeof(command),
+	         "exec curl -s -m 60 --http2-prior-knowledge -w '%%{http_version}' -H 'Host: shop' "
+	         "'http://127.0.0.1:%u/two?size=20000' >'%s' 2>&1",
+	         site.port_2, site_file(&site, "two"));
 	if (system("exec curl --version >/dev/null 2>&1")) {
 		skipped("no curl");
 		return;
@@ -286,7 +294,8 @@ static void what_is_not_stored(void **state)
 		{.query = "h=Cache-Control:max-age%3D0"},
 		{.query = "h=Cache-Control:max-age%3D10,+s-maxage%3D0"},
 		{.query = "h=Cache-Control:max-age%3Dsoon"},
-		{.query = "h=Cache-Control:a%3D%22%5C%22,b%3D%22,no-store"}, /* a="\", b=", no-store: no string is open there */
+		/* a="\", b=", no-store: no string is open there */
+		{.query = "h=Cache-Control:a%3D%22%5C%22,b%3D%22,no-store"},
 		{.query = "h=Cache-Control:a%3D%22b,no-store"},
 		{.query = "h=Cache-Control:max-age%3D10&h=Age:10"},
 		{.query = "h=Expires:0"},
@@ -506,7 +515,8 @@ static void down_serves_stale_then_the_error(void **state)
 /* Of the one key: till it is not fresh any more. */
 static int is_over(const struct shoal_entry *entry, void *arg)
 {
-	return entry->key.size == strlen(arg) && !memcmp(entry->key.data, arg, entry->key.size) ? entry->fresh_left_ms < 0 ? 1 : 2 : 0;
+	return entry->key.size == strlen(arg) && !memcmp(entry->key.data, arg, entry->key.size)
+	               ? entry->fresh_left_ms < 0 ? 1 : 2 : 0;
 }
 
 static void stale_if_error(void **state)
@@ -518,14 +528,16 @@ static void stale_if_error(void **state)
 
 	expect(&site, target, "MISS", "/error/a", 1);
 	expect(&site, never, "MISS", "/error/b", 1);
-	while (shoal_scan(site.cache, "error", is_over, target) == 2 || shoal_scan(site.cache, "error", is_over, never) == 2)
+	while (shoal_scan(site.cache, "error", is_over, target) == 2 ||
+	       shoal_scan(site.cache, "error", is_over, never) == 2)
 		site_turn(&began);
 	origin(&site, "down");
 	for (int i = 0; i < 3; i++) {
 		r = web_get(site.port, target);
 		assert_true(was(&r, "STALE"));
 		assert_body(&r, "/error/a", 1, 64);
-		assert_string_equal(i ? "shoal; hit; ttl=-" : "shoal; fwd=stale", strndupa(web_header(&r, "Cache-Status"), i ? 17 : 99));
+		assert_string_equal(i ? "shoal; hit; ttl=-" : "shoal; fwd=stale",
+		                    strndupa(web_header(&r, "Cache-Status"), i ? 17 : 99));
 		web_free(&r);
 		r = web_get(site.port, never);
 		assert_int_equal(r.status, 502);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Minutes of everything at once, while workers are killed and the configuration is reloaded: keys hot and cold, stored and not,
- * small and too big, purged and expired; parts, forms and conditions; clients that are slow, or leave. By HTTP/1.1, TLS and
- * streams of HTTP/2. Each body is looked at, byte for byte. What a killed worker's clients may lose is told in load.h; a wrong
- * body, another status, or anything that is still held in the end is a failure.
+ * Minutes of everything at once, while workers are killed and the configuration is reloaded: keys hot and cold, stored
+ * and not, small and too big, purged and expired; parts, forms and conditions; clients that are slow, or leave. By
+ * HTTP/1.1, TLS and streams of HTTP/2. Each body is looked at, byte for byte. What a killed worker's clients may lose
+ * is told in load.h; a wrong body, another status, or anything that is still held in the end is a failure.
  */
 #include <zlib.h>
 
@@ -15,10 +15,13 @@
 #define LONGEST_S 600
 
 static const char locations[] =
-	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
+	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; "
+	"shoal_stale 1h;\n"
 	"  shoal_stale_error 1h; proxy_pass http://origin; }\n"
-	"location /zip/ { gzip on; shoal ZONE; shoal_key $request_uri; shoal_fresh 200ms; shoal_stale 1h; proxy_pass http://origin; }\n"
-	"location /short/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 20ms; shoal_stale 20ms; proxy_pass http://origin; }\n";
+	"location /zip/ { gzip on; shoal ZONE; shoal_key $request_uri; shoal_fresh 200ms; shoal_stale 1h; "
+	"proxy_pass http://origin; }\n"
+	"location /short/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 20ms; shoal_stale 20ms; "
+	"proxy_pass http://origin; }\n";
 
 static const struct setup setup = {.locations = locations, .tls = true};
 
@@ -267,7 +270,8 @@ static void ask_streams(struct caller *c, unsigned *seed)
 
 struct tale {
 	unsigned kills, reloads, quits, excuses;
-	char excused[EXCUSES][24];       /* SIGTERM amid a graceful end leaves connections, of which nginx complains: whose lines */
+	char excused[EXCUSES][24];       /* SIGTERM amid a graceful end leaves connections,
+	                                    of which nginx complains: whose lines */
 	const char *excuse[EXCUSES + 1];
 };
 
@@ -351,7 +355,8 @@ static unsigned connections_at(unsigned port)
 
 	assert_non_null(f);
 	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, " %*d: %*8x:%x %*8x:%*x %x %*x:%*x %*x:%*x %*x %*u %*u %lu", &local, &state, &inode) == 3 &&
+		if (sscanf(line, " %*d: %*8x:%x %*8x:%*x %x %*x:%*x %*x:%*x %*x %*u %*u %lu", &local, &state,
+		           &inode) == 3 &&
 		    local == port && state != 0x0a && inode)
 			n++;
 	fclose(f);
@@ -409,9 +414,9 @@ static void await_quiet(void)
 		struct shoal_stats stats = site_stats(&site);
 
 		if (began && clock_system_ns(CLOCK_MONOTONIC) - began > PATIENCE_S * SECOND_NS / 2)
-			printf("# %u pins, %u loads, %u processes; connections %u %u %u, origin %u\n", stats.pins, loads_now(),
-				stats.processes, connections_at(site.port), connections_at(site.port_2),
-				connections_at(site.port_tls), connections_at(site.origin_port));
+			printf("# %u pins, %u loads, %u processes; connections %u %u %u, origin %u\n", stats.pins,
+			       loads_now(), stats.processes, connections_at(site.port), connections_at(site.port_2),
+			       connections_at(site.port_tls), connections_at(site.origin_port));
 		site_turn(&began);
 	}
 }
@@ -426,12 +431,13 @@ static void assert_nothing_is_left(const struct tale *tale, unsigned master_file
 	await_workers(&site);
 	workers_of(&site, old);
 	kill(site.master, SIGHUP); /* who leaves in peace complains of connections that he has left */
-	while (is_worker(&site, old[0]) || is_worker(&site, old[1]) || is_worker(&site, old[2]) || is_worker(&site, old[3]))
+	while (is_worker(&site, old[0]) || is_worker(&site, old[1]) || is_worker(&site, old[2]) ||
+	       is_worker(&site, old[3]))
 		site_turn(&began);
 	await_workers(&site);
 	await_quiet();
-	printf("# open files: master %u, then %u; workers %u, then at most %u\n", master_files, files_of(site.master), worker_files,
-		most_files());
+	printf("# open files: master %u, then %u; workers %u, then at most %u\n", master_files, files_of(site.master),
+	       worker_files, most_files());
 	assert_true(files_of(site.master) <= master_files + 8);
 	assert_true(most_files() <= worker_files + 16);
 	assert_int_equal(segments(), 1);
@@ -443,7 +449,8 @@ static void workers_die_under_load(void **state)
 {
 	const char *given = getenv("SHOAL_TEST_SECONDS");
 	uint64_t seconds = given ? (uint64_t)atoi(given) : 10, until;
-	unsigned master_files = files_of(site.master), worker_files = most_files(), seed = (unsigned)getpid(), n = CLIENTS;
+	unsigned master_files = files_of(site.master), worker_files = most_files(), seed = (unsigned)getpid(),
+		 n = CLIENTS;
 	struct load *load = share(sizeof(*load));
 	static struct tale tale;
 	pid_t clients[CLIENTS + 1];
@@ -452,7 +459,8 @@ static void workers_die_under_load(void **state)
 	printf("# seed %u\n", seed);
 	excuse(&tale, "exited on signal 9");
 	for (unsigned i = 0; i < CLIENTS; i++) {
-		struct caller c = {.port = i % 4 ? site.port : site.port_tls, .connect_to = i % 4 ? web_connect : tls_connect};
+		struct caller c = {.port = i % 4 ? site.port : site.port_tls,
+		                   .connect_to = i % 4 ? web_connect : tls_connect};
 
 		clients[i] = go_on(load, ask_one, c, seed + i);
 	}
@@ -461,8 +469,9 @@ static void workers_die_under_load(void **state)
 	while (clock_system_ns(CLOCK_MONOTONIC) < until && !w32_load(&load->wrong))
 		trouble(load, &seed, &tale);
 	stop_all(load, clients, n);
-	printf("# %u answers; %u lost and %u kept connections closed; %u workers killed, %u quit, %u reloads\n", w32_load(&load->answers),
-		w32_load(&load->lost), w32_load(&load->closed), tale.kills, tale.quits, tale.reloads);
+	printf("# %u answers; %u lost and %u kept connections closed; %u workers killed, %u quit, %u reloads\n",
+	       w32_load(&load->answers), w32_load(&load->lost), w32_load(&load->closed), tale.kills, tale.quits,
+	       tale.reloads);
 	assert_int_equal(w32_load(&load->wrong), 0);
 	assert_true(tale.kills > 0);
 	assert_nothing_is_left(&tale, master_files, worker_files);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The nginx module in front of applications: PHP by FastCGI (php-fpm), Python by uwsgi. They ask the origin that counts and
- * hand on what it says, so a load is held up, counted and told apart as by proxy_pass.
+ * The nginx module in front of applications: PHP by FastCGI (php-fpm), Python by uwsgi. They ask the origin that counts
+ * and hand on what it says, so a load is held up, counted and told apart as by proxy_pass.
  */
 #include <glob.h>
 #include <pwd.h>
@@ -10,18 +10,22 @@
 #include "crowd.h"
 
 static const char locations[] =
-	"location /php/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
+	"location /php/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; "
+	"shoal_stale 1h;\n"
 	"  shoal_retry 1h; shoal_valid 404 1h; gzip on;\n"
 	"  fastcgi_param SCRIPT_FILENAME FOLDER/apps/app.php; fastcgi_param APP_ORIGIN PLAIN;\n"
 	"  fastcgi_param REQUEST_METHOD $request_method; fastcgi_param REQUEST_URI $request_uri;\n"
 	"  fastcgi_param QUERY_STRING $query_string; fastcgi_param CONTENT_TYPE $content_type;\n"
 	"  fastcgi_param CONTENT_LENGTH $content_length; fastcgi_pass unix:FOLDER/apps/php; }\n"
-	"location /uwsgi/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
+	"location /uwsgi/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; "
+	"shoal_stale 1h;\n"
 	"  shoal_retry 1h; shoal_valid 404 1h; gzip on; uwsgi_param APP_ORIGIN PLAIN;\n"
-	"  uwsgi_param REQUEST_METHOD $request_method; uwsgi_param REQUEST_URI $request_uri; uwsgi_param PATH_INFO $uri;\n"
+	"  uwsgi_param REQUEST_METHOD $request_method; uwsgi_param REQUEST_URI $request_uri; "
+	"uwsgi_param PATH_INFO $uri;\n"
 	"  uwsgi_param QUERY_STRING $query_string; uwsgi_param CONTENT_TYPE $content_type;\n"
 	"  uwsgi_param CONTENT_LENGTH $content_length; uwsgi_param SERVER_PROTOCOL $server_protocol;\n"
-	"  uwsgi_param SERVER_NAME $server_name; uwsgi_param SERVER_PORT $server_port; uwsgi_pass unix:FOLDER/apps/uwsgi; }\n";
+	"  uwsgi_param SERVER_NAME $server_name; uwsgi_param SERVER_PORT $server_port; "
+	"uwsgi_pass unix:FOLDER/apps/uwsgi; }\n";
 
 static const struct setup setup = {.locations = locations};
 
@@ -33,7 +37,8 @@ struct app {
 	pid_t master;
 };
 
-static struct app php = {.name = "php", .missing = "no php-fpm"}, uwsgi = {.name = "uwsgi", .missing = "no uWSGI with Python"};
+static struct app php = {.name = "php", .missing = "no php-fpm"},
+		  uwsgi = {.name = "uwsgi", .missing = "no uWSGI with Python"};
 
 static const char fpm_conf[] =
 	"[global]\nerror_log = FOLDER/apps/php.log\ndaemonize = no\n"
@@ -87,8 +92,8 @@ static void run_uwsgi(const char *program)
 	if (!geteuid() && nobody && (setgid(nobody->pw_gid) || setuid(nobody->pw_uid)))
 		_exit(126);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	execl(program, program, "--plugins", "python3", "--socket", socket, "--chmod-socket=666", "--wsgi-file", script, "--master",
-		"--processes", "4", "--need-app", "--die-on-term", "--no-orphans", (char *)NULL);
+	execl(program, program, "--plugins", "python3", "--socket", socket, "--chmod-socket=666", "--wsgi-file", script,
+	      "--master", "--processes", "4", "--need-app", "--die-on-term", "--no-orphans", (char *)NULL);
 	_exit(127);
 }
 
@@ -166,10 +171,10 @@ static bool is_missing(const struct app *app)
 
 /* ---- what is asked of each ----------------------------------------------------------------------------------- */
 
-#define PATH(what)                                                                                                            \
-	char path[64];                                                                                                        \
-	if (is_missing(app))                                                                                                  \
-		return;                                                                                                       \
+#define PATH(what)                                                                                                     \
+	char path[64];                                                                                                 \
+	if (is_missing(app))                                                                                           \
+		return;                                                                                                \
 	snprintf(path, sizeof(path), "/%s/" what, app->name)
 
 static char *target_of(const char *path, const char *query)
@@ -219,8 +224,9 @@ static void stale_while_one_refreshes(const struct app *app)
 
 static void headers_say_what_is_stored(const struct app *app)
 {
-	const char *stored = "h=Cache-Control:max-age%3D1000&h=X-One:1&h=Content-Type:a/b", *own[] = {"h=Set-Cookie:a%3D1",
-		"h=Cache-Control:private", "h=Cache-Control:no-store", "h=Expires:0"};
+	const char *stored = "h=Cache-Control:max-age%3D1000&h=X-One:1&h=Content-Type:a/b",
+		   *own[] = {"h=Set-Cookie:a%3D1", "h=Cache-Control:private", "h=Cache-Control:no-store",
+			     "h=Expires:0"};
 	struct response r;
 	PATH("headers");
 
@@ -271,7 +277,8 @@ static void conditions_go_both_ways(const struct app *app)
 	char *last;
 	PATH("condition");
 
-	r = web_do(site.port, "GET", target_of(path, "etag=a"), "If-None-Match: \"b\"\r\nX-Own: yes\r\nRange: bytes=0-3\r\n");
+	r = web_do(site.port, "GET", target_of(path, "etag=a"),
+	           "If-None-Match: \"b\"\r\nX-Own: yes\r\nRange: bytes=0-3\r\n");
 	assert_int_equal(r.status, 206);
 	web_free(&r);
 	last = origin_last(&site, path);
@@ -420,14 +427,14 @@ static void a_killed_application_leaves_what_was(const struct app *app)
 
 /* ---- both ---------------------------------------------------------------------------------------------------- */
 
-#define BOTH(name)                                                                                                            \
-	static void php_##name(void **state)                                                                                  \
-	{                                                                                                                     \
-		name(&php);                                                                                                   \
-	}                                                                                                                     \
-	static void uwsgi_##name(void **state)                                                                                \
-	{                                                                                                                     \
-		name(&uwsgi);                                                                                                 \
+#define BOTH(name)                                                                                                     \
+	static void php_##name(void **state)                                                                           \
+	{                                                                                                              \
+		name(&php);                                                                                            \
+	}                                                                                                              \
+	static void uwsgi_##name(void **state)                                                                         \
+	{                                                                                                              \
+		name(&uwsgi);                                                                                          \
 	}
 
 BOTH(one_load_for_a_crowd)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The nginx module beside others: what they put into a response, keep from a client or send elsewhere is theirs, whether it is a
- * hit or not.
+ * The nginx module beside others: what they put into a response, keep from a client or send elsewhere is theirs,
+ * whether it is a hit or not.
  */
 #include "suite.h"
 
@@ -19,7 +19,8 @@ static const char with_mirror[] =
 	"location = /:mirror { internal; proxy_pass http://origin/copy; }\n";
 static const char with_auth[] =
 	"location /guarded/ { auth_request /:auth; shoal ZONE; shoal_key $uri; proxy_pass http://origin; }\n"
-	"location = /:auth { internal; shoal ZONE; shoal_key auth; proxy_pass http://origin/auth?status=$http_x_auth; }\n";
+	"location = /:auth { internal; shoal ZONE; shoal_key auth; proxy_pass "
+	"http://origin/auth?status=$http_x_auth; }\n";
 
 static const struct setup setup = {.locations = locations};
 
@@ -27,7 +28,8 @@ static bool has(const char *module, bool by_default)
 {
 	char command[256];
 
-	snprintf(command, sizeof(command), NGINX " -V 2>&1 | grep -q -e '--%s-http_%s_module'", by_default ? "without" : "with", module);
+	snprintf(command, sizeof(command), NGINX " -V 2>&1 | grep -q -e '--%s-http_%s_module'",
+	         by_default ? "without" : "with", module);
 	return (system(command) == 0) != by_default;
 }
 
@@ -250,7 +252,8 @@ static struct response get_by_1_0(const char *target)
 
 static void a_client_of_1_0(void **state)
 {
-	const char *targets[] = {"/old/a", "/old/b?chunked&size=30000", "/old/c?chunked&h=Set-Cookie:a%3D1", "/old/d?chunked&size=200000"};
+	const char *targets[] = {"/old/a", "/old/b?chunked&size=30000", "/old/c?chunked&h=Set-Cookie:a%3D1",
+	                         "/old/d?chunked&size=200000"};
 	const char *statuses[] = {"HIT", "HIT", "PASS", "PASS"};
 	const size_t sizes[] = {64, 30000, 64, 200000};
 
@@ -271,8 +274,10 @@ static void a_client_of_1_0(void **state)
 /* Several on one connection before the first is answered: in turn. */
 static void requests_in_a_row(void **state)
 {
-	const char *targets[] = {"/row/a?gate=row", "/row/b", "/row/c?h=Set-Cookie:a%3D1", "/row/a?gate=row", "/row/d?size=200000"};
-	const char *paths[] = {"/row/a", "/row/b", "/row/c", "/row/a", "/row/d"}, *statuses[] = {"MISS", "HIT", "MISS", "HIT", "MISS"};
+	const char *targets[] = {"/row/a?gate=row", "/row/b", "/row/c?h=Set-Cookie:a%3D1", "/row/a?gate=row",
+	                         "/row/d?size=200000"};
+	const char *paths[] = {"/row/a", "/row/b", "/row/c", "/row/a", "/row/d"},
+		   *statuses[] = {"MISS", "HIT", "MISS", "HIT", "MISS"};
 	struct web w = web_connect(site.port);
 	char row[1024] = "";
 
@@ -319,9 +324,11 @@ static void reload(const struct site *s, const char *keyed)
 /* What is stored under the old one is not found any more, nor is it harmed. */
 static void a_reload_changes_the_key(void **state)
 {
-	static const char by_path[] = "location /keyed/ { shoal ZONE; shoal_key $uri; shoal_fresh 1h; proxy_pass http://origin; }\n";
+	static const char by_path[] =
+		"location /keyed/ { shoal ZONE; shoal_key $uri; shoal_fresh 1h; proxy_pass http://origin; }\n";
 	static const char by_query[] =
-		"location /keyed/ { shoal ZONE; shoal_key \"$uri $arg_x\"; shoal_fresh 1h; proxy_pass http://origin; }\n";
+		"location /keyed/ { shoal ZONE; shoal_key \"$uri $arg_x\"; shoal_fresh 1h; proxy_pass "
+		"http://origin; }\n";
 	struct setup first = {.locations = by_path};
 	struct site own;
 

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the nginx module does not store, on its way to the client that leads: through gzip, over HTTP/2, to clients that are
- * slow or leave amid it. A stream of HTTP/2 is asked for and read by hand (below), so that it can be as rude as one.
+ * What the nginx module does not store, on its way to the client that leads: through gzip, over HTTP/2, to
+ * clients that are slow or leave amid it. A stream of HTTP/2 is asked for and read by hand (below), so that it
+ * can be as rude as one.
  */
 #include "suite.h"
 
 static const char locations[] =
-	"location /zip/ { gzip on; gzip_min_length 20; gzip_types text/plain; shoal ZONE; shoal_key $request_uri; shoal_retry 1h;\n"
+	"location /zip/ { gzip on; gzip_min_length 20; gzip_types text/plain; shoal ZONE; shoal_key $request_uri; "
+	"shoal_retry 1h;\n"
 	"  proxy_pass http://origin; }\n"
-	"location /tight/ { gzip on; gzip_min_length 20; gzip_types text/plain; shoal ZONE; shoal_key $request_uri; shoal_retry 1h;\n"
+	"location /tight/ { gzip on; gzip_min_length 20; gzip_types text/plain; shoal ZONE; shoal_key $request_uri; "
+	"shoal_retry 1h;\n"
 	"  proxy_max_temp_file_size 0; proxy_pass http://origin; }\n"
-	"location /unbuffered/ { gzip on; gzip_min_length 20; gzip_types text/plain; shoal ZONE; shoal_key $request_uri;\n"
+	"location /unbuffered/ { gzip on; gzip_min_length 20; gzip_types text/plain; shoal ZONE; "
+	"shoal_key $request_uri;\n"
 	"  shoal_retry 1h; proxy_buffering off; proxy_pass http://origin; }\n";
 
 static const char *const folders[] = {"/zip/", "/tight/", "/unbuffered/"};
@@ -20,7 +24,8 @@ static const struct setup setup = {.locations = locations};
 #define BIG 3000000
 #define WINDOW 65535 /* of a stream, if nothing is said */
 
-static const char *const targets[] = {"size=3000000&h=Set-Cookie:a", "size=3000000&h=Set-Cookie:a&chunked", "size=3000000", "size=3000000&chunked"};
+static const char *const targets[] = {"size=3000000&h=Set-Cookie:a", "size=3000000&h=Set-Cookie:a&chunked",
+                                      "size=3000000", "size=3000000&chunked"};
 
 /* A path for each of the targets. */
 static char *path_of(const char *folder, const char *name, size_t i)
@@ -37,8 +42,9 @@ static void curl(unsigned port, const char *options, const char *target, const c
 	char command[512], *text;
 	struct response r = {.status = 200, .size = BIG};
 
-	snprintf(command, sizeof(command), "exec curl -s -S -m %d %s -w '%%{http_version}' 'http://127.0.0.1:%u%s?%s' >'%s'", PATIENCE_S,
-		 options, port, path, target, site_file(&site, "got"));
+	snprintf(command, sizeof(command),
+	         "exec curl -s -S -m %d %s -w '%%{http_version}' 'http://127.0.0.1:%u%s?%s' >'%s'", PATIENCE_S, options,
+	         port, path, target, site_file(&site, "got"));
 	assert_int_equal(system(command), 0);
 	text = read_whole(site_file(&site, "got"));
 	assert_int_equal(strlen(text), BIG + strlen(version));
@@ -53,7 +59,8 @@ static bool no_curl(void)
 	return system("exec curl --version >/dev/null 2>&1") != 0;
 }
 
-/* gzip holds back what it has, which is not the client's being behind. Nor may the response be put aside until it is whole. */
+/* gzip holds back what it has, which is not the client's being behind. Nor may the response be put aside
+ * until it is whole. */
 static void through_gzip(void **state)
 {
 	if (no_curl()) {
@@ -77,7 +84,8 @@ static void over_http_2(void **state)
 		for (size_t i = 0; i < COUNT(targets); i++) {
 			curl(site.port_2, "--http2-prior-knowledge", targets[i], path_of(folders[f], "two", i), "2");
 			COUNTS(path_of(folders[f], "two", i), 1);
-			curl(site.port_2, "--http2-prior-knowledge --compressed", targets[i], path_of(folders[f], "packed", i), "2");
+			curl(site.port_2, "--http2-prior-knowledge --compressed", targets[i],
+			     path_of(folders[f], "packed", i), "2");
 			COUNTS(path_of(folders[f], "packed", i), 1);
 		}
 }
@@ -148,7 +156,8 @@ static struct frame h2_read(struct web *w)
 	return f;
 }
 
-/* Data of this stream goes to `body` until there is `size` of it; of others none may come. True: the stream has ended. */
+/* Data of this stream goes to `body` until there is `size` of it; of others none may come. True:
+ * the stream has ended. */
 static bool h2_body(struct web *w, unsigned stream, struct response *body, size_t size)
 {
 	bool ended = false;
@@ -187,7 +196,8 @@ static void h2_get(struct web *w, unsigned stream, const char *path, unsigned n)
 	web_free(&r);
 }
 
-/* A stream whose client takes no more of it for a while, and others beside it: they are served, and it goes on where it was. */
+/* A stream whose client takes no more of it for a while, and others beside it: they are served,
+ * and it goes on where it was. */
 static void a_stream_waits_for_its_client(void **state)
 {
 	char target[256];
@@ -226,7 +236,8 @@ static unsigned connections(void)
 	return n;
 }
 
-/* Its client takes it back, or goes altogether, while the origin still sends; the connection serves others, and nothing is left. */
+/* Its client takes it back, or goes altogether, while the origin still sends; the connection serves others,
+ * and nothing is left. */
 static void a_stream_is_taken_back(void **state)
 {
 	const uint8_t cancel[4] = {0, 0, 0, 8};
@@ -237,7 +248,8 @@ static void a_stream_is_taken_back(void **state)
 		struct web w = h2_connect(site.port_2);
 		struct response r = {.status = 200};
 
-		snprintf(target, sizeof(target), "%s?%s&body-gate=back", path_of("/", "back", i), targets[i % COUNT(targets)]);
+		snprintf(target, sizeof(target), "%s?%s&body-gate=back", path_of("/", "back", i),
+		         targets[i % COUNT(targets)]);
 		h2_ask(&w, 1, target);
 		h2_body(&w, 1, &r, 30000);
 		if (i < COUNT(targets)) {
@@ -260,7 +272,8 @@ static void a_stream_is_taken_back(void **state)
 /* Stored or not, it must not pass for the whole. */
 static void half_a_body_unbuffered(void **state)
 {
-	const char *queries[] = {"truncate", "truncate&chunked", "truncate&h=Set-Cookie:a", "truncate&size=3000000&chunked"};
+	const char *queries[] = {"truncate", "truncate&chunked", "truncate&h=Set-Cookie:a",
+	                         "truncate&size=3000000&chunked"};
 
 	for (size_t i = 0; i < COUNT(queries); i++) {
 		char target[128];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reloads, and workers that are told to end, amid loads and under clients that go on: `nginx -s reload` and SIGQUIT lose no
- * request. SIGTERM ends a worker at once, as nginx says: who waits in another gets the heir's value, and what its own clients
- * had in hand is lost.
+ * Reloads, and workers that are told to end, amid loads and under clients that go on: `nginx -s reload` and SIGQUIT
+ * lose no request. SIGTERM ends a worker at once, as nginx says: who waits in another gets the heir's value, and what
+ * its own clients had in hand is lost.
  */
 #include "load.h"
 
@@ -10,7 +10,8 @@
 
 static const char locations[] =
 	"location /short/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 10ms; proxy_pass http://origin; }\n"
-	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 10ms; shoal_stale 1h; proxy_pass http://origin; }\n";
+	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 10ms; shoal_stale 1h; "
+	"proxy_pass http://origin; }\n";
 
 static const struct setup setup = {.locations = locations, .zone = "size=64m", .tls = true}; /* for all that is new */
 
@@ -32,7 +33,8 @@ static void ask_one(struct caller *c, unsigned *seed)
 	if (kind == 0)
 		snprintf(path, sizeof(path), "/hot/%u", i % 8), snprintf(target, sizeof(target), "%s", path);
 	else if (kind == 1)
-		snprintf(path, sizeof(path), "/short/a"), snprintf(target, sizeof(target), "%s?size=30000", path), size = 30000;
+		snprintf(path, sizeof(path), "/short/a"), snprintf(target, sizeof(target), "%s?size=30000", path),
+			size = 30000;
 	else if (kind == 2)
 		snprintf(path, sizeof(path), "/new/%u", i), snprintf(target, sizeof(target), "%s", path);
 	else
@@ -84,7 +86,8 @@ static struct trouble begin_load(void)
 
 	await_workers(&site);
 	for (unsigned i = 0; i < CLIENTS; i++) {
-		struct caller c = {.port = i % 3 ? site.port : site.port_tls, .connect_to = i % 3 ? web_connect : tls_connect};
+		struct caller c = {.port = i % 3 ? site.port : site.port_tls,
+		                   .connect_to = i % 3 ? web_connect : tls_connect};
 
 		t.clients[i] = go_on(t.load, ask_one, c, i / 2);
 	}
@@ -98,8 +101,8 @@ static void end_load(struct trouble *t, bool may_lose)
 {
 	await_answers(t->load, 500);
 	stop_all(t->load, t->clients, t->n);
-	printf("# %u answers, %u idle connections closed, %u lost\n", w32_load(&t->load->answers), w32_load(&t->load->closed),
-		w32_load(&t->load->lost));
+	printf("# %u answers, %u idle connections closed, %u lost\n", w32_load(&t->load->answers),
+	       w32_load(&t->load->closed), w32_load(&t->load->lost));
 	assert_int_equal(w32_load(&t->load->wrong), 0);
 	if (!may_lose)
 		assert_int_equal(w32_load(&t->load->lost), 0);
@@ -332,7 +335,8 @@ static void nginx_quits(void **state)
 	site_stop(&own);
 }
 
-/* `nginx -s stop` answers nobody, and leaves nothing: the next nginx has what was stored, and loads what was being loaded. */
+/* `nginx -s stop` answers nobody, and leaves nothing: the next nginx has what was stored,
+ * and loads what was being loaded. */
 static void nginx_stops(void **state)
 {
 	struct site own;
@@ -397,7 +401,8 @@ static bool is_accepted(const char *zone, const char *keyspace)
 	int status;
 
 	assert_non_null(f);
-	fprintf(f, "load_module %s;\npid try.pid;\nerror_log try.log;\nevents {}\nhttp {\naccess_log off;\n", NGINX_MODULE);
+	fprintf(f, "load_module %s;\npid try.pid;\nerror_log try.log;\nevents {}\nhttp {\naccess_log off;\n",
+	        NGINX_MODULE);
 	for (size_t i = 0; i < COUNT(folders); i++)
 		fprintf(f, "%s_temp_path %s_temp;\n", folders[i], folders[i]);
 	fprintf(f, "shoal_zone %s;\nshoal %s;\n}\n", zone, keyspace);
@@ -414,13 +419,17 @@ static bool is_accepted(const char *zone, const char *keyspace)
 
 static void what_nginx_t_tells(void **state)
 {
-	const char *zones[] = {"a/b", ".a", "\"\"", "off", "a size=1k", "a size=64m max_entry=2m", "a max_loads=99999999999",
-	                       "a max_loads=0", "a colour=1", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
-	const char *keyspaces[] = {"b", "a keyspace=", "a keyspace=x/y", "a keyspace=.x", "a version=-1", "a version=4294967296",
-	                           "a keyspace=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a colour=1"};
+	const char *zones[] = {"a/b", ".a", "\"\"", "off", "a size=1k", "a size=64m max_entry=2m",
+	                       "a max_loads=99999999999", "a max_loads=0", "a colour=1",
+	                       "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+	const char *keyspaces[] = {"b", "a keyspace=", "a keyspace=x/y", "a keyspace=.x", "a version=-1",
+	                           "a version=4294967296",
+	                           "a keyspace=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+	                           "a colour=1"};
 
 	assert_true(is_accepted("a", "a"));
-	assert_true(is_accepted("A.b-c_9 size=64m max_entry=1m max_loads=2147483647", "A.b-c_9 keyspace=x.Y-z_0 version=4294967295"));
+	assert_true(is_accepted("A.b-c_9 size=64m max_entry=1m max_loads=2147483647",
+	                        "A.b-c_9 keyspace=x.Y-z_0 version=4294967295"));
 	for (size_t i = 0; i < COUNT(zones); i++)
 		if (is_accepted(zones[i], "off"))
 			fail_msg("shoal_zone %s", zones[i]);

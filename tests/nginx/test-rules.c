@@ -1,26 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The nginx module and the rules of RFC 9111 that concern more than one response: what another method changes, what a 304
- * brings. Most locations here have keys without the query, so that a request can tell the origin what to answer.
+ * The nginx module and the rules of RFC 9111 that concern more than one response: what another method changes, what a
+ * 304 brings. Most locations here have keys without the query, so that a request can tell the origin what to answer.
  */
 #include "suite.h"
 
 #define IGNORING(name)                                                                                                \
-	"location /ignoring/" name "/ { shoal ZONE keyspace=ignoring; shoal_key $uri; shoal_purge soft $purge; shoal_fresh 1h;\n" \
+	"location /ignoring/" name "/ { shoal ZONE keyspace=ignoring; shoal_key $uri; shoal_purge soft $purge; " \
+	                           "shoal_fresh 1h;\n" \
 	"  shoal_stale 1h; proxy_ignore_headers " name "; proxy_pass http://origin; }\n"
 
 static const char locations[] =
-	"location /post/ { shoal ZONE keyspace=post; shoal_key $uri; shoal_fresh 1h; shoal_stale 1h; shoal_stale_error 1h;\n"
+	"location /post/ { shoal ZONE keyspace=post; shoal_key $uri; shoal_fresh 1h; shoal_stale 1h; "
+	"shoal_stale_error 1h;\n"
 	"  proxy_pass http://origin; }\n"
-	"location /by-method/ { shoal ZONE; shoal_key \"$request_method $uri\"; shoal_fresh 1h; proxy_pass http://origin;\n"
+	"location /by-method/ { shoal ZONE; shoal_key \"$request_method $uri\"; shoal_fresh 1h; "
+	"proxy_pass http://origin;\n"
 	"  proxy_set_header X-Method $request_method; }\n"
 	"location /full/ { shoal ZONE; shoal_fresh 1h; proxy_pass http://origin; }\n"
-	"location /unmoved/ { shoal ZONE; shoal_key $uri; shoal_fresh 1h; shoal_invalidate off; proxy_pass http://origin; }\n"
-	"location /renew/ { shoal ZONE keyspace=renew; shoal_key $uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
+	"location /unmoved/ { shoal ZONE; shoal_key $uri; shoal_fresh 1h; shoal_invalidate off; "
+	"proxy_pass http://origin; }\n"
+	"location /renew/ { shoal ZONE keyspace=renew; shoal_key $uri; shoal_purge soft $purge; shoal_fresh 1h; "
+	"shoal_stale 1h;\n"
 	"  shoal_no_store $arg_no_store; proxy_pass http://origin; }\n"
-	"location /keep/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_keep 1h; shoal_retry 1h; proxy_pass http://origin; }\n"
+	"location /keep/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_keep 1h; shoal_retry 1h; "
+	"proxy_pass http://origin; }\n"
 	"location /let-go/ { shoal ZONE keyspace=keep; shoal_key $uri; shoal_retry 1h; proxy_pass http://origin; }\n"
-	IGNORING("Set-Cookie") IGNORING("Cache-Control") IGNORING("Expires") IGNORING("X-Accel-Expires") IGNORING("Vary");
+	IGNORING("Set-Cookie") IGNORING("Cache-Control") IGNORING("Expires") IGNORING("X-Accel-Expires")
+	IGNORING("Vary");
 
 static const struct setup setup = {.locations = locations};
 
@@ -144,9 +151,9 @@ static void what_the_answer_names_goes_too(void **state)
 {
 	const char *there[] = {"Location:/full/x", "Location:http://shop/full/x%23y", "location:HTTP://SHOP/full/x",
 			       "Content-Location:/full/x", "Content-Location://shop/full/x"};
-	const char *elsewhere[] = {"Location:http://shop.example/full/x", "Location:https://shop/full/x", "Location://shopping/full/x",
-				   "Location:http://shop:81/full/x", "Location:full/x", "X-Location:/full/x", "Location:http:",
-				   "Location:/full/../full/x", "Location:"};
+	const char *elsewhere[] = {"Location:http://shop.example/full/x", "Location:https://shop/full/x",
+	                           "Location://shopping/full/x", "Location:http://shop:81/full/x", "Location:full/x",
+	                           "X-Location:/full/x", "Location:http:", "Location:/full/../full/x", "Location:"};
 	char target[128];
 	unsigned n = 1;
 
@@ -179,10 +186,14 @@ static void refresh_by(const char *target, const char *path)
 
 static void a_304_brings_its_fields(void **state)
 {
-	const char *before = "/renew/a?etag=a&h=X-One:1&h=X-Two:1&h=Link:%3Ca%3E&h=Link:%3Cb%3E&h=Cache-Control:max-age%3D1000"
-			     "&h=Last-Modified:Wed,+01+Jan+2020+00:00:00+GMT&h=Content-Type:a/b;charset%3Dutf-8";
-	const char *after = "/renew/a?etag=a&h=x-one:2&h=Link:%3Cc%3E&h=Link:%3Cd%3E&h=X-Three:3&h=Cache-Control:max-age%3D500&h=Age:7"
-			    "&h=Last-Modified:Thu,+02+Jan+2020+00:00:00+GMT&h=Connection:x&h=Content-Type:c/d&h=Content-Encoding:br";
+	const char *before =
+		"/renew/a?etag=a&h=X-One:1&h=X-Two:1&h=Link:%3Ca%3E&h=Link:%3Cb%3E&h=Cache-Control:max-age%3D1000"
+		"&h=Last-Modified:Wed,+01+Jan+2020+00:00:00+GMT&h=Content-Type:a/b;charset%3Dutf-8";
+	const char *after =
+		"/renew/a?etag=a&h=x-one:2&h=Link:%3Cc%3E&h=Link:%3Cd%3E&h=X-Three:3"
+		"&h=Cache-Control:max-age%3D500&h=Age:7"
+		"&h=Last-Modified:Thu,+02+Jan+2020+00:00:00+GMT&h=Connection:x&h=Content-Type:c/d"
+		"&h=Content-Encoding:br";
 	struct response r;
 
 	expect(&site, before, "MISS", "/renew/a", 1);
@@ -237,8 +248,8 @@ static void a_304_that_says_little(void **state)
 /* It may also forbid to keep what there is, or speak of something else. */
 static void a_304_that_takes_it_away(void **state)
 {
-	const char *queries[] = {"h=Cache-Control:private", "h=Vary:Cookie", "h=Set-Cookie:a%3D1", "h=ETag:%22b%22", "h=ETag:%22aa%22",
-				 "h=Cache-Control:max-age%3D0", "no_store=1"};
+	const char *queries[] = {"h=Cache-Control:private", "h=Vary:Cookie", "h=Set-Cookie:a%3D1", "h=ETag:%22b%22",
+	                         "h=ETag:%22aa%22", "h=Cache-Control:max-age%3D0", "no_store=1"};
 
 	for (size_t i = 0; i < COUNT(queries); i++) {
 		char path[64], target[128];
@@ -274,7 +285,8 @@ static void a_304_with_too_much(void **state)
 	COUNTS("/renew/much", 2);
 }
 
-/* What is fresh for a second isn't any more, by the coarse clock that is read for hits, either. A scan doesn't show what is kept. */
+/* What is fresh for a second isn't any more, by the coarse clock that is read for hits, either.
+ * A scan doesn't show what is kept. */
 static void await_old(uint64_t since)
 {
 	uint64_t began = 0;
@@ -316,8 +328,8 @@ static void what_is_kept_is_asked_for(void **state)
 }
 
 /*
- * Hints before the answer to such a question: nginx before 1.29 takes them for the response, and passes on what comes after them as
- * it is. That must not be a 304 that the client hasn't asked for.
+ * Hints before the answer to such a question: nginx before 1.29 takes them for the response, and passes on what comes
+ * after them as it is. That must not be a 304 that the client hasn't asked for.
  */
 static void hints_before_a_304(void **state)
 {
@@ -341,7 +353,8 @@ static void the_way_is_age(void **state)
 	const struct {
 		const char *path, *said;
 		int less; /* than this it has left */
-	} cases[] = {{"/full/slow-a", "h=Cache-Control:max-age%3D1000&h=Age:100", 900}, {"/full/slow-b", "h=X-One:1", 3600}};
+	} cases[] = {{"/full/slow-a", "h=Cache-Control:max-age%3D1000&h=Age:100", 900},
+	             {"/full/slow-b", "h=X-One:1", 3600}};
 	char target[128];
 
 	for (unsigned i = 0; i < COUNT(cases); i++) {
@@ -353,7 +366,8 @@ static void the_way_is_age(void **state)
 		snprintf(target, sizeof(target), "%s?gate=slow-%u&%s", cases[i].path, i, cases[i].said);
 		web_ask(&w, "GET", target, NULL);
 		origin(&site, "await?slow-%u&1", i);
-		for (uint64_t since = clock_system_ns(CLOCK_MONOTONIC); clock_system_ns(CLOCK_MONOTONIC) - since < 1100000000;)
+		for (uint64_t since = clock_system_ns(CLOCK_MONOTONIC);
+		     clock_system_ns(CLOCK_MONOTONIC) - since < 1100000000;)
 			site_turn(&began);
 		origin(&site, "open?slow-%u", i);
 		r = web_read(&w);
@@ -372,11 +386,12 @@ static void the_way_is_age(void **state)
 
 /* ---- what nginx is told to ignore -------------------------------------------------------------------------- */
 
-/* That, and nothing else; it is said to clients all the same, as nginx's own cache does. X-Accel-Expires nginx says to nobody. */
+/* That, and nothing else; it is said to clients all the same, as nginx's own cache does. X-Accel-Expires nginx
+ * says to nobody. */
 static void what_is_ignored_is_no_rule(void **state)
 {
-	const char *const said[][2] = {{"Set-Cookie", "a=1"}, {"Cache-Control", "private"}, {"Expires", "0"}, {"Vary", "Cookie"},
-				       {"X-Accel-Expires", "0"}};
+	const char *const said[][2] = {{"Set-Cookie", "a=1"}, {"Cache-Control", "private"}, {"Expires", "0"},
+	                               {"Vary", "Cookie"}, {"X-Accel-Expires", "0"}};
 	char path[64], target[128];
 
 	for (size_t i = 0; i < COUNT(said); i++)
@@ -404,7 +419,8 @@ static void a_304_with_what_is_ignored(void **state)
 	for (unsigned i = 0; i < COUNT(cookies); i++) {
 		struct response r;
 
-		refresh_by(i ? "/ignoring/Set-Cookie/a?status=304&h=Set-Cookie:c%3D1" : "/ignoring/Set-Cookie/a?status=304", path);
+		refresh_by(i ? "/ignoring/Set-Cookie/a?status=304&h=Set-Cookie:c%3D1" :
+		               "/ignoring/Set-Cookie/a?status=304", path);
 		await_status(&site, path, "HIT");
 		r = web_get(site.port, path);
 		assert_body(&r, path, 1, 64);

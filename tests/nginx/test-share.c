@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The nginx module under many clients and four workers: one load per key, whoever dies, leaves, is slow or reloads. What
- * the origin holds back is let go when the test has seen what it waits for, so nothing here depends on time.
+ * The nginx module under many clients and four workers: one load per key, whoever dies, leaves, is slow or reloads.
+ * What the origin holds back is let go when the test has seen what it waits for, so nothing here depends on time.
  */
 #include "crowd.h"
 
 static const char locations[] =
-	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
+	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; "
+	"shoal_stale 1h;\n"
 	"  proxy_pass http://origin; }\n";
 
 static const struct setup setup = {.locations = locations};
@@ -21,11 +22,13 @@ static void peer(struct crowd *c)
 
 	all_ask(c, "/peer/crowd?gate=peer");
 	origin(&site, "await?peer&1");
-	for (uint64_t began = 0; n < c->n; n++) /* that many requests were read by now, or will be: it counts no waiters */
+	/* that many requests were read by now, or will be: it counts no waiters */
+	for (uint64_t began = 0; n < c->n; n++)
 		site_turn(&began);
 	origin(&site, "open?peer");
 	last = all_get(c, "/peer/crowd", 1);
-	printf("# proxy_cache_lock: %lu loads, the last %.1f ms after the first\n", origin(&site, "count?/peer/crowd"), last);
+	printf("# proxy_cache_lock: %lu loads, the last %.1f ms after the first\n", origin(&site, "count?/peer/crowd"),
+	       last);
 }
 
 static void one_load_for_a_crowd(void **state)
@@ -128,7 +131,8 @@ static void a_waiter_leaves(void **state)
 /* In the midst of what is relayed to it, and of what is too big after all. */
 static void a_client_of_a_relay_leaves(void **state)
 {
-	const char *targets[] = {"/relay0?size=5000000&h=Set-Cookie:a&body-gate=relay", "/relay1?size=5000000&chunked&body-gate=relay"};
+	const char *targets[] = {"/relay0?size=5000000&h=Set-Cookie:a&body-gate=relay",
+	                         "/relay1?size=5000000&chunked&body-gate=relay"};
 	uint64_t began = 0;
 
 	for (size_t i = 0; i < COUNT(targets); i++) {
@@ -228,7 +232,8 @@ static void slow_clients_pin_little(void **state)
 	}
 	before = site_stats(&site);
 	fill_the_cache(0, 700);
-	while ((after = site_stats(&site)).pins > 64 / 8) /* extents of the cache; for a moment what is being copied is held, too */
+	/* extents of the cache; for a moment what is being copied is held, too */
+	while ((after = site_stats(&site)).pins > 64 / 8)
 		site_turn(&began);
 	assert_true(after.pins > 0);
 	assert_true(after.evicted_extents > before.evicted_extents + 64);

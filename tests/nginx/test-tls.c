@@ -1,24 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The nginx module behind TLS, by HTTP/1.1 and HTTP/2, and in front of an origin that is asked by https. What is stored and
- * shared is the same; what differs is how it is sent (bytes of the segment are encrypted on their way), and what a fill, which
- * has no client, tells of its connection.
+ * The nginx module behind TLS, by HTTP/1.1 and HTTP/2, and in front of an origin that is asked by https. What is stored
+ * and shared is the same; what differs is how it is sent (bytes of the segment are encrypted on their way), and what a
+ * fill, which has no client, tells of its connection.
  */
 #include "tls.h"
 
 #define BIG 900000
 
 static const char locations[] =
-	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
+	"location /stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; "
+	"shoal_stale 1h;\n"
 	"  proxy_pass http://origin; }\n"
 	"location /zip/ { gzip on; shoal ZONE; shoal_key $request_uri; proxy_pass http://origin; }\n"
 	"location /https/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 1h; proxy_pass https://SECURE; }\n"
-	"location /https/error/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 1h; shoal_retry 1h; proxy_pass https://SECURE; }\n"
-	"location /https/stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; shoal_stale 1h;\n"
+	"location /https/error/ { shoal ZONE; shoal_key $request_uri; shoal_fresh 1h; shoal_retry 1h; "
+	"proxy_pass https://SECURE; }\n"
+	"location /https/stale/ { shoal ZONE; shoal_key $request_uri; shoal_purge soft $purge; shoal_fresh 1h; "
+	"shoal_stale 1h;\n"
 	"  shoal_retry 1h; proxy_pass https://SECURE; }\n"
-	"location /scheme/ { shoal ZONE; proxy_set_header X-Scheme \"$scheme $https $server_port\"; proxy_pass http://origin; }\n"
-	"location /told/ { shoal ZONE; shoal_key $request_uri; proxy_set_header X-Told \"$ssl_protocol|$ssl_cipher|$ssl_ciphers|\n"
-	"$ssl_curves|$ssl_session_id|$ssl_session_reused|$ssl_early_data|$ssl_server_name|$ssl_client_verify|$ssl_client_s_dn|\n"
+	"location /scheme/ { shoal ZONE; proxy_set_header X-Scheme \"$scheme $https $server_port\"; "
+	"proxy_pass http://origin; }\n"
+	"location /told/ { shoal ZONE; shoal_key $request_uri; proxy_set_header X-Told \"$ssl_protocol|$ssl_cipher|"
+	"$ssl_ciphers|\n"
+	"$ssl_curves|$ssl_session_id|$ssl_session_reused|$ssl_early_data|$ssl_server_name|$ssl_client_verify|"
+	"$ssl_client_s_dn|\n"
 	"$ssl_client_cert|$ssl_client_fingerprint|$ssl_client_serial|\"; proxy_pass http://origin; }\n";
 
 static const struct setup setup = {.locations = locations, .zone = "size=64m max_entry=1m", .tls = true};
@@ -217,7 +223,8 @@ static void forms_2(void **state)
 	conditions_and_forms(2);
 }
 
-/* A body of many records, sent out of the segment while its client takes its time: it is pinned, and deleted meanwhile. */
+/* A body of many records, sent out of the segment while its client takes its time: it is pinned,
+ * and deleted meanwhile. */
 static void a_big_body_from_a_pin(void **state)
 {
 	const char *target = "/big?size=900000";

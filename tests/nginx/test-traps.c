@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where the nginx module could say, keep or send on what isn't its business: one client's headers to another, a key's bytes in a
- * header, an error's page under the key of what has failed, what other directives say a second time.
+ * Where the nginx module could say, keep or send on what isn't its business: one client's headers to another, a key's
+ * bytes in a header, an error's page under the key of what has failed, what other directives say a second time.
  */
 #include "suite.h"
 
 static const char locations[] =
-	"location /own/ { set $copy \"$http_range $http_if_none_match $http_x_own\"; shoal ZONE; shoal_key $uri; shoal_fresh 1h;\n"
+	"location /own/ { set $copy \"$http_range $http_if_none_match $http_x_own\"; shoal ZONE; shoal_key $uri; "
+	"shoal_fresh 1h;\n"
 	"  proxy_set_header X-Copy \"$http_range|$http_if_none_match|$http_x_own\"; proxy_pass http://origin; }\n"
 	"location /key/ { shoal ZONE; shoal_key $uri; proxy_pass http://origin; }\n"
 	"location /failing/ { shoal ZONE; shoal_key $request_uri; shoal_retry 1h; proxy_intercept_errors on;\n"
@@ -14,7 +15,8 @@ static const char locations[] =
 	"location /hidden/ { shoal ZONE; shoal_key $request_uri; shoal_retry 1h; proxy_intercept_errors on;\n"
 	"  error_page 503 =200 /sorry/page; proxy_pass http://origin; }\n"
 	"location /sorry/ { shoal ZONE; shoal_key $request_uri; shoal_retry 1h; proxy_pass http://origin; }\n"
-	"location /fallback/ { shoal ZONE; shoal_key $request_uri; shoal_retry 1h; error_page 404 = @app; log_not_found off; }\n"
+	"location /fallback/ { shoal ZONE; shoal_key $request_uri; shoal_retry 1h; error_page 404 = @app; "
+	"log_not_found off; }\n"
 	"location @app { proxy_pass http://origin; }\n"
 	"location /expires/ { expires 1h; shoal ZONE; shoal_key $request_uri; proxy_pass http://origin; }\n"
 	"location /passed/ { proxy_pass_header Server; proxy_pass_header Date; shoal ZONE; shoal_key $request_uri;\n"
@@ -22,13 +24,15 @@ static const char locations[] =
 	"location /index/ { index a; shoal ZONE; shoal_key $request_uri; shoal_wait 5s; }\n"
 	"location = /index/a { shoal ZONE; shoal_key $request_uri; shoal_wait 5s; proxy_pass http://origin; }\n"
 	"location /files/ { shoal ZONE; shoal_key $request_uri; }\n"
-	"location /sliced/ { slice 1k; proxy_set_header Range $slice_range; proxy_hide_header X-Status; shoal ZONE; shoal_key $request_uri;\n"
+	"location /sliced/ { slice 1k; proxy_set_header Range $slice_range; proxy_hide_header X-Status; shoal ZONE; "
+	"shoal_key $request_uri;\n"
 	"  proxy_pass http://127.0.0.1:$server_port/plain/$arg_file; }\n"
 	"location /plain/ { alias FOLDER/; }\n"
 	"location /inherits/ { shoal ZONE; shoal_key $request_uri; location /inherits/status { shoal_status; }\n"
 	"  location /inherits/metrics { shoal_metrics; } }\n"
 	"location /recursive/ { shoal ZONE; shoal_key $request_uri; shoal_retry 1h; proxy_intercept_errors on;\n"
-	"  shoal_bypass $http_x_bypass; recursive_error_pages on; error_page 503 /sorry/page; error_page 502 =200 /sorry/page; proxy_pass http://origin; }\n"
+	"  shoal_bypass $http_x_bypass; recursive_error_pages on; error_page 503 /sorry/page; "
+	"error_page 502 =200 /sorry/page; proxy_pass http://origin; }\n"
 	"location /remembered/ { shoal ZONE; shoal_key $request_uri; shoal_retry 1h; recursive_error_pages on;\n"
 	"  error_page 502 = /sorry/page; proxy_pass http://origin; }\n";
 
@@ -52,7 +56,8 @@ static unsigned lines_of(const struct response *r, const char *name)
 /* A variable that was known in the client's request is not, in the load's, if the header isn't. */
 static void what_is_not_asked_for_all(void **state)
 {
-	struct response r = web_do(site.port, "GET", "/own/a", "Range: bytes=0-3\r\nIf-None-Match: \"x\"\r\nX-Own: yes\r\n");
+	struct response r =
+		web_do(site.port, "GET", "/own/a", "Range: bytes=0-3\r\nIf-None-Match: \"x\"\r\nX-Own: yes\r\n");
 	char *last = origin_last(&site, "/own/a");
 
 	assert_int_equal(r.status, 206);
@@ -192,7 +197,8 @@ static void a_request_is_not_in_its_own_way(void **state)
 
 static void expires_is_said_once(void **state)
 {
-	const char *targets[] = {"/expires/a?h=Cache-Control:max-age%3D1000", "/expires/b?h=Cache-Control:max-age%3D1000&h=Set-Cookie:a"};
+	const char *targets[] = {"/expires/a?h=Cache-Control:max-age%3D1000",
+	                         "/expires/b?h=Cache-Control:max-age%3D1000&h=Set-Cookie:a"};
 
 	for (size_t i = 0; i < COUNT(targets); i++)
 		for (int turn = 0; turn < 2; turn++) {
@@ -245,7 +251,8 @@ static void parts_of_a_relay(void **state)
 	web_free(&r);
 }
 
-/* A load has its slices by subrequests of its own: all are in the response, whether it is stored or too big for that. */
+/* A load has its slices by subrequests of its own: all are in the response, whether it is stored or
+ * too big for that. */
 static void slices_are_one_response(void **state)
 {
 	const size_t sizes[] = {500, 1024, 10000, 200000};
@@ -300,7 +307,8 @@ static void without_a_status_it_is_a_failure(void **state)
 static void what_is_said_twice(void **state)
 {
 	for (unsigned i = 1; i <= 2; i++) {
-		struct response r = web_get(site.port, "/twice?h=Cache-Control:max-age%3D0,max-age%3D1000&h=Cache-Control:max-age%3D100");
+		struct response r = web_get(site.port, "/twice?h=Cache-Control:max-age%3D0,max-age%3D1000"
+		                                       "&h=Cache-Control:max-age%3D100");
 
 		assert_body(&r, "/twice", i, 64);
 		web_free(&r);

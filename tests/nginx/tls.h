@@ -85,8 +85,9 @@ static inline void curl_ask(FILE *f, const char *name, unsigned i, const char *t
 
 	snprintf(file, sizeof(file), "%s.%u", name, i);
 	unlink(site_file(&site, file)); /* of one that was given up */
-	fprintf(f, "%ssilent\nshow-error\ninsecure\nhttp2\ninclude\nno-buffer\nmax-time=%d\nurl=\"https://127.0.0.1:%u%s\"\noutput=\"%s.%u\"\n",
-		i ? "next\n" : "", PATIENCE_S, site.port_tls, target, site_file(&site, name), i);
+	fprintf(f, "%ssilent\nshow-error\ninsecure\nhttp2\ninclude\nno-buffer\nmax-time=%d\n"
+	        "url=\"https://127.0.0.1:%u%s\"\noutput=\"%s.%u\"\n",
+	        i ? "next\n" : "", PATIENCE_S, site.port_tls, target, site_file(&site, name), i);
 	for (line = more; line && (end = strstr(line, "\r\n")); line = end + 2)
 		curl_header(f, line, end);
 }
@@ -105,8 +106,8 @@ static inline pid_t curl_run(FILE *f, const char *name)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		snprintf(errors, sizeof(errors), "%s.errors", name);
 		freopen(site_file(&site, errors), "w", stderr);
-		execlp("curl", "curl", "-K", site_file(&site, name), "--no-progress-meter", "-Z", "--parallel-max", "64",
-			(char *)NULL);
+		execlp("curl", "curl", "-K", site_file(&site, name), "--no-progress-meter", "-Z", "--parallel-max",
+		       "64", (char *)NULL);
 		_exit(127);
 	}
 	return pid;

@@ -74,7 +74,8 @@ static inline void web_send(const struct web *w, const char *data, size_t size)
 static inline void web_ask(const struct web *w, const char *method, const char *target, const char *more)
 {
 	char request[4096];
-	int n = snprintf(request, sizeof(request), "%s %s HTTP/1.1\r\nHost: shop\r\n%s\r\n", method, target, more ? more : "");
+	int n = snprintf(request, sizeof(request), "%s %s HTTP/1.1\r\nHost: shop\r\n%s\r\n", method, target,
+	                 more ? more : "");
 
 	assert_true(n > 0 && (size_t)n < sizeof(request));
 	web_send(w, request, (size_t)n);

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # usage: debian.sh [SOURCE]
-# Build the Debian packages twice: the same bytes. Install them by dpkg into a root of its own, with the packages of this
-# machine to depend on; build and run a program from there; remove them again. Prints TAP.
+# Build the Debian packages twice: the same bytes. Install them by dpkg into a root of its own, with the packages of
+# this machine to depend on; build and run a program from there; remove them again. Prints TAP.
 # shellcheck disable=SC2317 # functions are called through case_
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "${1:-$here/../..}" && pwd)
@@ -75,14 +75,17 @@ twice() { # files of two packages
 	done | sort | uniq -d
 }
 depends() {
-	field shoal Depends | grep -q "libshoal0 (>= ${version%-*})" || echo 'shoal does not need libshoal0 of its version'
-	field python3-shoal Depends | grep -q "libshoal0 (>= ${version%-*})" || echo 'python3-shoal does not need libshoal0 of its version'
+	field shoal Depends | grep -q "libshoal0 (>= ${version%-*})" ||
+		echo 'shoal does not need libshoal0 of its version'
+	field python3-shoal Depends | grep -q "libshoal0 (>= ${version%-*})" ||
+		echo 'python3-shoal does not need libshoal0 of its version'
 	field libshoal-dev Depends | grep -qF "libshoal0 (= $version)" || echo 'libshoal-dev goes with any libshoal0'
 	field libshoal0 Depends | grep -q hiredis && echo 'libshoal0 needs hiredis'
 	for p in $(PKG_CONFIG_PATH=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)/pkgconfig \
 		pkg-config --print-requires-private shoal | sed 's/ .*//'); do
 		of=$(dpkg-query -S "*/$p.pc" | sed 's/[:,].*//')
-		field libshoal-dev Depends | grep -qw -- "$of" || echo "libshoal-dev does not need $of, whose $p shoal.pc does"
+		field libshoal-dev Depends | grep -qw -- "$of" ||
+			echo "libshoal-dev does not need $of, whose $p shoal.pc does"
 	done
 }
 lint() { # it isn't on its way into Debian: no bug to close
@@ -104,9 +107,11 @@ install() {
 	mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/lib/dpkg/triggers"
 	cp /var/lib/dpkg/status "$root/var/lib/dpkg/status"
 	cp /var/lib/dpkg/arch "$root/var/lib/dpkg/" 2>/dev/null
-	by_dpkg --install "$(deb libshoal0)" "$(deb libshoal-dev)" "$(deb libshoal-redis0)" "$(deb libshoal-redis-dev)" "$(deb shoal)"
+	by_dpkg --install "$(deb libshoal0)" "$(deb libshoal-dev)" "$(deb libshoal-redis0)" \
+		"$(deb libshoal-redis-dev)" "$(deb shoal)"
 	for p in libshoal0 libshoal-dev libshoal-redis0 libshoal-redis-dev shoal; do
-		[ "$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${db:Status-Status}' "$p")" = installed ] || return
+		[ "$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${db:Status-Status}' "$p")" = installed ] ||
+			return
 	done
 }
 lib=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
@@ -117,7 +122,8 @@ program() {
 	done
 	# shellcheck disable=SC2046 # words
 	${CC:-cc} "$source/tests/examples/first.c" -o "$scratch/first" \
-		$(PKG_CONFIG_PATH="$scratch/pc" pkg-config --cflags --libs shoal) && LD_LIBRARY_PATH=$lib "$scratch/first"
+		$(PKG_CONFIG_PATH="$scratch/pc" pkg-config --cflags --libs shoal) &&
+		LD_LIBRARY_PATH=$lib "$scratch/first"
 }
 with_redis() { # without one
 	lib=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
@@ -139,11 +145,13 @@ assert k.fetch("a", lambda: 1) == k.fetch("a", lambda: 2) == 1, k.stats()'
 }
 pages() {
 	for page in 'shoal.1' 'shoal.3' 'shoal.5' 'shoal.7'; do
-		[ "$(man -M "$root/usr/share/man" -w "${page#*.}" shoal)" = "$root/usr/share/man/man${page#*.}/$page.gz" ] || echo "$page"
+		[ "$(man -M "$root/usr/share/man" -w "${page#*.}" shoal)" = \
+			"$root/usr/share/man/man${page#*.}/$page.gz" ] || echo "$page"
 	done
 }
 remove() {
-	by_dpkg --purge shoal libshoal-redis-dev libshoal-redis0 libshoal-dev libshoal0 && nothing find "$root" -path "$root/var" -prune -o ! -type d -print
+	by_dpkg --purge shoal libshoal-redis-dev libshoal-redis0 libshoal-dev libshoal0 &&
+		nothing find "$root" -path "$root/var" -prune -o ! -type d -print
 }
 
 if [ -n "$as_root" ] && ! command -v fakeroot >/dev/null; then

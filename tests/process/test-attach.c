@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Creating, attaching, unlinking. Holds S.1 (a half-made segment is never visible, a killed creator leaves nothing),
- * S.2 (of several creators one wins, the others attach to its segment) and S.4 (a file of an earlier boot is made anew).
- * What an attach refuses (S.3) is in unit/test-segment.c.
+ * S.2 (of several creators one wins, the others attach to its segment) and S.4 (a file of an earlier boot is made
+ * anew). What an attach refuses (S.3) is in unit/test-segment.c.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -151,7 +151,8 @@ static void a_name_lies_in_dev_shm(void **state)
 static void wrong_names_are_refused(void **state)
 {
 	static const char *const wrong[] = {
-		"", ".hidden", "a b", "a\n", "\xc3\xa4", "0123456789012345678901234567890123456789012345678901234567890123"};
+		"",    ".hidden",  "a b",
+		"a\n", "\xc3\xa4", "0123456789012345678901234567890123456789012345678901234567890123"};
 	struct shoal *cache = (void *)&wrong;
 	char deep[5000];
 	size_t i;

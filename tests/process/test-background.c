@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Refreshes in threads of their own, and loads that wait for each other. The caller that wins a refresh gets the old value
- * at once and hands the load over, with a copy of the key; a full queue, a child of fork, and a refresher that was stopped
- * leave it with the caller. Two loaders that ask for each other's keys are told so.
+ * Refreshes in threads of their own, and loads that wait for each other. The caller that wins a refresh gets the old
+ * value at once and hands the load over, with a copy of the key; a full queue, a child of fork, and a refresher that
+ * was stopped leave it with the caller. Two loaders that ask for each other's keys are told so.
  */
 #include <errno.h>
 #include <pthread.h>

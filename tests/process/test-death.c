@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Leaders die under waiters, one after the other: of each death one waiter takes over, and the others get its value. How
- * long that took is printed, and not judged: it is the machine's.
+ * Leaders die under waiters, one after the other: of each death one waiter takes over, and the others get its value.
+ * How long that took is printed, and not judged: it is the machine's.
  *
  *   lean    killed with nothing else in hand than the load
  *   fat     with much memory of its own, which the kernel takes apart before anybody can wait for the process: the word
  *           that tells of a death is woken first
- *   core    while it dumps core, a process is not dead. The kernel lets go of the word after that, so the lease bounds it
+ *   core    while it dumps core, a process is not dead. The kernel lets go of the word after that,
+ *           so the lease bounds it
  *
  *   SHOAL_TEST_SECONDS   100 lean deaths up to 10, 500 from 50 on; 64 MiB of memory, 1 GiB from 600 on
  */
@@ -103,8 +104,8 @@ static void wait_each_round(void *arg)
 	for (round = 1; round <= n; round++) {
 		crew_await(&field->go, round);
 		r = shoal_fetch(keyspace, &round, sizeof(round), inherit, NULL, &v);
-		crew_expect(r == SHOAL_OK && v.size == sizeof(round) && !memcmp(v.data, &round, sizeof(round)), "round %u: %s",
-			    round, shoal_strerror(r));
+		crew_expect(r == SHOAL_OK && v.size == sizeof(round) && !memcmp(v.data, &round, sizeof(round)),
+		            "round %u: %s", round, shoal_strerror(r));
 		shoal_release(&v);
 		crew_signal(&field->done);
 	}
@@ -180,15 +181,16 @@ static void let_them_die(const struct deaths *d)
 			crew_join_well(waiters[i]);
 	crew_expect(stats.total.timeouts == 0, "%u timed out", (unsigned)stats.total.timeouts);
 	crew_expect(shoal_reap(cache) >= 0, "reap failed");
-	crew_expect(shoal_stats(cache, &stats) == SHOAL_OK && stats.processes == 1 && !stats.flights, "%u processes, %u flights",
-		    stats.processes, stats.flights);
+	crew_expect(shoal_stats(cache, &stats) == SHOAL_OK && stats.processes == 1 && !stats.flights,
+	            "%u processes, %u flights", stats.processes, stats.flights);
 	if (!w32_load(&crew_verdict->count)) {
 		for (i = 0; i < n; i++)
 			took[i] = w64_load(&field->led_ns[i + 1]);
 		qsort(took, n, sizeof(took[0]), crew_compare);
-		printf("# %u %s leaders of %zu MiB died under %u waiters: the heir leads after %.0f us (median), %.0f (p99), %.0f (max)\n",
-		       n, d->name, d->memory >> 20, WAITERS, (double)took[n / 2] / 1e3, (double)took[(n * 99 - 1) / 100] / 1e3,
-		       (double)took[n - 1] / 1e3);
+		printf("# %u %s leaders of %zu MiB died under %u waiters: the heir leads after %.0f us (median), "
+		       "%.0f (p99), %.0f (max)\n",
+		       n, d->name, d->memory >> 20, WAITERS, (double)took[n / 2] / 1e3,
+		       (double)took[(n * 99 - 1) / 100] / 1e3, (double)took[n - 1] / 1e3);
 	}
 	shoal_close(cache);
 	munmap(field, sizeof(*field));
@@ -284,7 +286,8 @@ static void wait_for_one(void *arg)
 	struct shoal_value v;
 	int r = shoal_fetch(keyspace, key, 8, inherit_one, NULL, &v);
 
-	crew_expect(r == SHOAL_OK && v.size == 8 && !memcmp(v.data, key, 8), "round %u, key %u: %s", key[0], key[1], shoal_strerror(r));
+	crew_expect(r == SHOAL_OK && v.size == 8 && !memcmp(v.data, key, 8), "round %u, key %u: %s", key[0], key[1],
+	            shoal_strerror(r));
 	shoal_release(&v);
 	crew_signal(&field->done);
 }

@@ -153,7 +153,8 @@ static void a_segment_of_another_owner(void **state)
 
 static void names_stay_in_dev_shm(void **state)
 {
-	static const char *const names[] = {".", "..", ".x", "..x", "%s", "a:b", "a\\b", "~", "-/..", "a b", "*", "$HOME"};
+	static const char *const names[] = {".",    "..", ".x",   "..x", "%s", "a:b",
+	                                    "a\\b", "~",  "-/..", "a b", "*",  "$HOME"};
 	size_t i;
 
 	for (i = 0; i < COUNT(names); i++) {
@@ -169,7 +170,8 @@ static void assert_refused(void)
 	assert_int_equal(try_open(name, &small), SHOAL_ERR_INVALID);
 	assert_int_equal(try_open(name, &(struct shoal_config){.flags = SHOAL_ATTACH}), SHOAL_ERR_INVALID);
 	assert_int_equal(try_open(name, &(struct shoal_config){.flags = SHOAL_INSPECT}), SHOAL_ERR_INVALID);
-	assert_int_equal(try_open(name, &(struct shoal_config){.size = 1 << 20, .flags = SHOAL_EXCLUSIVE}), SHOAL_ERR_EXISTS);
+	assert_int_equal(try_open(name, &(struct shoal_config){.size = 1 << 20, .flags = SHOAL_EXCLUSIVE}),
+	                 SHOAL_ERR_EXISTS);
 }
 
 static void what_stands_at_a_name(void **state)
@@ -204,8 +206,8 @@ static void what_stands_at_a_name(void **state)
 /* ---- keys -------------------------------------------------------------------------------------------------- */
 
 /*
- * The adversary knows the seed, which nobody can: XXH3 of eight bytes is a bijection, so each hash has its key. Its last
- * step back, x ^= rotl(x, 49) ^ rotl(x, 24), is linear, and its 64th power is the identity.
+ * The adversary knows the seed, which nobody can: XXH3 of eight bytes is a bijection, so each hash has its key. Its
+ * last step back, x ^= rotl(x, 49) ^ rotl(x, 24), is linear, and its 64th power is the identity.
  */
 static uint64_t rotate(uint64_t x, int n)
 {
@@ -236,7 +238,8 @@ static uint64_t key_of_hash(uint64_t hash, uint64_t seed)
 /* Keys of one pair of buckets, one tag, one window of flights. */
 static uint64_t chosen_key(const struct segment *s, const struct shoal_keyspace *k, unsigned i)
 {
-	uint64_t hash = UINT64_C(0x0000000012345678) | (uint64_t)i << 36, key = key_of_hash(hash, s->geometry.seed + k->id);
+	uint64_t hash = UINT64_C(0x0000000012345678) | (uint64_t)i << 36,
+		 key = key_of_hash(hash, s->geometry.seed + k->id);
 
 	assert_int_equal(hash_bytes(&key, sizeof(key), s->geometry.seed + k->id), hash);
 	return key;

@@ -252,7 +252,8 @@ static void walk(struct place *p, struct shoal_keyspace *k, const struct walk *w
 		expected = t < w->fresh ? FRESH : t < w->stale || t < w->error ? OLD : NOTHING;
 		seen = w->ask(p, k);
 		if (seen != expected && !(w->at_most && seen == NOTHING)) {
-			fprintf(stderr, "after %" PRIu64 " ms: %s, not %s\n", t, seen_names[seen], seen_names[expected]);
+			fprintf(stderr, "after %" PRIu64 " ms: %s, not %s\n", t, seen_names[seen],
+			        seen_names[expected]);
 			fail();
 		}
 		part = part ? 0 : w->step - 1;
@@ -323,7 +324,8 @@ static void bounds_end_without_stale_or_error(void **state)
 		assert_set(k, "a", "x");
 		walk(p, k, &(struct walk){by_get, 1000, 1000 + stale, 1000 + stale, .step = 50});
 		assert_set(k, "a", "x");
-		walk(p, k, &(struct walk){by_fetch, 1000, 1000 + stale, 1000 + stale + error, .step = stale == 1 ? 2 : 50});
+		walk(p, k,
+		     &(struct walk){by_fetch, 1000, 1000 + stale, 1000 + stale + error, .step = stale == 1 ? 2 : 50});
 	}
 }
 
@@ -554,8 +556,9 @@ static void a_slow_failure_serves_nothing_past_its_bound(void **state)
 		uint64_t age, takes, error_ms;
 		enum seen seen;
 	} turns[] = {
-		{1900, 50, 1000, OLD}, {1990, 10, 1000, OLD}, {1990, 20, 0, NOTHING}, {1990, 9, 0, OLD}, {1990, 10, 0, NOTHING},
-		{2990, 9, 1000, OLD}, {2990, 10, 1000, NOTHING}, {1500, 10000, 1000, NOTHING}, {2500, 10000, 1000, NOTHING},
+		{1900, 50, 1000, OLD},     {1990, 10, 1000, OLD},        {1990, 20, 0, NOTHING},
+		{1990, 9, 0, OLD},         {1990, 10, 0, NOTHING},       {2990, 9, 1000, OLD},
+		{2990, 10, 1000, NOTHING}, {1500, 10000, 1000, NOTHING}, {2500, 10000, 1000, NOTHING},
 	};
 	struct shoal_policy policy = steady;
 	struct place *p = *state;
@@ -598,8 +601,8 @@ static void a_failure_does_not_bring_back_the_deleted(void **state)
 /* What is shorter than any resolution ends all the same. */
 static void short_lives_end(void **state)
 {
-	struct shoal_policy policy = {.fresh_ms = 1, .stale_ms = 1, .error_ms = 1, .retry_ms = 1, .jitter_permille = 1000,
-				      .early = -1, .lease_ms = 1};
+	struct shoal_policy policy = {.fresh_ms = 1, .stale_ms = 1, .error_ms = 1, .retry_ms = 1,
+	                              .jitter_permille = 1000, .early = -1, .lease_ms = 1};
 	struct place *p = *state;
 	struct shoal_keyspace *k;
 	struct shoal_load *load;
@@ -683,8 +686,8 @@ static struct ends spread(uint32_t permille, bool loaded)
 	}
 	assert_int_equal(shoal_scan(p.cache, "jitter", note_end, &ends), SHOAL_OK);
 	assert_int_equal(ends.n, KEYS);
-	printf("# %u keys %s at once, fresh for 60,000 ms, jitter %u permille: %" PRId64 " to %" PRId64 " ms left\n", ends.n,
-	       loaded ? "loaded" : "set", share, ends.least, ends.most);
+	printf("# %u keys %s at once, fresh for 60,000 ms, jitter %u permille: %" PRId64 " to %" PRId64 " ms left\n",
+	       ends.n, loaded ? "loaded" : "set", share, ends.least, ends.most);
 	close_place(&p);
 	return ends;
 }
@@ -797,8 +800,8 @@ static void a_hot_key_never_misses(void **state)
 	struct hot hot = keep_hot(p, "hot", &policy, periods);
 	struct shoal_keyspace_stats counts = counts_of(hot.handles[0]);
 
-	printf("# %u periods of %d ms, loads of %d ms: %" PRIu64 " loads, refreshed %.1f ms before the end\n", hot.refreshes, LIFE,
-	       COST, counts.loads, (double)hot.left_sum / hot.refreshes);
+	printf("# %u periods of %d ms, loads of %d ms: %" PRIu64 " loads, refreshed %.1f ms before the end\n",
+	       hot.refreshes, LIFE, COST, counts.loads, (double)hot.left_sum / hot.refreshes);
 	assert_int_equal(hot.wrong, 0);
 	assert_int_equal(hot.doubles, 0);
 	assert_int_equal(hot.refreshes, periods);
@@ -864,8 +867,8 @@ static void not_early(void **state)
 	}
 }
 
-/* exp(-left / cost) of the readers, right after a load, too, if it was held up: 20 s of a life of 60 s is one in 20. So a
- * load that the machine stalled is soon repeated, well within its lease, and nobody waits for it. */
+/* exp(-left / cost) of the readers, right after a load, too, if it was held up: 20 s of a life of 60 s is one in 20. So
+ * a load that the machine stalled is soon repeated, well within its lease, and nobody waits for it. */
 static void what_was_held_up_is_refreshed_soon(void **state)
 {
 	enum { STALLED = 1000, STALL_MS = 20000 };
@@ -890,7 +893,8 @@ static void what_was_held_up_is_refreshed_soon(void **state)
 		shoal_load_cancel(load);
 	}
 	early = (unsigned)counts_of(k).early_refreshes;
-	printf("# loads held up for a third of their life: %u of %d refreshed by the next reader, 50 expected\n", early, STALLED);
+	printf("# loads held up for a third of their life: %u of %d refreshed by the next reader, 50 expected\n", early,
+	       STALLED);
 	assert_in_range(early, 10, 110); /* 50 +- 7 */
 	assert_int_equal(counts_of(k).loads, STALLED + early);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Promise 1, instruction by instruction: a child runs one hit under single-step, and every instruction it executes is
- * looked at. Once the entry's frequency is saturated, none of them may be locked (a lock prefix, or xchg with memory), a
- * fence, or a system call: a hit waits for nobody and writes no line that another process reads for its own hits.
+ * looked at. Once the entry's frequency is saturated, none of them may be locked (a lock prefix, or xchg with memory),
+ * a fence, or a system call: a hit waits for nobody and writes no line that another process reads for its own hits.
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -138,8 +138,8 @@ static struct path path_of(enum what what, unsigned warm, const char *name)
 	if (!child)
 		child_main(k, what, warm);
 	path = follow(child);
-	printf("# %s: %lu instructions, %lu locked, %lu fences, %lu system calls\n", name, path.instructions, path.locked,
-	       path.fences, path.calls);
+	printf("# %s: %lu instructions, %lu locked, %lu fences, %lu system calls\n", name, path.instructions,
+	       path.locked, path.fences, path.calls);
 	shoal_close(cache);
 	return path;
 }

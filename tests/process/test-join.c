@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Processes and threads that come and go: fork, raw clone, exec, thread exit, limits, handles that are closed under
- * threads, values and loads that outlive what they came from. Holds R.2 (what is the dead one's alone is cleared), R.4 (an
- * alive word is taken after what its holder left is recovered), R.5 (alive words stay until their threads have exited)
- * and R.6 (a child inherits no seat), and promise 5: without a slot the caller's loader still gives it its value.
+ * threads, values and loads that outlive what they came from. Holds R.2 (what is the dead one's alone is
+ * cleared), R.4 (an alive word is taken after what its holder left is recovered), R.5 (alive words stay until
+ * their threads have exited) and R.6 (a child inherits no seat), and promise 5: without a slot the caller's
+ * loader still gives it its value.
  */
 #include <pthread.h>
 
@@ -186,7 +187,8 @@ static int leave_at_once(void *arg)
 
 static void many_children_come_and_go(void **state)
 {
-	struct place p = open_place(NULL, &(struct shoal_config){.size = 1 << 20, .max_processes = 3, .max_threads = 3});
+	struct place p =
+		open_place(NULL, &(struct shoal_config){.size = 1 << 20, .max_processes = 3, .max_threads = 3});
 	int i;
 
 	for (i = 0; i < 300; i++) /* they leave without a word: their slots are found when they are needed */
@@ -338,11 +340,12 @@ static void try_all(struct crowd *crowd)
 	struct shoal_value value;
 	int outcome = 0, r = shoal_get(crowd->p->k, STR("a"), &value);
 
-	if (r == SHOAL_ERR_LIMIT && shoal_set(crowd->p->k, "b", 1, "x", 1) == r && shoal_delete(crowd->p->k, "b", 1) == r &&
-	    shoal_expire(crowd->p->k, "b", 1) == r && shoal_read(crowd->p->k, "b", 1, NULL, 0, NULL) == r &&
+	if (r == SHOAL_ERR_LIMIT && shoal_set(crowd->p->k, "b", 1, "x", 1) == r &&
+	    shoal_delete(crowd->p->k, "b", 1) == r && shoal_expire(crowd->p->k, "b", 1) == r &&
+	    shoal_read(crowd->p->k, "b", 1, NULL, 0, NULL) == r &&
 	    shoal_begin(crowd->p->k, "b", 1, &load, &value) == r && !load && !value.data &&
-	    shoal_get_many(crowd->p->k, &(struct shoal_slice){"a", 1}, 1, &value, &outcome) == SHOAL_OK && outcome == r &&
-	    shoal_reap(crowd->p->cache) == r)
+	    shoal_get_many(crowd->p->k, &(struct shoal_slice){"a", 1}, 1, &value, &outcome) == SHOAL_OK &&
+	    outcome == r && shoal_reap(crowd->p->cache) == r)
 		w32_add(&crowd->limited, 1);
 	else if (r == SHOAL_OK)
 		w32_add(&crowd->served, 1);

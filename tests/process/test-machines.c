@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Poor and hostile machines: each case works, or says clearly what is wrong. Memory that is short or taken away, limits,
- * namespaces, pids that come again, programs that close descriptors or replace themselves. What needs root, namespaces or
- * /proc is skipped where there are none. Kernels that refuse system calls are in test-seccomp.c.
+ * Poor and hostile machines: each case works, or says clearly what is wrong. Memory that is short or taken away,
+ * limits, namespaces, pids that come again, programs that close descriptors or replace themselves. What needs
+ * root, namespaces or /proc is skipped where there are none. Kernels that refuse system calls are in
+ * test-seccomp.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -99,7 +100,8 @@ static void use(struct shoal_keyspace *k, int rounds)
 
 	for (key = 0; key < rounds; key++) {
 		must(shoal_set(k, &key, sizeof(key), big, sizeof(big)) == SHOAL_OK);
-		must(shoal_read(k, &key, sizeof(key), buffer, sizeof(buffer), &size) == SHOAL_OK && size == sizeof(big));
+		must(shoal_read(k, &key, sizeof(key), buffer, sizeof(buffer), &size) == SHOAL_OK &&
+		     size == sizeof(big));
 	}
 	must(fetches(k, "fetched") && gives(k, "fetched", SHOAL_OK, "own"));
 	must(shoal_delete(k, STR("fetched")) == SHOAL_OK && gives(k, "fetched", SHOAL_MISS, NULL));
@@ -447,8 +449,9 @@ static int open_with_the_last(void *arg)
 		must(!stat(file, &after) && after.st_ino == before.st_ino); /* not taken for that of an earlier boot */
 		leave_descriptors(n);
 		r = shoal_open(name, &(struct shoal_config){.size = 2 << 20}, &made);
-		must(r == SHOAL_OK ? made->member->segment.geometry.boot_id == s->cache->member->segment.geometry.boot_id
-				   : r == SHOAL_ERR_SYSTEM && errno == EMFILE && access(name, F_OK));
+		must(r == SHOAL_OK
+		             ? made->member->segment.geometry.boot_id == s->cache->member->segment.geometry.boot_id
+		             : r == SHOAL_ERR_SYSTEM && errno == EMFILE && access(name, F_OK));
 		if (!r) {
 			shoal_close(made);
 			must(!unlink(name));
@@ -687,7 +690,8 @@ static int enter_namespace(void *arg)
 		if (getppid() != parent && getppid() != 0)
 			_exit(98);
 		alarm(2 * PATIENCE_S);
-		if (in->own_proc && (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("proc", "/proc", "proc", 0, NULL)))
+		if (in->own_proc &&
+		    (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("proc", "/proc", "proc", 0, NULL)))
 			_exit(77);
 		_exit(in->body(in->arg));
 	}
@@ -781,7 +785,8 @@ static int judge_the_first(void *arg)
 	return 0;
 }
 
-/* We are pid 1 here, with a /proc of our own; our child sees that of the outer namespace, where pid 1 is another one. */
+/* We are pid 1 here, with a /proc of our own; our child sees that of the outer namespace,
+ * where pid 1 is another one. */
 static int be_judged_by_an_outer_proc(void *arg)
 {
 	struct scene *s = arg;

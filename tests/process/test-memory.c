@@ -125,8 +125,8 @@ static unsigned churn(struct place *p, struct shoal_keyspace *k, const struct mi
 	return (unsigned)(live * 1000 / looks / log);
 }
 
-/* Sizes and lives of every kind, in turns, for a long time: never "no space", live bytes 85% at least once it is full, and
- * the mean of each turn as good as that of the first full one. Hours pass on its clock. */
+/* Sizes and lives of every kind, in turns, for a long time: never "no space", live bytes 85% at least once it is full,
+ * and the mean of each turn as good as that of the first full one. Hours pass on its clock. */
 static void churns_for_ever(void **state)
 {
 	static const struct mix mixes[] = {
@@ -145,7 +145,8 @@ static void churns_for_ever(void **state)
 		for (all = i = 0; i < COUNT(mixes); i++) {
 			churn(&p, k, &mixes[i], 2, &seed); /* from the mix before to this one */
 			live = churn(&p, k, &mixes[i], 12, &seed);
-			printf("# round %u, sizes %.0f-%.0f: %u permille live\n", round, mixes[i].least, mixes[i].most, live);
+			printf("# round %u, sizes %.0f-%.0f: %u permille live\n", round, mixes[i].least, mixes[i].most,
+			       live);
 			assert_in_range(live, 850, 1000);
 			all += live;
 		}
@@ -354,7 +355,8 @@ static void a_stopped_holder_costs_its_extents(void **state)
 	note_extents(s, before);
 	for (key = 50000; key < 90000; key++)
 		put(k, key, 1000);
-	assert_in_range(extents_in_use_again(s, before), s->geometry.extents - 2, s->geometry.extents); /* but what was read and moved */
+	/* but what was read and moved */
+	assert_in_range(extents_in_use_again(s, before), s->geometry.extents - 2, s->geometry.extents);
 	free(before);
 	unshare_memory(h, sizeof(*h));
 	close_place(&p);
@@ -387,8 +389,8 @@ static void *pin_some(void *arg)
 	return NULL;
 }
 
-/* Values spread over all extents, in many hands: pins stop at a quarter of the extents or little more, the rest is copied,
- * and writers find room. */
+/* Values spread over all extents, in many hands: pins stop at a quarter of the extents or little more, the rest is
+ * copied, and writers find room. */
 static void pins_hold_a_quarter(void **state)
 {
 	struct place p = open_place(NULL, &(struct shoal_config){.size = 4 << 20});

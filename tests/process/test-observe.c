@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What can be seen of a cache, by programs of <shoal.h>: counters by reason, that add up and never fall; keyspaces, flights,
- * processes; single values; what was hit last; all of it as Prometheus text, which says the same; and the log.
+ * What can be seen of a cache, by programs of <shoal.h>: counters by reason, that add up and never fall; keyspaces,
+ * flights, processes; single values; what was hit last; all of it as Prometheus text, which says the same; and the log.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -80,7 +80,8 @@ static void each_miss_has_one_reason(void **state)
 	assert_misses(other, "a");
 	assert_int_equal(shoal_read(other, STR("a"), buffer, sizeof(buffer), NULL), SHOAL_MISS);
 	assert_missed(p->k, {3, 0, 2, 0});
-	assert_int_equal(shoal_fetch(other, STR("a"), failing, NULL, &value), SHOAL_ERR_LOAD); /* looks several times, misses once */
+	/* looks several times, misses once */
+	assert_int_equal(shoal_fetch(other, STR("a"), failing, NULL, &value), SHOAL_ERR_LOAD);
 	assert_missed(p->k, {4, 0, 3, 0});
 	pass_ms(p->clock, 2500); /* within error_ms: a miss for a get */
 	assert_misses(p->k, "a");
@@ -247,7 +248,8 @@ static void evictions_by_reason(void **state)
 /* One bucket pair overflows long before the room does. */
 static void the_index_displaces(void **state)
 {
-	struct place p = open_place(NULL, &(struct shoal_config){.size = 4 << 20, .mean_entry = 60000, .max_entry = 65536});
+	struct place p =
+		open_place(NULL, &(struct shoal_config){.size = 4 << 20, .mean_entry = 60000, .max_entry = 65536});
 	struct shoal_stats stats;
 	char key[32];
 	unsigned i;
@@ -257,7 +259,8 @@ static void the_index_displaces(void **state)
 		assert_set(p.k, key, "v");
 	}
 	stats = stats_of(p.cache);
-	assert_true(stats.displaced_entries > 0 && stats.displaced_entries + stats.entries + stats.evicted_entries <= 20000 + 100);
+	assert_true(stats.displaced_entries > 0 &&
+	            stats.displaced_entries + stats.entries + stats.evicted_entries <= 20000 + 100);
 	assert_true(stats.displaced_entries + stats.entries + stats.evicted_entries >= 20000 - 100);
 	close_place(&p);
 }
@@ -275,7 +278,8 @@ static void distinct_keys_are_counted(void **state)
 		if (i % 2)
 			assert_set(p->k, key, "v");
 		else
-			assert_int_equal(shoal_fetch(p->k, STR(key), i % 4 ? loading : failing, NULL, &value), i % 4 ? SHOAL_OK : SHOAL_ERR_LOAD);
+			assert_int_equal(shoal_fetch(p->k, STR(key), i % 4 ? loading : failing, NULL, &value),
+			                 i % 4 ? SHOAL_OK : SHOAL_ERR_LOAD);
 		shoal_release(&value);
 		memset(&value, 0, sizeof(value));
 	}
@@ -342,13 +346,15 @@ static void policy_and_last_store(void **state)
 static struct shoal *inspect(const char *path, struct test_clock *clock)
 {
 	struct shoal *cache = NULL;
-	struct shoal_config config = {.flags = SHOAL_INSPECT | SHOAL_ATTACH, .clock = test_clock_read, .clock_arg = clock};
+	struct shoal_config config = {.flags = SHOAL_INSPECT | SHOAL_ATTACH, .clock = test_clock_read,
+	                              .clock_arg = clock};
 
 	assert_int_equal(shoal_open(path, &config, &cache), SHOAL_OK);
 	return cache;
 }
 
-static void peeks(struct shoal_keyspace *k, const char *key, int outcome, const char *text, enum shoal_freshness freshness)
+static void peeks(struct shoal_keyspace *k, const char *key, int outcome, const char *text,
+                  enum shoal_freshness freshness)
 {
 	struct shoal_value value;
 
@@ -478,7 +484,8 @@ static void how_it_was_made(void **state)
 	assert_int_equal(shoal_info(p->cache, &info), SHOAL_OK);
 	assert_int_equal(info.size, 8 << 20);
 	assert_int_equal(info.mean_entry, 512);
-	assert_true(info.max_entry == (8 << 20) / 256 && info.extents >= 64 && info.extents * info.extent_size < 8 << 20);
+	assert_true(info.max_entry == (8 << 20) / 256 && info.extents >= 64 &&
+	            info.extents * info.extent_size < 8 << 20);
 	assert_int_equal(info.layout, shoal_layout());
 	assert_int_equal(info.max_loads, 0);
 	assert_int_equal(shoal_info(p->cache, NULL), SHOAL_ERR_INVALID);
@@ -652,7 +659,8 @@ static int see_entry(const struct shoal_entry *e, void *arg)
 {
 	char *text = arg;
 
-	snprintf(text + strlen(text), 100 - strlen(text), "%s:%.*s ", e->keyspace, (int)e->key.size, (const char *)e->key.data);
+	snprintf(text + strlen(text), 100 - strlen(text), "%s:%.*s ", e->keyspace, (int)e->key.size,
+	         (const char *)e->key.data);
 	return 0;
 }
 
@@ -778,7 +786,8 @@ static void the_text_says_the_same(void **state)
 	snprintf(name, sizeof(name), "shoal_build_info{version=\"%s\",layout=\"%u\"}", shoal_version(), shoal_layout());
 	assert_series(text, name, 1);
 	for (i = 3; i <= 26; i++) {
-		snprintf(name, sizeof(name), "shoal_load_duration_seconds_bucket{keyspace=\"test\",version=\"1\",le=\"%.9g\"}",
+		snprintf(name, sizeof(name),
+		         "shoal_load_duration_seconds_bucket{keyspace=\"test\",version=\"1\",le=\"%.9g\"}",
 		         (double)((uint64_t)2048 << i) / 1e9);
 		now = series(text, name);
 		assert_true(now >= before && now <= 2);
@@ -799,7 +808,8 @@ static void several_caches_in_one_text(void **state)
 	text = metrics_of(caches, names, 2);
 	each_family_comes_once(text);
 	assert_series(text, "shoal_hits_total{cache=\"one\",keyspace=\"test\",version=\"1\",freshness=\"fresh\"}", 0);
-	assert_series(text, "shoal_hits_total{cache=\"a \\\"quoted\\\"\\\\\\n\",keyspace=\"test\",version=\"1\",freshness=\"fresh\"}", 1);
+	assert_series(text, "shoal_hits_total{cache=\"a \\\"quoted\\\"\\\\\\n\","
+	                    "keyspace=\"test\",version=\"1\",freshness=\"fresh\"}", 1);
 	assert_series(text, "shoal_entries{cache=\"one\"}", 0);
 	free(text);
 	close_place(&other);
@@ -876,7 +886,8 @@ static void what_is_rare_is_told(void **state)
 	struct place p;
 
 	snprintf(path, sizeof(path), "/dev/shm/shoal-test-observe.%d", (int)getpid());
-	p = open_place(path, &(struct shoal_config){.size = 2 << 20, .flags = SHOAL_CHECKSUM, .log = note, .log_arg = &log});
+	p = open_place(path,
+	               &(struct shoal_config){.size = 2 << 20, .flags = SHOAL_CHECKSUM, .log = note, .log_arg = &log});
 	assert_noted(&log, "made a segment of 2097152 bytes");
 	assert_misses(p.k, "a"); /* or it would join by the dead one's alive word, and recover its load first */
 	assert_int_equal(ending_of(spawn(lead_and_die, &p)), SIGKILL);
@@ -897,7 +908,8 @@ static void what_is_rare_is_told(void **state)
 	assert_int_equal(shoal_resize(p.cache, 4 << 20), SHOAL_OK);
 	assert_noted(&log, "resized to 4194304 bytes");
 	*log.text = 0;
-	assert_int_equal(shoal_fetch(p.k, STR("c"), failing, NULL, &value), SHOAL_ERR_LOAD); /* in the new region, too */
+	/* in the new region, too */
+	assert_int_equal(shoal_fetch(p.k, STR("c"), failing, NULL, &value), SHOAL_ERR_LOAD);
 	assert_noted(&log, "failed: 7");
 	assert_int_equal(log.levels[SHOAL_LOG_ERROR], 1);
 	close_place(&p);

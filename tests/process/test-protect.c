@@ -316,9 +316,9 @@ static void uncacheable_for_the_policys_time(void **state)
 
 enum { MACHINE = 3, OWN = 2, BUSY_KEYS = 300, HELD_UP_KEYS = UNDER_TSAN ? 300 : 3000, STORM = UNDER_TSAN ? 200 : 2000 };
 
-/* Nothing ends while the test runs, and nobody refreshes early: a key that is loaded twice is wrong. (With early refresh
- * it would not be: a load that the machine holds up for 15 s of its value's minute is dear, and in one of three runs
- * some reader refreshes it at once.) */
+/* Nothing ends while the test runs, and nobody refreshes early: a key that is loaded twice is wrong. (With early
+ * refresh it would not be: a load that the machine holds up for 15 s of its value's minute is dear, and in one of three
+ * runs some reader refreshes it at once.) */
 static const struct shoal_policy lasting = {
 	.fresh_ms = SHOAL_FOREVER, .wait_ms = PATIENCE_S * 1000, .lease_ms = 3600000, .early = -1};
 
@@ -436,7 +436,8 @@ static void hold_up(const pid_t *pids, unsigned n)
 	while (left) {
 		i = (unsigned)(draw(&seed) % n);
 		info.si_pid = 0;
-		if (!ended[i] && !waitid(P_PID, (id_t)pids[i], &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid == pids[i]) {
+		if (!ended[i] && !waitid(P_PID, (id_t)pids[i], &info, WEXITED | WNOHANG | WNOWAIT) &&
+		    info.si_pid == pids[i]) {
 			ended[i] = true;
 			left--;
 		}
@@ -474,8 +475,9 @@ static void load_each_key_once(uint32_t keys, uint32_t stride, bool held_up)
 	total = stats_of(cache).total;
 	printf("# %d processes, %u keys%s: %u loads, %u at once at most, %u of the keyspace that may have %d; %" PRIu64
 	       " early, %" PRIu64 " taken over, %" PRIu64 " superseded, %" PRIu64 " not stored, %" PRIu64 " evicted\n",
-	       PROCESSES, keys, held_up ? ", held up" : "", w32_load(&q->runs), w32_load(&q->most), w32_load(&q->most_a), OWN,
-	       total.early_refreshes, total.takeovers, total.superseded, total.uncached, stats_of(cache).evicted_entries);
+	       PROCESSES, keys, held_up ? ", held up" : "", w32_load(&q->runs), w32_load(&q->most),
+	       w32_load(&q->most_a), OWN, total.early_refreshes, total.takeovers, total.superseded, total.uncached,
+	       stats_of(cache).evicted_entries);
 	assert_int_equal(w32_load(&q->runs), keys);
 	assert_int_equal(total.loads, keys);
 	assert_int_equal(total.takeovers + total.superseded + total.uncached + total.timeouts + total.busy, 0);
@@ -867,8 +869,8 @@ static int load_hot(struct shoal_load *load, const void *key, size_t key_size, v
 	const struct shoal_value *previous = shoal_load_previous(load);
 	uint64_t generation = previous ? previous->generation : 0;
 
-	/* Each generation is replaced once, and not by who threw the dice for the one before: at LIFE - 50 ms from the end
-	 * they say no (exp(-350 / 5) of them). */
+	/* Each generation is replaced once, and not by who threw the dice for the one before: at LIFE - 50 ms from the
+	 * end they say no (exp(-350 / 5) of them). */
 	if (!previous || w64_load(&h->last) >= generation || previous->age_ms < 50)
 		w32_add(&h->doubles, 1);
 	w64_store(&h->last, generation);
@@ -929,8 +931,8 @@ static void one_process_refreshes_early(void **state)
 	spawn_all(pids, READERS, read_hot, h);
 	assert_all_end_well(pids, READERS);
 	counts = counts_of(h->k);
-	printf("# %d processes, %u periods: %u loads, %u of them for nothing, %" PRIu64 " misses\n", READERS, h->periods,
-	       w32_load(&h->loads), w32_load(&h->doubles), counts.misses - 1);
+	printf("# %d processes, %u periods: %u loads, %u of them for nothing, %" PRIu64 " misses\n", READERS,
+	       h->periods, w32_load(&h->loads), w32_load(&h->doubles), counts.misses - 1);
 	assert_int_equal(w32_load(&h->wrong), 0);
 	assert_int_equal(w32_load(&h->doubles), 0);
 	assert_int_equal(counts.loads, w32_load(&h->loads) + 1);

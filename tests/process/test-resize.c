@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Another size under load (resize.c, Z.1 ...): nobody is told, nothing is wrong, and what was left behind is given back.
+ * Another size under load (resize.c, Z.1 ...): nobody is told, nothing is wrong, and what was left
+ * behind is given back.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -547,9 +548,10 @@ static void a_scan_goes_on(void **state)
 /* ---- under load -------------------------------------------------------------------------------------------- */
 
 /*
- * Each key has one owner, who changes it: `begun` is raised before, `done` after, to the number of the change. A value is
- * {key, number, a pattern that follows from both}. Nobody may get a number below what was done, or seen by anyone, before
- * his call began; and none that was deleted: deletes have numbers, too, and what comes after them has a higher one.
+ * Each key has one owner, who changes it: `begun` is raised before, `done` after, to the number of the change. A
+ * value is {key, number, a pattern that follows from both}. Nobody may get a number below what was done, or seen
+ * by anyone, before his call began; and none that was deleted: deletes have numbers, too, and what comes after
+ * them has a higher one.
  */
 #define WORKERS 8
 #define KEYS 512u

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Kernels and sandboxes that refuse system calls. Each case runs in a child that refuses itself some of them, by EPERM and
- * by ENOSYS, and starts this program anew, as liburcu looks at its kernel when it is loaded: membarrier (fence mode at creation, a refused attach to a segment that relies on it), futex_waitv,
- * pidfd_open, memfd_create (what stands in for them works), and all that a sandbox may lack at once.
+ * Kernels and sandboxes that refuse system calls. Each case runs in a child that refuses itself some of them, by EPERM
+ * and by ENOSYS, and starts this program anew, as liburcu looks at its kernel when it is loaded: membarrier (fence mode
+ * at creation, a refused attach to a segment that relies on it), futex_waitv, pidfd_open, memfd_create (what stands in
+ * for them works), and all that a sandbox may lack at once.
  *
  * Holds the last line of rcu.h's essay: no reader goes without a barrier.
  */
@@ -62,7 +63,8 @@ static struct shoal_keyspace *k;
 static int open_anonymous(void)
 {
 	must(shoal_open(NULL, &(struct shoal_config){.size = 2 << 20}, &cache) == SHOAL_OK);
-	must(shoal_keyspace_open(cache, "test", 1, &(struct shoal_policy){.wait_ms = PATIENCE_S * 1000}, &k) == SHOAL_OK);
+	must(shoal_keyspace_open(cache, "test", 1, &(struct shoal_policy){.wait_ms = PATIENCE_S * 1000}, &k) ==
+	     SHOAL_OK);
 	return 0;
 }
 
@@ -211,7 +213,8 @@ static int attach_is_refused(void)
 	must(errno == EPERM || errno == ENOSYS);
 	must(other == (void *)path);
 	must(!stat(path, &after) && before.st_ino == after.st_ino);
-	must(shoal_open(path, &(struct shoal_config){.flags = SHOAL_INSPECT}, &other) == SHOAL_OK); /* it announces nothing */
+	/* it announces nothing */
+	must(shoal_open(path, &(struct shoal_config){.flags = SHOAL_INSPECT}, &other) == SHOAL_OK);
 	shoal_close(other);
 	return 0;
 }
@@ -237,7 +240,8 @@ static int attach_and_use(void)
 {
 	must(shoal_open(path, NULL, &cache) == SHOAL_OK);
 	must(cache->member->segment.fence);
-	must(shoal_keyspace_open(cache, "test", 1, &(struct shoal_policy){.wait_ms = PATIENCE_S * 1000}, &k) == SHOAL_OK);
+	must(shoal_keyspace_open(cache, "test", 1, &(struct shoal_policy){.wait_ms = PATIENCE_S * 1000}, &k) ==
+	     SHOAL_OK);
 	turn_over();
 	coalesce();
 	shoal_close(cache);

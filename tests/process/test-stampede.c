@@ -150,8 +150,8 @@ static void ask_expired(void *arg)
 	if (r == SHOAL_OK && v.freshness == SHOAL_STALE && is_text(&v, "old"))
 		w32_store(&field->stale[i], 1);
 	else
-		crew_expect(r == SHOAL_OK && is_text(&v, "new") && v.source == SHOAL_LOADED, "process %u: %s, source %d", i,
-			    shoal_strerror(r), v.source);
+		crew_expect(r == SHOAL_OK && is_text(&v, "new") && v.source == SHOAL_LOADED,
+		            "process %u: %s, source %d", i, shoal_strerror(r), v.source);
 	shoal_release(&v);
 	crew_signal(&field->answered);
 }
@@ -174,8 +174,8 @@ static void expired_key_is_served_stale(void **state)
 		stale++;
 		slowest = max_u64(slowest, w64_load(&field->answer_ns[i]));
 	}
-	printf("# %u processes, one expired key, 400 ms to load: %u answered stale, the slowest call took %.3f ms\n", EXPIRED,
-	       stale, (double)slowest / 1e6);
+	printf("# %u processes, one expired key, 400 ms to load: %u answered stale, the slowest call took %.3f ms\n",
+	       EXPIRED, stale, (double)slowest / 1e6);
 	crew_expect(stale == EXPIRED - 1, "%u were answered stale", stale);
 	crew_expect(w32_load(&field->loads) == 1 && stats_now().total.loads == 1, "%u loads", w32_load(&field->loads));
 	close_cache();
@@ -268,7 +268,8 @@ static void killed_leader_has_one_heir(void **state)
 		crew_join(leader);
 		took[round - 1] = w64_load(&field->led_ns[round]) - w64_load(&field->killed_ns);
 		after = stats_now().total;
-		crew_expect(after.loads - before.loads == 2, "round %u: %u loads", round, (unsigned)(after.loads - before.loads));
+		crew_expect(after.loads - before.loads == 2, "round %u: %u loads", round,
+		            (unsigned)(after.loads - before.loads));
 		crew_expect(after.takeovers - before.takeovers == 1, "round %u: %u takeovers", round,
 			    (unsigned)(after.takeovers - before.takeovers));
 		crew_expect(w32_load(&field->loads) == round, "round %u: %u heirs", round, w32_load(&field->loads));
@@ -282,7 +283,8 @@ static void killed_leader_has_one_heir(void **state)
 	crew_expect(after.timeouts == 0, "%u timed out", (unsigned)after.timeouts);
 	if (!w32_load(&crew_verdict->count)) {
 		qsort(took, ROUNDS, sizeof(took[0]), crew_compare);
-		printf("# %u leaders killed under %u waiters: the heir leads after %.0f us (median), %.0f us (longest)\n",
+		printf("# %u leaders killed under %u waiters: the heir leads after %.0f us (median), "
+		       "%.0f us (longest)\n",
 		       ROUNDS, WAITERS, (double)took[ROUNDS / 2] / 1e3, (double)took[ROUNDS - 1] / 1e3);
 	}
 	close_cache();
@@ -422,10 +424,11 @@ static void play_get(uint64_t key)
 	v = got.data;
 	show(&whole, key, v->version);
 	crew_expect(got.size == sizeof(whole) && !memcmp(v, &whole, sizeof(whole)), "key %" PRIu64 " is torn", key);
-	crew_expect(v->version >= gone, "key %" PRIu64 ": version %" PRIu64 " shows after a delete or set at %" PRIu64, key,
-		    v->version, gone);
+	crew_expect(v->version >= gone, "key %" PRIu64 ": version %" PRIu64 " shows after a delete or set at %" PRIu64,
+	            key, v->version, gone);
 	crew_expect(v->version >= expired || got.freshness == SHOAL_STALE,
-		    "key %" PRIu64 ": version %" PRIu64 " is fresh after an expire at %" PRIu64, key, v->version, expired);
+		    "key %" PRIu64 ": version %" PRIu64 " is fresh after an expire at %" PRIu64, key, v->version,
+		    expired);
 	w64_add(&play->shown, 1);
 	shoal_release(&got);
 }
@@ -481,10 +484,12 @@ static void older_load_never_shows(void **state)
 	assert_int_equal(shoal_open(NULL, &config, &cache), SHOAL_OK);
 	assert_int_equal(shoal_keyspace_open(cache, "truth", 1, &policy, &keyspace), SHOAL_OK);
 	start(pids, PLAYERS, play_on);
-	printf("# %u processes: %" PRIu64 " loads (%" PRIu64 " superseded), %" PRIu64 " sets, %" PRIu64 " deletes, %" PRIu64
-	       " expires, %" PRIu64 " of %" PRIu64 " gets showed a value, %" PRIu64 " extents evicted\n",
-	       PLAYERS, w64_load(&play->loads), w64_load(&play->superseded), w64_load(&play->sets), w64_load(&play->deletes),
-	       w64_load(&play->expires), w64_load(&play->shown), w64_load(&play->gets), stats_now().evicted_extents);
+	printf("# %u processes: %" PRIu64 " loads (%" PRIu64 " superseded), %" PRIu64 " sets, %" PRIu64
+	       " deletes, %" PRIu64 " expires, %" PRIu64 " of %" PRIu64 " gets showed a value, %" PRIu64
+	       " extents evicted\n",
+	       PLAYERS, w64_load(&play->loads), w64_load(&play->superseded), w64_load(&play->sets),
+	       w64_load(&play->deletes), w64_load(&play->expires), w64_load(&play->shown), w64_load(&play->gets),
+	       stats_now().evicted_extents);
 	munmap(play, sizeof(*play));
 	close_cache();
 }

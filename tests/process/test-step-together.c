@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Killed and stopped at every instruction of what one process does together with others: it waits for another's load, or
- * for a permit, it supersedes a load that another is at, it carries values over from an older version. See judge.h.
+ * Killed and stopped at every instruction of what one process does together with others: it waits for another's load,
+ * or for a permit, it supersedes a load that another is at, it carries values over from an older version. See judge.h.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -271,7 +271,8 @@ static void do_set_big(void)
 	struct value v;
 	uint64_t k = OWN;
 
-	end_with(shoal_set_ttl(keyspace, &k, sizeof(k), make_value(&v, k, BIG_VERSION), size_of(k, BIG_VERSION), HOUR_MS, HOUR_MS));
+	end_with(shoal_set_ttl(keyspace, &k, sizeof(k), make_value(&v, k, BIG_VERSION), size_of(k, BIG_VERSION),
+	                       HOUR_MS, HOUR_MS));
 }
 
 static int next_key(void *arg, struct shoal_slice *key)

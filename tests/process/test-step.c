@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Killed and stopped at every instruction of what one process does alone: the verbs, loads, joining and leaving. See judge.h. */
+/* Killed and stopped at every instruction of what one process does alone: the verbs, loads,
+ * joining and leaving. See judge.h. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

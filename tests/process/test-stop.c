@@ -98,7 +98,8 @@ static void check_other(uint64_t k, int r, struct shoal_value *v)
 {
 	if (r == SHOAL_OK) {
 		crew_expect(is_whole(v, k), "key %" PRIu64 " is torn", k);
-		crew_expect(v->data && ((const struct value *)v->data)->version == latest[k], "key %" PRIu64 " shows another version", k);
+		crew_expect(v->data && ((const struct value *)v->data)->version == latest[k],
+		            "key %" PRIu64 " shows another version", k);
 	} else {
 		crew_expect(r == SHOAL_MISS, "get: %s", shoal_strerror(r));
 	}
@@ -167,8 +168,8 @@ static void close_cache(void)
 	if (!w32_load(&crew_verdict->count)) {
 		shoal_reap(cache);
 		assert_int_equal(shoal_stats(cache, &stats), SHOAL_OK);
-		crew_expect(stats.processes == 1 && stats.threads == 1, "%u processes, %u threads are left", stats.processes,
-			    stats.threads);
+		crew_expect(stats.processes == 1 && stats.threads == 1, "%u processes, %u threads are left",
+		            stats.processes, stats.threads);
 		crew_expect(!stats.pins && !stats.flights, "%u pins, %u flights are left", stats.pins, stats.flights);
 		crew_expect(!stats.total.corrupt, "%" PRIu64 " corrupt", stats.total.corrupt);
 		crew_fill(cache, keyspace);
@@ -202,7 +203,8 @@ static void stopped_with_values_in_hand(void **state)
 	open_cache(0);
 	for (i = 0; i < HOLDERS; i++) {
 		k = OTHERS + i;
-		assert_int_equal(shoal_set(keyspace, &k, sizeof(k), make_value(&scratch, k, 1), size_of(k, 1)), SHOAL_OK);
+		assert_int_equal(shoal_set(keyspace, &k, sizeof(k), make_value(&scratch, k, 1), size_of(k, 1)),
+		                 SHOAL_OK);
 		pids[i] = crew_fork(hold_stopped, (void *)i);
 		crew_await_state(pids[i], "T");
 	}
@@ -245,7 +247,8 @@ static void set_own(void)
 	static struct value v;
 	uint64_t k = STOPPED_KEY, version = w64_add(&field->version, 1) + 1;
 
-	w32_store(&field->result, (uint32_t)shoal_set(keyspace, &k, sizeof(k), make_value(&v, k, version), size_of(k, version)));
+	w32_store(&field->result,
+	          (uint32_t)shoal_set(keyspace, &k, sizeof(k), make_value(&v, k, version), size_of(k, version)));
 }
 
 static void load_own(void)
@@ -437,7 +440,8 @@ static enum stepped stop_at(enum place place, unsigned deep, pid_t *pid)
 static void go_on(pid_t pid)
 {
 	w32_store(&field->last, 1);
-	crew_expect(!ptrace(PTRACE_CONT, pid, 0, 0) && traced_await(pid, SIGSTOP) == STEP_MADE, "the child did not come to its end");
+	crew_expect(!ptrace(PTRACE_CONT, pid, 0, 0) && traced_await(pid, SIGSTOP) == STEP_MADE,
+	            "the child did not come to its end");
 }
 
 static void let_go(pid_t pid)
@@ -477,7 +481,8 @@ static uint64_t do_deed(enum deed deed)
 		r = shoal_expire(keyspace, &k, sizeof(k));
 	else
 		r = shoal_fetch(keyspace, &k, sizeof(k), load_newer, NULL, &v);
-	crew_expect(r == SHOAL_OK || r == SHOAL_MISS, "%s of the stopped one's key: %s", deed_names[deed], shoal_strerror(r));
+	crew_expect(r == SHOAL_OK || r == SHOAL_MISS, "%s of the stopped one's key: %s", deed_names[deed],
+	            shoal_strerror(r));
 	if (deed == LOADED_ANEW) {
 		crew_expect(is_whole(&v, k), "a torn value was loaded");
 		shoal_release(&v);
@@ -496,7 +501,8 @@ static void look_at_its_key(enum place place, enum deed deed, uint64_t floor)
 	} else if (r == SHOAL_OK) {
 		version = ((const struct value *)v.data)->version;
 		crew_expect(version >= floor || (deed == EXPIRED && v.freshness == SHOAL_STALE),
-			    "%s, %s: version %" PRIu64 " came back after %" PRIu64, place_names[place], deed_names[deed], version, floor);
+			    "%s, %s: version %" PRIu64 " came back after %" PRIu64, place_names[place],
+			    deed_names[deed], version, floor);
 	} else {
 		crew_expect(r == SHOAL_MISS, "%s: get: %s", place_names[place], shoal_strerror(r));
 	}
@@ -561,12 +567,14 @@ static void stop_all_over(enum place place, uint32_t lease_ms)
 	use();
 	for (turn = 0; turn < 2 * turns(); turn++) {
 		kill_it = turn % 2;
-		if (!stop_once(place, lease_ms ? LOADED_ANEW : (enum deed)(turn / 2 % (place == AT_PUBLISHING ? LOADED_ANEW : EXPIRED)), kill_it))
+		if (!stop_once(place, lease_ms ? LOADED_ANEW :
+		               (enum deed)(turn / 2 % (place == AT_PUBLISHING ? LOADED_ANEW : EXPIRED)), kill_it))
 			break;
 		killed += kill_it;
 		resumed += !kill_it;
 	}
-	printf("# %s%s: %u resumed, %u killed there\n", place_names[place], lease_ms ? " past its lease" : "", resumed, killed);
+	printf("# %s%s: %u resumed, %u killed there\n", place_names[place], lease_ms ? " past its lease" : "", resumed,
+	       killed);
 	close_cache();
 }
 

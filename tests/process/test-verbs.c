@@ -105,7 +105,8 @@ static void data_is_aligned(void **state)
 
 static void keys_are_any_bytes(void **state)
 {
-	static const struct shoal_slice keys[] = {{"\0", 1}, {"\0\0", 2}, {"a", 1}, {"a\0", 2}, {"a\0b", 3}, {"\xff", 1}};
+	static const struct shoal_slice keys[] = {{"\0", 1},  {"\0\0", 2}, {"a", 1},
+	                                          {"a\0", 2}, {"a\0b", 3}, {"\xff", 1}};
 	struct place *p = *state;
 	char text[2] = "0";
 	size_t i, size;
@@ -293,8 +294,8 @@ static void set_ttl_is_for_this_value(void **state)
 
 static void the_longest_lives_add_up(void **state)
 {
-	static const struct shoal_policy policy = {
-		.fresh_ms = SHOAL_FOREVER - 1, .stale_ms = SHOAL_FOREVER - 1, .jitter_permille = SHOAL_NONE, .early = -1};
+	static const struct shoal_policy policy = {.fresh_ms = SHOAL_FOREVER - 1, .stale_ms = SHOAL_FOREVER - 1,
+	                                           .jitter_permille = SHOAL_NONE, .early = -1};
 	struct place *p = *state;
 	struct shoal_keyspace *k = keyspace(p->cache, "long", &policy);
 
@@ -766,7 +767,8 @@ static void keyspaces_are_apart(void **state)
 static void keyspace_names_have_limits(void **state)
 {
 	static const char *const wrong[] = {
-		"", "a b", "a/b", "a\n", "\xc3\xa4", "0123456789012345678901234567890123456789012345678901234567890123"};
+		"",    "a b",      "a/b",
+		"a\n", "\xc3\xa4", "0123456789012345678901234567890123456789012345678901234567890123"};
 	struct place p = open_place(NULL, &(struct shoal_config){.size = 1 << 20, .max_keyspaces = 5});
 	struct shoal_keyspace *k = (void *)&p;
 	size_t i;
@@ -937,7 +939,8 @@ static void inspecting_changes_nothing(void **state)
 	p = open_place(path, &(struct shoal_config){.size = 1 << 20});
 	assert_set(p.k, "a", "12345");
 	assert_int_equal(shoal_open(path,
-	                            &(struct shoal_config){.flags = SHOAL_INSPECT, .clock = test_clock_read, .clock_arg = p.clock},
+	                            &(struct shoal_config){.flags = SHOAL_INSPECT, .clock = test_clock_read,
+	                                                   .clock_arg = p.clock},
 	                            &view),
 	                 SHOAL_OK);
 	assert_int_equal(shoal_scan(view, NULL, see, &seen), SHOAL_OK);

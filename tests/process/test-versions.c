@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Keyspaces and their versions, and the forms a value has: on a clock that is set, by several processes where they race.
- * Holds, for a caller of <shoal.h>:
+ * Keyspaces and their versions, and the forms a value has: on a clock that is set, by several processes where they
+ * race. Holds, for a caller of <shoal.h>:
  *
  *   keyspaces    versions live side by side; delete and expire of a whole one also reach the loads that are under way
- *   fallback     a new version takes the old one's values over, each once, with the life that is left; what is done to a
- *                key of the new one is done to the old one's first
+ *   fallback     a new version takes the old one's values over, each once, with the life that is left; what is done to
+ *                a key of the new one is done to the old one's first
  *   refusals     another schema, bytes that don't unpack, and what a caller rejects are misses that are counted and
  *                loaded anew, once
  *   compression  shows in the room a value takes, and nowhere else
@@ -243,7 +243,8 @@ static void a_keyspace_expire_reaches_loads_under_way(void **state)
 	assert_int_equal(shoal_keyspace_expire(p->k), SHOAL_OK);
 	assert_int_equal(shoal_load_publish(load, STR("read before it")), SHOAL_ERR_SUPERSEDED);
 	assert_int_not_equal(freshness(p->k, "a"), SHOAL_FRESH);
-	load = begins(p->k, "b", SHOAL_REFRESH); /* one that begins after it is as good as any, and waits for none of before */
+	/* one that begins after it is as good as any, and waits for none of before */
+	load = begins(p->k, "b", SHOAL_REFRESH);
 	assert_int_equal(shoal_load_keep(refresh), SHOAL_ERR_SUPERSEDED);
 	assert_int_equal(freshness(p->k, "b"), SHOAL_STALE);
 	assert_int_equal(shoal_load_publish(load, STR("new")), SHOAL_OK);
@@ -378,8 +379,8 @@ static void carried_over_with_what_is_left(void **state)
 	static const struct {
 		uint64_t age, takes;
 		int64_t fresh, stale; /* left, when it is there */
-	} turns[] = {{0, 0, 1000, 2000}, {300, 0, 700, 1700}, {300, 200, 500, 1500}, {999, 0, 1, 1001}, {1500, 0, -500, 500},
-		     {900, 300, -200, 800}, {1500, 499, -999, 1}};
+	} turns[] = {{0, 0, 1000, 2000},   {300, 0, 700, 1700},   {300, 200, 500, 1500}, {999, 0, 1, 1001},
+	             {1500, 0, -500, 500}, {900, 300, -200, 800}, {1500, 499, -999, 1}};
 	static const struct shoal_policy hours = {.fresh_ms = 3600000, .stale_ms = 3600000, .error_ms = 3600000,
 						  .jitter_permille = SHOAL_NONE, .early = -1};
 	struct place *p = *state;
@@ -709,7 +710,8 @@ static void another_schema_is_loaded_anew(void **state)
 	assert_int_equal(counts_of(two).misses, 2);
 	assert_int_equal(counts_of(two).corrupt + counts_of(two).rejected, 0);
 	pass_ms(p->clock, 1500);
-	assert_int_equal(shoal_fetch(two, STR("a"), run_job, &job, &value), SHOAL_ERR_LOAD); /* never served, not for want of better */
+	/* never served, not for want of better */
+	assert_int_equal(shoal_fetch(two, STR("a"), run_job, &job, &value), SHOAL_ERR_LOAD);
 	before = counts_of(two).schema_mismatches;
 	assert_true(before > 2);
 	pass_ms(p->clock, 100);
@@ -1121,7 +1123,8 @@ static void what_does_not_unpack_is_a_counted_miss(void **state)
 				if (way == BY_GET_MANY)
 					assert_int_equal(outcome, SHOAL_MISS);
 				assert_int_equal(counts_of(k).corrupt, ++met);
-				assert_true(gives(k, "a", way == BY_FETCH ? SHOAL_OK : SHOAL_MISS, way == BY_FETCH ? "anew" : NULL));
+				assert_true(gives(k, "a", way == BY_FETCH ? SHOAL_OK : SHOAL_MISS,
+				                  way == BY_FETCH ? "anew" : NULL));
 				assert_int_equal(counts_of(k).corrupt, met); /* and removed */
 				assert_int_equal(counts_of(k).schema_mismatches + counts_of(k).rejected, 0);
 				shoal_delete(k, STR("a"));

@@ -773,7 +773,8 @@ static void what_is_warmed_evicts_nothing_hot(void **state)
 		newest += shoal_get(j.p->k, STR(key), &value) == SHOAL_OK;
 		shoal_release(&value);
 	}
-	printf("# %u keys warmed beside %u hot ones, which fill half of the room: %u of them are left, and %u of the last 100\n",
+	printf("# %u keys warmed beside %u hot ones, which fill half of the room: %u of them are left, "
+	       "and %u of the last 100\n",
 	       j.n, hot, left, newest);
 	assert_true(left * 100 >= hot * 95);
 	assert_int_equal(newest, 100);

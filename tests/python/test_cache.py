@@ -113,7 +113,8 @@ class Values(Case):
 
     def test_policies(self):
         k = self.cache.keyspace('policy', fresh=1.5, stale=0, stale_error=math.inf, lease=2)
-        self.assertEqual([k.stats()[f] for f in ('fresh_ms', 'stale_ms', 'error_ms', 'lease_ms')], [1500, 0, 2**32 - 2, 2000])
+        self.assertEqual([k.stats()[f] for f in ('fresh_ms', 'stale_ms', 'error_ms', 'lease_ms')],
+                         [1500, 0, 2**32 - 2, 2000])
         k = self.cache.keyspace('policy', fresh=0.0001)
         self.assertEqual(k.stats()['fresh_ms'], 1)
         for wrong in (-1, math.nan):
@@ -125,7 +126,8 @@ class Values(Case):
         k.fetch('k', lambda: 1)
         k.fetch('k', self.fail)
         mine, all_ = k.stats(), self.cache.stats()
-        self.assertEqual((mine['loads'], mine['hits_fresh'], all_['total']['hits_fresh'], all_['entries']), (1, 1, 1, 1))
+        self.assertEqual((mine['loads'], mine['hits_fresh'], all_['total']['hits_fresh'], all_['entries']),
+                         (1, 1, 1, 1))
         self.assertEqual(len(all_['evicted_by']), 8)
         self.assertFalse([name for name in (*mine, *all_) if name.startswith('reserved')])
 

@@ -85,7 +85,8 @@ class Gunicorn(unittest.TestCase):
     def serve(self, *options, **env):
         with open(self.log, 'w', encoding='utf-8') as log:
             self.master = subprocess.Popen(
-                [sys.executable, '-m', 'gunicorn', *options, '--workers', str(WORKERS), '--timeout', str(PATIENCE_S * 2), '--bind',
+                [sys.executable, '-m', 'gunicorn', *options, '--workers', str(WORKERS),
+                 '--timeout', str(PATIENCE_S * 2), '--bind',
                  'unix:' + self.socket, '--chdir', os.environ['SHOAL_EXAMPLES'], 'gunicorn_app:app'],
                 env=dict(os.environ, BACKEND=self.backend.url, no_proxy='*', **env), stdout=log, stderr=log)
         self.addCleanup(self.end)

@@ -14,7 +14,8 @@ import uuid
 from shoal import _keys
 from shoal._cache import _name_of
 
-SAMPLES = [None, True, False, 0, 1, -1, 2**70, 0.0, -0.0, 1.0, 1e300, math.inf, 0.1, '', '1', 'None', "'", '"', "a', 'b", ',',
+SAMPLES = [None, True, False, 0, 1, -1, 2**70, 0.0, -0.0, 1.0, 1e300, math.inf, 0.1, '', '1', 'None', "'", '"',
+           "a', 'b", ',',
            'ä', '\ud800', '\U0001f600', '\0', b'', b'1', b'\0', b"'", (), (1,), ((),), (1, 2), ('1, 2',), frozenset(),
            frozenset({1}), frozenset({1, 2}), frozenset({(1, 2)}), datetime.date(2020, 1, 2), '2020-01-02',
            datetime.datetime(2020, 1, 2), datetime.datetime(2020, 1, 2, tzinfo=datetime.timezone.utc), datetime.time(1),

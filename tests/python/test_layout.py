@@ -22,7 +22,8 @@ class Layout(unittest.TestCase):
             for line in asserted:
                 print(f'_Static_assert({line}, "{line.split(",")[0]}");', file=source)
             source.flush()
-            done = subprocess.run([*shlex.split(os.environ.get('CC', 'cc')), '-std=gnu11', '-fsyntax-only', source.name],
+            done = subprocess.run([*shlex.split(os.environ.get('CC', 'cc')), '-std=gnu11', '-fsyntax-only',
+                                   source.name],
                                   stderr=subprocess.PIPE, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
 
@@ -51,7 +52,8 @@ class Layout(unittest.TestCase):
     def test_functions(self):
         names = [n for n in dir(lib) if n.startswith('shoal_')]
         kinds = {n: ffi.typeof(getattr(lib, n)) for n in names}
-        self.compile([f'__builtin_types_compatible_p(__typeof__(&{n}), {ffi.getctype(k, "")})' for n, k in kinds.items()])
+        self.compile([f'__builtin_types_compatible_p(__typeof__(&{n}), {ffi.getctype(k, "")})'
+                      for n, k in kinds.items()])
 
     def test_every_function_is_there(self):
         with open(HEADER, encoding='utf-8') as file:

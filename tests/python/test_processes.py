@@ -207,7 +207,8 @@ class Processes(Case):
     def test_forked_beside_threads_that_wait(self):
         gate, leads = Gate(), Gate()
         got = []
-        threads = [threading.Thread(target=lambda: got.append(self.k.fetch('k', self.held(gate, leads=leads)))) for _ in range(3)]
+        threads = [threading.Thread(target=lambda: got.append(self.k.fetch('k', self.held(gate, leads=leads))))
+                   for _ in range(3)]
         for thread in threads:
             thread.start()
         leads.wait()

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * shoal_expire's copy and the barriers of keyspaces, beside loads, sets, deletes and eviction: one key, its index cells and
- * one flight slot (how leaders follow each other is flight.pml's).
+ * shoal_expire's copy and the barriers of keyspaces, beside loads, sets, deletes and eviction: one key, its index cells
+ * and one flight slot (how leaders follow each other is flight.pml's).
  *
- * A cell holds an entry {generation, stale} or EMPTY(version). Each atomic step is one access of a shared word, with the
- * reduction of flight.pml: no word comes back (a replaced entry lies elsewhere in the log and is announced, an EMPTY has a
- * number of its own), so "CAS from the word I read" succeeds exactly if the cell did not change since: cseen[] has a bit for
- * each process that remembers the present word, and seen[] likewise for the flight. So a copy of the same generation, by
- * expire or by an eviction that appends the entry again, is another word, though a reader can't tell it from the first.
- * A barrier's words are one step: who reads half of it runs beside the call.
+ * A cell holds an entry {generation, stale} or EMPTY(version). Each atomic step is one access of a shared word, with
+ * the reduction of flight.pml: no word comes back (a replaced entry lies elsewhere in the log and is announced, an
+ * EMPTY has a number of its own), so "CAS from the word I read" succeeds exactly if the cell did not change since:
+ * cseen[] has a bit for each process that remembers the present word, and seen[] likewise for the flight. So a copy of
+ * the same generation, by expire or by an eviction that appends the entry again, is another word, though a reader can't
+ * tell it from the first. A barrier's words are one step: who reads half of it runs beside the call.
  *
  * Checked, with the origin changed before each verb:
  *   X1  after expire returned, no older value is fresh, now or later; nor after the keyspace's
@@ -102,7 +102,8 @@ inline forget_cells() { /* model */
 }
 #define KNOWS(k) (cseen[k] & bit(me))
 
-/* index_find(): a, where it is in c (NONE: no entry); its word is known in cseen. `want`: 1 the newest, 0 the oldest. */
+/* index_find(): a, where it is in c (NONE: no entry); its word is known in cseen. `want`:
+ * 1 the newest, 0 the oldest. */
 inline find(want) {
   atomic { forget_cells(); a = cell[0]; c = (a -> 0 : NONE); cseen[0] = cseen[0] | bit(me) }
 #if NC == 2
@@ -147,7 +148,8 @@ inline settle() {
 #endif
 }
 
-/* copy_expired(), put_expired(): an entry that is older than `lim` is replaced by its stale copy, it and nothing else. */
+/* copy_expired(), put_expired(): an entry that is older than `lim` is replaced by its stale copy,
+ * it and nothing else. */
 inline copy(lim) {
   do
   :: find(1);
@@ -183,8 +185,8 @@ inline copy(lim) {
   fi
 }
 
-/* store_supersede(), index_kill(), flight_detach(): the flight of a generation below `lim` is ended; `change` is what its publication expects in the index.
- * A label for each use. */
+/* store_supersede(), index_kill(), flight_detach(): the flight of a generation below `lim` is ended; `change` is what
+ * its publication expects in the index. A label for each use. */
 #define OLDER(lim) (gen[leader] == 0 || gen[leader] < (lim))
 #define LOOK(lim, change, kill, detach, again, done) \
 again: atomic { \
@@ -385,8 +387,8 @@ proctype Barrier(byte me) { /* shoal_keyspace_expire(), shoal_keyspace_delete() 
 #endif
 
 #if MOVES + DROPS
-/* It finds an entry in an extent that is to go. It appends it again, CAS of the same cell, unless there is a newer one; or
- * drops it, the older ones first: walk_entry(), move_entry(), drop_entry(). */
+/* It finds an entry in an extent that is to go. It appends it again, CAS of the same cell, unless there is a newer one;
+ * or drops it, the older ones first: walk_entry(), move_entry(), drop_entry(). */
 active proctype Evictor() {
   byte a, b, c, moves, drops, me = EVICTOR;
   bit s;

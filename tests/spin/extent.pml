@@ -2,20 +2,21 @@
 /*
  * The life of an extent: src/extents.c, log.c, room.c and recover.c, with one head, and one key of one index slot.
  *
- * Writers reserve a place, write, and let the slot point there; evictors sweep, claim an extent, walk it, retire it, and
- * collect. A slot's word is the place alone, so it comes back when an extent is used again. Readers are read.pml's, but
- * announcements are kept here as well. Where a membarrier stands all is seen: store buffers are read.pml's, too.
+ * Writers reserve a place, write, and let the slot point there; evictors sweep, claim an extent, walk it, retire it,
+ * and collect. A slot's word is the place alone, so it comes back when an extent is used again. Readers are read.pml's,
+ * but announcements are kept here as well. Where a membarrier stands all is seen: store buffers are read.pml's, too.
  *
  *   WRITERS, SETS      and how often each of them sets
  *   EVICTORS, TURNS    likewise
  *   NX, CAP            extents, and entries of each
  *   MAXK               kills. The dead are recovered by RECOVERERS, each once and at any time, and at the end
  *   THERE              1: an entry is there, in a sealed extent
- *   COARSE             1: the looks for a free extent, of a sweep and at announcements are one step each: they decide nothing
- *                      by themselves, but for the last, of which read.pml has the steps. 2: so is what is done under a head's lock
+ *   COARSE             1: the looks for a free extent, of a sweep and at announcements are one step each: they decide
+ *                      nothing by themselves, but for the last, of which read.pml has the steps. 2: so is what is done
+ *                      under a head's lock
  *
- * Each access of a shared word is a step, but: what is written under `reset` is one; so is "its owner is dead" with the CAS
- * that relies on it, as that stays true. A word has state, owner, sequence.
+ * Each access of a shared word is a step, but: what is written under `reset` is one; so is "its owner is dead" with the
+ * CAS that relies on it, as that stays true. A word has state, owner, sequence.
  *
  * Checked:
  *   E.1  nobody writes into, or publishes from, an extent that is walked, retired or free; no place is given out twice
@@ -25,7 +26,8 @@
  *   E.5  entries counts no less than the slots that point there
  *   at the end, after a recovery and a sweep: no lock is held, nothing is EVICTING, nothing OPEN but the head
  *
- * A name with () in a comment is that of the function of src/ which takes these steps; run.sh looks whether it is there.
+ * A name with () in a comment is that of the function of src/ which takes these steps;
+ * run.sh looks whether it is there.
  */
 #ifndef WRITERS
 #define WRITERS 1

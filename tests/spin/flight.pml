@@ -28,7 +28,8 @@
  *
  * Keyspace barriers, expire's stale copy and entries that eviction appends again: expire.pml. Not modelled: several
  * leaderships of one thread, replaced words of another key.
- * I4 (visible generations never go back) is checked where there is no set: one stopped in its index step may insert late.
+ * I4 (visible generations never go back) is checked where there is no set: one stopped in its index
+ * step may insert late.
  *
  * Every process can be killed at every step (MAXK), or stopped for ever (MAXS); a leader can be late (MAXL).
  */
@@ -195,8 +196,9 @@ inline sweep(lim) {
 #define OLDER(p, lim) (gen[p] == 0 || gen[p] < (lim))
 #endif
 
-/* store_supersede(), flight_next(), flight_detach(), index_kill(): detach every flight of the key older than `lim` (or whose generation is not stored yet), but not
- * `own`. When it returns none of them can change the index any more; so the index step comes after it. */
+/* store_supersede(), flight_next(), flight_detach(), index_kill(): detach every flight of the key older than `lim` (or
+ * whose generation is not stored yet), but not `own`. When it returns none of them can change the index any more; so
+ * the index step comes after it. */
 #ifdef COARSE
 inline detach_one(s, lim, own) { /* flight_detach() */
   if
@@ -270,8 +272,8 @@ superseded_all: skip
 
 #define MINE(s) (word[s] == COMPUTING(me) || word[s] == OVERDUE(me))
 
-/* index_place(), name_target(): the cell for generation g: the newest older entry, else any EMPTY one. Leaves c, or NONE if a newer one is
- * there, and what it expects in cseen. */
+/* index_place(), name_target(): the cell for generation g: the newest older entry, else any EMPTY one. Leaves c, or
+ * NONE if a newer one is there, and what it expects in cseen. */
 inline choose(g) {
   atomic { a = cell[0]; cseen[0] = cseen[0] | bit(me) }
 #if NC == 2

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One key in its two buckets: index.h, I.1, I.6 and I.7. Its possible slots are two of the first bucket and one of the second,
- * empty at first. Writers insert generations 1, 2 ... and place by a look that may be long past when they commit; which of
- * the empty slots they saw they take is chosen freely, as the other keys of the buckets come and go. Readers look twice.
+ * One key in its two buckets: index.h, I.1, I.6 and I.7. Its possible slots are two of the first bucket and one of the
+ * second, empty at first. Writers insert generations 1, 2 ... and place by a look that may be long past when they
+ * commit; which of the empty slots they saw they take is chosen freely, as the other keys of the buckets come and go.
+ * Readers look twice.
  *
  *   WRITERS   inserts, each of its own generation; the last one's number is the newest
  *   READERS   look-ups, two each; DIRECT=1: the first without a try for a usual hit before it
  *
- * Each read of a slot is one step, each CAS is one. Checked: who looks is never shown an older generation than anybody was
- * shown before that look began. Who dies does nothing more, as any that is never its turn again: that is in all of it.
- * Nothing is deleted here: a look that misses the key between two inserts is no failure.
+ * Each read of a slot is one step, each CAS is one. Checked: who looks is never shown an older generation than anybody
+ * was shown before that look began. Who dies does nothing more, as any that is never its turn again: that is in all of
+ * it. Nothing is deleted here: a look that misses the key between two inserts is no failure.
  *
- * A name with () in a comment is that of the function of src/ which takes these steps; run.sh looks whether it is there.
+ * A name with () in a comment is that of the function of src/ which takes these steps;
+ * run.sh looks whether it is there.
  */
 #ifndef WRITERS
 #define WRITERS 2
@@ -98,7 +100,8 @@ inline index_settle()
 
 #define LOCALS byte g[SLOTS]; bit s[SLOTS]; byte v[SLOTS]; byte i, n, newest, oldest, first, seen; bit over
 
-/* put(): index_place(), index_commit() and index_settle(); or index_place_on() a slot that was seen, and index_commit() */
+/* put(): index_place(), index_commit() and index_settle(); or index_place_on() a slot that was seen,
+ * and index_commit() */
 proctype put(byte mine)
 {
 	LOCALS;

@@ -3,8 +3,8 @@
 """The models' names, and their mutants' counterparts. Prints lines like run.sh's.
 
 Each inline and proctype of a model says in a comment beside or before it which functions of src/ perform it, as name(),
-or that it is the model's own ("model"). All names in comments of that form must be functions of src/. And `mutants` lists
-each mutant of each model with the mutant of the code that breaks the same rule, or why there is none."""
+or that it is the model's own ("model"). All names in comments of that form must be functions of src/. And `mutants`
+lists each mutant of each model with the mutant of the code that breaks the same rule, or why there is none."""
 import pathlib
 import re
 import sys

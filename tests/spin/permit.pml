@@ -128,8 +128,8 @@ inline consider(i) { /* find_next() */
   fi
 }
 
-/* me: node and process. The last one is numbered NP. A jump from one atomic into another would make them one step: what is
- * jumped to begins outside where that matters. */
+/* me: node and process. The last one is numbered NP. A jump from one atomic into another would make them one step: what
+ * is jumped to begins outside where that matters. */
 proctype Caller(byte me) { /* permit_try(), permit_poll() */
   byte j, w, u, lease, mine, phase, h0, h1, q0, q1, next, rounds, tries;
   bit taken, freed, found, again;

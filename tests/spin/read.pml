@@ -2,10 +2,11 @@
 /*
  * The read protocol: src/rcu.h, index.c's protect() and extents_collect(), under store buffers (TSO).
  *
- * One key, whose index slot points to an extent of one entry; a slot's word is its offset alone, so it comes back when an
- * extent is used again. Writers copy and publish, retire what they replaced and collect; readers read in place. What a thread
- * pokes into its own announcements waits in its buffer, first in, first out, till the machine, a fence of its own or
- * somebody's membarrier empties it. All else that is written is written by CAS, which empties the buffer, or before one.
+ * One key, whose index slot points to an extent of one entry; a slot's word is its offset alone, so it comes back when
+ * an extent is used again. Writers copy and publish, retire what they replaced and collect; readers read in place.
+ * What a thread pokes into its own announcements waits in its buffer, first in, first out, till the machine, a fence
+ * of its own or somebody's membarrier empties it. All else that is written is written by CAS, which empties the
+ * buffer, or before one.
  *
  *   READERS   look-ups, LOOKS each
  *   WRITERS   which publish UPDATES times each; but the first, if there are two, FEW times
@@ -16,7 +17,8 @@
  *   E.2  what is read is what was published, whole, until the announcement is cleared
  *   I.4  a writer's CAS replaces the entry that it looked at, not another one at the same place
  *
- * A name with () in a comment is that of the function of src/ which takes these steps; run.sh looks whether it is there.
+ * A name with () in a comment is that of the function of src/ which takes these steps;
+ * run.sh looks whether it is there.
  */
 #ifndef READERS
 #define READERS 1

@@ -2,8 +2,8 @@
 /*
  * A resize (src/resize.c) of a region with one key, beside callers that set and delete it, a load, and readers.
  *
- * A cell per region holds the key's value and its generation, 0 = none; two of one key, tags and the log are other models'.
- * What is said of one slot holds of each, as the last round looks at each between the freeze and the move.
+ * A cell per region holds the key's value and its generation, 0 = none; two of one key, tags and the log are other
+ * models'. What is said of one slot holds of each, as the last round looks at each between the freeze and the move.
  *
  *   CHANGES    callers, each of which sets or deletes once
  *   LOADS      loads, begun in the old region

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Checks flight.pml, expire.pml, permit.pml, resize.pml, extent.pml, read.pml and index.pml exhaustively, and that each mutant
-# of them is caught; and by names.py, that what they name is in src/, and that each mutant has its counterpart of the code.
+# Checks flight.pml, expire.pml, permit.pml, resize.pml, extent.pml, read.pml and index.pml exhaustively, and that
+# each mutant of them is caught; and by names.py, that what they name is in src/, and that each mutant has its
+# counterpart of the code.
 #   run.sh           the configurations of a few minutes
 #   run.sh --night   larger ones too: a quarter of an hour of one processor, up to 2.6 GB
 # The searches are complete (no bitstate, no hashing of states), without partial order reduction, each below 4 GB.
@@ -57,7 +58,8 @@ holds() {
   shift
   check "$@"
   states=$(awk '/states, stored/ { print $1; exit }' "$dir/pan.out")
-  if grep -q 'errors: 0' "$dir/pan.out" && ! grep -Eq 'out of memory|max search depth too small|^error' "$dir/pan.out"; then
+  if grep -q 'errors: 0' "$dir/pan.out" &&
+    ! grep -Eq 'out of memory|max search depth too small|^error' "$dir/pan.out"; then
     result 0 "$name" "$states states"
   else
     result 1 "$name" "$(grep -E -m1 'pan:1|error|memory|depth too small' "$dir/pan.out")"

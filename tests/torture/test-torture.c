@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Storms. Processes do everything at once to a small segment while their parent kills 300 of them a second, and stops 20
- * for a while. Then the dust settles, and everything must be there and be whole.
+ * Storms. Processes do everything at once to a small segment while their parent kills 300 of them a second, and stops
+ * 20 for a while. Then the dust settles, and everything must be there and be whole.
  *
  *   killed_at_random               eight processes
  *   killed_where_slots_are_few     five process slots for them: who has none gets LIMIT, and by a fetch its value
@@ -10,8 +10,8 @@
  *
  * After each, all are killed at once, and it goes on for a fifth of the time with what they left.
  *
- * The blows fall at random times (a Poisson process), whatever the processes then do. A parent that comes late, since the
- * machine is busy, makes up for it; arrears of more than a second are dropped, and what was reached is printed.
+ * The blows fall at random times (a Poisson process), whatever the processes then do. A parent that comes late, since
+ * the machine is busy, makes up for it; arrears of more than a second are dropped, and what was reached is printed.
  *
  * Each second is an audit: shoal_check while all are at it, and then the same with all of them stopped where they are,
  * and that nothing was made or lost:
@@ -64,8 +64,8 @@
 #define AGES 24u
 
 enum op { GET, READ, SET, SET_SHORT, DELETE, EXPIRE, FETCH, STEPS, GET_MANY, SCAN, THREAD, REAP, ATTACH, RESIZE, OPS };
-static const char *const op_names[OPS] = {"get",   "read",  "set",      "set_ttl", "delete", "expire",
-					  "fetch", "steps", "get_many", "scan",    "thread", "reap",   "attach", "resize"};
+static const char *const op_names[OPS] = {"get",   "read",     "set",  "set_ttl", "delete", "expire", "fetch",
+                                          "steps", "get_many", "scan", "thread",  "reap",   "attach", "resize"};
 /* In a thousand; the last two on a poor machine alone. */
 static const unsigned op_shares[OPS] = {250, 80, 150, 60, 60, 30, 220, 90, 34, 2, 12, 8, 3, 1};
 
@@ -221,9 +221,9 @@ static void check_data(const struct request *r, const char *how, const void *dat
 	uint64_t version;
 
 	if (!is_content(data, size, r->key)) {
-		crew_wrong("%s: key %" PRIu64 " is torn: %zu bytes, key %" PRIu64 ", version %" PRIu64, how, r->key, size,
-			   size >= 8 ? ((const struct content *)data)->key : 0,
-			   size >= 16 ? ((const struct content *)data)->version : 0);
+		crew_wrong("%s: key %" PRIu64 " is torn: %zu bytes, key %" PRIu64 ", version %" PRIu64, how, r->key,
+		           size, size >= 8 ? ((const struct content *)data)->key : 0,
+		           size >= 16 ? ((const struct content *)data)->version : 0);
 		return;
 	}
 	version = ((const struct content *)data)->version;
@@ -232,8 +232,9 @@ static void check_data(const struct request *r, const char *how, const void *dat
 	crew_expect(version >= r->deleted, "%s: key %" PRIu64 " shows version %" PRIu64 ", deleted at %" PRIu64, how,
 		    r->key, version, r->deleted);
 	crew_expect(!fresh || version >= r->expired,
-		    "%s: key %" PRIu64 " shows version %" PRIu64 " fresh, expired at %" PRIu64 " (the coarse clock lags %.1f ms)", how,
-		    r->key, version, r->expired, (double)coarse_lag() / 1e6);
+		    "%s: key %" PRIu64 " shows version %" PRIu64 " fresh, expired at %" PRIu64
+		    " (the coarse clock lags %.1f ms)",
+		    how, r->key, version, r->expired, (double)coarse_lag() / 1e6);
 }
 
 static void check_value(const struct request *r, const char *how, const struct shoal_value *v)
@@ -246,13 +247,15 @@ static void check_value(const struct request *r, const char *how, const struct s
 		return;
 	}
 	if (v->source == SHOAL_LOADED) { /* the caller's own, stored or not */
-		crew_expect(is_content(v->data, v->size, r->key), "%s: key %" PRIu64 ": own value is torn", how, r->key);
+		crew_expect(is_content(v->data, v->size, r->key), "%s: key %" PRIu64 ": own value is torn", how,
+		            r->key);
 		return;
 	}
 	check_data(r, how, v->data, v->size, v->freshness == SHOAL_FRESH);
 	if (r->key < LOADED_KEYS) {
-		crew_expect(v->generation >= r->seen, "%s: key %" PRIu64 " went back to generation %" PRIu64 " from %" PRIu64,
-			    how, r->key, v->generation, r->seen);
+		crew_expect(v->generation >= r->seen,
+		            "%s: key %" PRIu64 " went back to generation %" PRIu64 " from %" PRIu64, how, r->key,
+		            v->generation, r->seen);
 		w64_max(&o->seen, v->generation);
 	}
 	while (age < AGES - 1 && v->age_ms >> age)
@@ -446,7 +449,8 @@ static void do_fetch(struct request *r)
 	if (result == SHOAL_OK) {
 		check_value(r, "fetch", &v);
 		keep_or_release(r, &v);
-	} else if (result != SHOAL_ERR_LOAD || is_undisturbed(r->key) || (v.load_error && v.load_error != 1000 + (int)(r->key % 7))) {
+	} else if (result != SHOAL_ERR_LOAD || is_undisturbed(r->key) ||
+	           (v.load_error && v.load_error != 1000 + (int)(r->key % 7))) {
 		wrong_result(r, "fetch", result);
 	}
 }
@@ -463,7 +467,8 @@ static void lead_in_steps(struct request *r, struct shoal_load *l)
 	code = load(r, l, &result);
 	if (code)
 		result = shoal_load_fail(l, code);
-	if (result != SHOAL_OK && ((result != SHOAL_ERR_SUPERSEDED && result != SHOAL_ERR_LIMIT) || is_undisturbed(r->key)))
+	if (result != SHOAL_OK &&
+	    ((result != SHOAL_ERR_SUPERSEDED && result != SHOAL_ERR_LIMIT) || is_undisturbed(r->key)))
 		wrong_result(r, "publish", result); /* LIMIT: it was superseded while it waited for its permit */
 }
 
@@ -480,8 +485,8 @@ static void do_steps(struct request *r)
 		begin_request(r, r->self, r->key);
 		result = shoal_wait(l, (uint32_t)crew_below(&r->self->random, 4), &v);
 		if (result < 0) {
-			crew_expect(result == SHOAL_ERR_TIMEOUT || result == SHOAL_ERR_LOAD || result == SHOAL_ERR_BUSY, "wait: key %" PRIu64 ": %s", r->key,
-				    shoal_strerror(result));
+			crew_expect(result == SHOAL_ERR_TIMEOUT || result == SHOAL_ERR_LOAD || result == SHOAL_ERR_BUSY,
+			            "wait: key %" PRIu64 ": %s", r->key, shoal_strerror(result));
 			shoal_load_cancel(l);
 			return;
 		}
@@ -556,8 +561,8 @@ static void *in_thread(void *arg)
 	return NULL;
 }
 
-/* An extent that one thread has read may come to the other through a third process that saw the reader gone: a chain that
- * ThreadSanitizer doesn't see. Under it the two take turns. */
+/* An extent that one thread has read may come to the other through a third process that saw the reader gone: a chain
+ * that ThreadSanitizer doesn't see. Under it the two take turns. */
 #ifdef __SANITIZE_THREAD__
 enum { TAKE_TURNS = 1 };
 #else
@@ -756,7 +761,8 @@ static void bury(struct corpses *c)
 		pid_t pid = c->pids[--c->n];
 
 		status = crew_join(pid);
-		crew_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "process %d: status %#x", (int)pid, status);
+		crew_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "process %d: status %#x", (int)pid,
+		            status);
 	}
 }
 
@@ -769,8 +775,9 @@ static void look_for_crashes(void)
 	for (i = 0; i < workers; i++) {
 		info.si_pid = 0;
 		if (!waitid(P_PID, (id_t)places[i].pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid) {
-			crew_wrong("worker %u ended by itself: code %d, status %d, in %s of key %u", i, info.si_code, info.si_status,
-				   op_names[w32_load(&field->workers[i].op) % OPS], w32_load(&field->workers[i].key));
+			crew_wrong("worker %u ended by itself: code %d, status %d, in %s of key %u", i, info.si_code,
+			           info.si_status, op_names[w32_load(&field->workers[i].op) % OPS],
+			           w32_load(&field->workers[i].key));
 			return;
 		}
 	}
@@ -835,14 +842,16 @@ static void audit_processes(const struct segment *s)
 		if (!owner)
 			continue;
 		i = place_of(PROC_PID(owner));
-		crew_expect(i < workers || PROC_PID(owner) == (uint32_t)getpid(), "audit: process slot %u is of %u, which is none of us", p,
-			    PROC_PID(owner));
-		crew_expect(!slots[i]++ || poor, "audit: process %u has two slots", PROC_PID(owner)); /* or two handles */
+		crew_expect(i < workers || PROC_PID(owner) == (uint32_t)getpid(),
+		            "audit: process slot %u is of %u, which is none of us", p, PROC_PID(owner));
+		/* or two handles */
+		crew_expect(!slots[i]++ || poor, "audit: process %u has two slots", PROC_PID(owner));
 		for (r = 0; r < s->geometry.readers; r++) {
 			reader = w64_load(&s->readers[r].owner);
 			threads[i] += (uint32_t)reader && (uint32_t)(reader >> 16 & 0xffff) == p + 1;
 		}
-		crew_expect(threads[i] <= THREADS + poor, "audit: process %u has %u reader slots", PROC_PID(owner), threads[i]);
+		crew_expect(threads[i] <= THREADS + poor, "audit: process %u has %u reader slots", PROC_PID(owner),
+		            threads[i]);
 	}
 }
 
@@ -859,9 +868,11 @@ static void audit_flights(const struct segment *s)
 		state = FLIGHT_STATE(word);
 		if (state < FLIGHT_CLAIMING || state > FLIGHT_OVERDUE)
 			continue;
-		crew_expect(FLIGHT_LEADER(word) < s->geometry.readers && (uint32_t)w64_load(&s->readers[FLIGHT_LEADER(word)].owner),
-			    "audit: flight %u is led by reader slot %u, which is free", f, FLIGHT_LEADER(word));
-		crew_expect(!leads[FLIGHT_LEADER(word)]++, "audit: reader slot %u leads two flights", FLIGHT_LEADER(word));
+		crew_expect(FLIGHT_LEADER(word) < s->geometry.readers &&
+		                    (uint32_t)w64_load(&s->readers[FLIGHT_LEADER(word)].owner),
+		            "audit: flight %u is led by reader slot %u, which is free", f, FLIGHT_LEADER(word));
+		crew_expect(!leads[FLIGHT_LEADER(word)]++, "audit: reader slot %u leads two flights",
+		            FLIGHT_LEADER(word));
 	}
 }
 
@@ -878,7 +889,8 @@ static void audit_permits(const struct segment *s)
 		if (PERMIT_STATE(word) == PERMIT_FREE)
 			continue;
 		held += PERMIT_STATE(word) == PERMIT_HELD;
-		crew_expect(!has[PERMIT_READER(word)]++, "audit: reader slot %u is in the permits' queue twice", PERMIT_READER(word));
+		crew_expect(!has[PERMIT_READER(word)]++, "audit: reader slot %u is in the permits' queue twice",
+		            PERMIT_READER(word));
 	}
 	crew_expect(held <= s->geometry.max_loads, "audit: %u permits of %u are held", held, s->geometry.max_loads);
 }
@@ -887,7 +899,8 @@ static void audit_permits(const struct segment *s)
  * too.) The dead's slots in the field are the next one's, who goes on counting there. */
 static void audit_counters(const struct shoal_stats *stats, uint64_t births)
 {
-	uint64_t asked = 0, answers = 0, led = 0, lookups = stats->total.hits_fresh + stats->total.hits_stale + stats->total.misses;
+	uint64_t asked = 0, answers = 0, led = 0,
+		 lookups = stats->total.hits_fresh + stats->total.hits_stale + stats->total.misses;
 	unsigned i;
 
 	for (i = 0; i < workers; i++) {
@@ -895,10 +908,12 @@ static void audit_counters(const struct shoal_stats *stats, uint64_t births)
 		answers += w64_load(&field->workers[i].answered);
 		led += w64_load(&field->workers[i].led);
 	}
-	crew_expect(lookups >= answers && lookups <= asked, "audit: %" PRIu64 " look-ups are counted, %" PRIu64 " were asked, %" PRIu64 " answered",
-		    lookups, asked, answers);
+	crew_expect(lookups >= answers && lookups <= asked,
+	            "audit: %" PRIu64 " look-ups are counted, %" PRIu64 " were asked, %" PRIu64 " answered", lookups,
+	            asked, answers);
 	crew_expect(stats->total.loads >= led && stats->total.loads <= led + births * THREADS,
-		    "audit: %" PRIu64 " loads are counted, %" PRIu64 " were led by %" PRIu64 " processes", stats->total.loads, led, births);
+		    "audit: %" PRIu64 " loads are counted, %" PRIu64 " were led by %" PRIu64 " processes",
+		    stats->total.loads, led, births);
 	crew_expect(stats->total.corrupt == 0, "audit: %" PRIu64 " are corrupt", stats->total.corrupt);
 }
 
@@ -956,7 +971,8 @@ static uint64_t next_of(uint64_t *random, uint64_t due, unsigned rate, uint64_t 
 {
 	uint64_t second = 1000000000;
 
-	due += (uint64_t)(-log((double)(1 + crew_below(random, 1u << 30)) / (double)((1u << 30) + 1)) * (double)second / rate);
+	due += (uint64_t)(-log((double)(1 + crew_below(random, 1u << 30)) / (double)((1u << 30) + 1)) * (double)second /
+	                  rate);
 	if (due + second < now) {
 		blows->dropped += (now - due) * rate / second;
 		due = now;
@@ -966,7 +982,8 @@ static uint64_t next_of(uint64_t *random, uint64_t due, unsigned rate, uint64_t 
 
 static struct blows rage(uint64_t seconds, unsigned rate)
 {
-	uint64_t random = seed, begin = crew_now(), end = begin + seconds * 1000000000, now, kill_at = begin, stop_at = begin, audit_at = begin + 500000000;
+	uint64_t random = seed, begin = crew_now(), end = begin + seconds * 1000000000, now, kill_at = begin,
+		 stop_at = begin, audit_at = begin + 500000000;
 	struct corpses corpses = {.n = 0};
 	struct blows blows = {0};
 	unsigned i;
@@ -1060,7 +1077,8 @@ static void check_left_overs(void)
 	crew_expect(stats.permits_used == 0, "%u permits", stats.permits_used);
 	crew_expect(stats.total.corrupt == 0, "%" PRIu64 " corrupt", stats.total.corrupt);
 	for (x = 0; x < s->geometry.extents; x++) {
-		crew_expect(!w64_load(&s->extents[x].lock), "extent %u is locked by %#" PRIx64, x, w64_load(&s->extents[x].lock));
+		crew_expect(!w64_load(&s->extents[x].lock), "extent %u is locked by %#" PRIx64, x,
+		            w64_load(&s->extents[x].lock));
 		crew_expect(EXTENT_STATE(extents_word(s, x)) != EXTENT_EVICTING, "extent %u is EVICTING", x);
 	}
 }
@@ -1073,8 +1091,9 @@ static void print_figures(const struct blows *b)
 	struct shoal_stats stats;
 	unsigned i, j;
 
-	printf("# seed %" PRIu64 ": in %.1f s %" PRIu64 " kills (%.0f a second; %" PRIu64 " of a stopped process), %" PRIu64 " stops (%.0f a second), %" PRIu64
-	       " audits; %" PRIu64 " blows were dropped as too late, %" PRIu64 " of the dead were left for the audit to recover\n#",
+	printf("# seed %" PRIu64 ": in %.1f s %" PRIu64 " kills (%.0f a second; %" PRIu64
+	       " of a stopped process), %" PRIu64 " stops (%.0f a second), %" PRIu64 " audits; %" PRIu64
+	       " blows were dropped as too late, %" PRIu64 " of the dead were left for the audit to recover\n#",
 	       seed, (double)b->ns / 1e9, b->kills, (double)b->kills * 1e9 / (double)b->ns, b->stopped_kills, b->stops,
 	       (double)b->stops * 1e9 / (double)b->ns, b->audits, b->dropped, b->recovered);
 	for (i = 0; i < OPS; i++) {
@@ -1130,9 +1149,12 @@ struct storm {
 
 static void torture(uint64_t seconds, const struct storm *storm)
 {
-	struct shoal_config config = {.size = SEGMENT, .max_entry = 16 << 10, .max_processes = storm->slots, .max_loads = storm->max_loads};
-	struct shoal_policy of_loaded = {.fresh_ms = 300, .stale_ms = 200, .retry_ms = 5, .wait_ms = CREW_PATIENCE_MS, .lease_ms = CREW_PATIENCE_MS};
-	struct shoal_policy of_plain = {.fresh_ms = 2000, .stale_ms = 200, .retry_ms = 5, .wait_ms = CREW_PATIENCE_MS, .lease_ms = CREW_PATIENCE_MS};
+	struct shoal_config config = {.size = SEGMENT, .max_entry = 16 << 10, .max_processes = storm->slots,
+	                              .max_loads = storm->max_loads};
+	struct shoal_policy of_loaded = {.fresh_ms = 300, .stale_ms = 200, .retry_ms = 5, .wait_ms = CREW_PATIENCE_MS,
+	                                 .lease_ms = CREW_PATIENCE_MS};
+	struct shoal_policy of_plain = {.fresh_ms = 2000, .stale_ms = 200, .retry_ms = 5, .wait_ms = CREW_PATIENCE_MS,
+	                                .lease_ms = CREW_PATIENCE_MS};
 	struct blows blows, more;
 
 	crew_begin();
@@ -1175,7 +1197,8 @@ static void torture(uint64_t seconds, const struct storm *storm)
 	if (poor)
 		printf("# %" PRIu64 " attaches and resizes were refused\n", w64_load(&field->refused));
 	crew_join_well(crew_fork(fetch_every_key, NULL));
-	crew_expect(w32_load(&field->fresh_keys) == LOADED_KEYS + SET_KEYS, "%u keys could be had", w32_load(&field->fresh_keys));
+	crew_expect(w32_load(&field->fresh_keys) == LOADED_KEYS + SET_KEYS, "%u keys could be had",
+	            w32_load(&field->fresh_keys));
 	check_left_overs();
 	if (!w32_load(&crew_verdict->count))
 		crew_fill(cache, plain);
@@ -1195,7 +1218,8 @@ static unsigned scaled(unsigned n)
 
 static void killed_at_random(void **state)
 {
-	torture(number("SHOAL_TEST_SECONDS", 10), &(struct storm){.workers = 8, .kills = scaled(KILLS), .max_loads = 6});
+	torture(number("SHOAL_TEST_SECONDS", 10),
+	        &(struct storm){.workers = 8, .kills = scaled(KILLS), .max_loads = 6});
 }
 
 static uint64_t a_fifth(void)
@@ -1219,12 +1243,14 @@ static void oversubscribed(void **state)
 
 static void killed_on_a_poor_machine(void **state)
 {
-	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("none", "/dev/shm", "tmpfs", 0, "size=6m")) {
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("none", "/dev/shm", "tmpfs", 0, "size=6m")) {
 		skipped("a /dev/shm of our own is refused");
 		return;
 	}
 	poor = true;
-	torture(a_fifth(), &(struct storm){.name = NAME, .workers = 8, .kills = scaled(KILLS), .slots = 6, .max_loads = 6});
+	torture(a_fifth(),
+	        &(struct storm){.name = NAME, .workers = 8, .kills = scaled(KILLS), .slots = 6, .max_loads = 6});
 	poor = false;
 }
 

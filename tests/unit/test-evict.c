@@ -26,8 +26,8 @@ static int tear_down(void **state)
 /* ---- the choice -------------------------------------------------------------------------------------------- */
 
 /* A sealed extent with one live entry of `live` bytes among `used`. */
-static void make_up(const struct inside *in, uint32_t x, enum log_kind kind, uint64_t stamp, uint32_t used, uint32_t live,
-                    uint64_t until_ms)
+static void make_up(const struct inside *in, uint32_t x, enum log_kind kind, uint64_t stamp, uint32_t used,
+                    uint32_t live, uint64_t until_ms)
 {
 	struct extent *e = &in->s->extents[x];
 
@@ -248,7 +248,9 @@ static void longer_searches_ask_for_more(void **state)
 
 			assert_int_equal(evict_keeps(in->s, EVICT_MAIN, LOG_MAIN, frequency, walks, &to, &left), kept);
 			assert_true(!kept || (to == LOG_MAIN && left == frequency - 1));
-			assert_int_equal(evict_keeps(in->s, EVICT_PROBATION, LOG_PROBATION, frequency, walks, &to, &left), kept);
+			assert_int_equal(evict_keeps(in->s, EVICT_PROBATION, LOG_PROBATION, frequency, walks, &to,
+			                             &left),
+			                 kept);
 			assert_true(!kept || (to == LOG_MAIN && left == 0));
 			assert_true(evict_keeps(in->s, EVICT_DEAD, LOG_PROBATION, frequency, walks, &to, &left));
 			assert_true(to == LOG_PROBATION && left == frequency);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Extents and the log in them. Holds E.1 (an extent with a writer or a pin in it is not walked), E.2 (retired until its
- * readers have gone), L.1 (a dead owner's lock is taken over as it is) and L.2 (a busy head is passed by, and replaced),
- * and that no bytes, whatever they say, lead a reader out of its extent.
+ * readers have gone), L.1 (a dead owner's lock is taken over as it is) and L.2 (a busy head is passed by, and
+ * replaced), and that no bytes, whatever they say, lead a reader out of its extent.
  */
 
 #include "inside.h"
@@ -152,7 +152,9 @@ static void a_full_log_says_so(void **state)
 	bool opened;
 	int i, r = 0;
 
-	assert_int_equal(log_append(in->seat, WRITING, LOG_PROBATION, in->s->geometry.extent_size + 8, &offset, &opened), SHOAL_ERR_TOO_BIG);
+	assert_int_equal(log_append(in->seat, WRITING, LOG_PROBATION, in->s->geometry.extent_size + 8, &offset,
+	                            &opened),
+	                 SHOAL_ERR_TOO_BIG);
 	for (i = 0; i < 10000 && !r; i++)
 		r = log_append(in->seat, WRITING, LOG_PROBATION, 2048, &offset, &opened);
 	assert_int_equal(r, LOG_FULL);
@@ -176,7 +178,8 @@ static void make_all_heads(const struct inside *in, uint32_t extents[HEADS_MAX])
 		assert_true(x >= 0);
 		extents[h] = (uint32_t)x;
 		word = extents_word(in->s, extents[h]);
-		w64_store(&in->s->header->heads[LOG_PROBATION][h], (uint64_t)EXTENT_SEQUENCE(word) << 32 | (extents[h] + 1));
+		w64_store(&in->s->header->heads[LOG_PROBATION][h],
+		          (uint64_t)EXTENT_SEQUENCE(word) << 32 | (extents[h] + 1));
 		rcu_clear(in->seat, WRITING);
 	}
 }
@@ -335,7 +338,8 @@ static void no_bytes_lead_outside(void **state)
 	int round;
 
 	for (round = 0; round < 20000; round++) {
-		uint64_t at = in->s->geometry.log_at + draw(&seed) % (in->s->geometry.size - in->s->geometry.log_at - 64) / 8 * 8;
+		uint64_t at = in->s->geometry.log_at +
+		              draw(&seed) % (in->s->geometry.size - in->s->geometry.log_at - 64) / 8 * 8;
 		struct entry *entry = log_at(in->s, at);
 
 		w32_store(&entry->length, (uint32_t)draw(&seed) >> draw(&seed) % 30);
@@ -346,7 +350,8 @@ static void no_bytes_lead_outside(void **state)
 				continue;
 			accepted++;
 			assert_true(offset >= in->s->geometry.log_at);
-			end = in->s->geometry.log_at + (uint64_t)(extent_of(in->s, offset) + 1) * in->s->geometry.extent_size;
+			end = in->s->geometry.log_at +
+			      (uint64_t)(extent_of(in->s, offset) + 1) * in->s->geometry.extent_size;
 			assert_true(offset + e.length <= end);
 			assert_true((const char *)e.key == in->s->base + offset + sizeof(struct entry));
 			assert_true((const char *)e.value + e.value_size <= in->s->base + offset + e.length);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The flights of a key, arrow by arrow. Holds F.1 (at most one COMPUTING within its lease: in a race), F.2 (each step of a
- * leader is from its own leadership), F.4 (a dead leader is replaced, a slow one passed by) and F.6 (words beside the
- * flight's only rise: who wakes up late changes nothing).
+ * The flights of a key, arrow by arrow. Holds F.1 (at most one COMPUTING within its lease: in a race), F.2 (each step
+ * of a leader is from its own leadership), F.4 (a dead leader is replaced, a slow one passed by) and F.6 (words beside
+ * the flight's only rise: who wakes up late changes nothing).
  */
 #include <pthread.h>
 

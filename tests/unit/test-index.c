@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The index, slot by slot. Holds I.1 (of two slots of a key the newer wins, and the older is removed), I.2 (removal takes
- * the older first), I.3 (a CAS that expects an EMPTY fails once anything happened there), I.4 (announcements are taken
- * back, all of them), I.5 (both buckets full: what is not hit goes, and what was hit once does in time) and I.7 (what is put
- * on a settled slot is settled).
+ * The index, slot by slot. Holds I.1 (of two slots of a key the newer wins, and the older is removed), I.2 (removal
+ * takes the older first), I.3 (a CAS that expects an EMPTY fails once anything happened there), I.4 (announcements are
+ * taken back, all of them), I.5 (both buckets full: what is not hit goes, and what was hit once does in time) and I.7
+ * (what is put on a settled slot is settled).
  */
 #include "inside.h"
 
@@ -11,7 +11,8 @@ static int set_up(void **state)
 {
 	static struct inside in;
 
-	in = go_inside(&(struct shoal_config){.size = 2 << 20, .mean_entry = 1 << 20}); /* the least index: 64 buckets */
+	/* the least index: 64 buckets */
+	in = go_inside(&(struct shoal_config){.size = 2 << 20, .mean_entry = 1 << 20});
 	assert_int_equal(in.s->geometry.buckets, 64);
 	w64_store(&in.s->header->generation, 1000); /* those that are made up here are below it */
 	*state = &in;
@@ -503,7 +504,8 @@ static void a_spoilt_copy_shows(void **state)
 	int spoilt;
 
 	for (spoilt = 0; spoilt < 2; spoilt++) {
-		assert_int_equal(room_reserve(in.seat, WRITING, LOG_PROBATION, key.size, sizeof(text), &offset), SHOAL_OK);
+		assert_int_equal(room_reserve(in.seat, WRITING, LOG_PROBATION, key.size, sizeof(text), &offset),
+		                 SHOAL_OK);
 		copy = store_value_at(in.s, offset, &key);
 		memcpy(copy, text, sizeof(text));
 		copy[5] ^= (char)spoilt;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Permits, by the invariants of permit.c: bounds (Q.1), leases (Q.2), late steps (Q.3), who is told (Q.4), who is in the
- * way (Q.5), and the order.
+ * Permits, by the invariants of permit.c: bounds (Q.1), leases (Q.2), late steps (Q.3), who is told (Q.4), who is in
+ * the way (Q.5), and the order.
  *
  * Most cases are scripted, by one thread with many tickets and a clock that stands still unless it is told to pass.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who a process is, and whether it has ended: proc.h's identity word. Others' promises rest on it (R.1, R.2, promise 4): a
- * zombie is dead, a reused pid is another process, one of another namespace is not judged.
+ * Who a process is, and whether it has ended: proc.h's identity word. Others' promises rest on it (R.1, R.2, promise
+ * 4): a zombie is dead, a reused pid is another process, one of another namespace is not judged.
  */
 #include <fcntl.h>
 #include <pthread.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The geometry of segments of all sizes, and what an attach refuses, each with its own error (S.3): nothing is read from
- * a file before it has been found regular, ours, not writable by others, of our layout and size, with a header whose
- * checksum holds; and a right checksum is no excuse for areas outside the file.
+ * The geometry of segments of all sizes, and what an attach refuses, each with its own error (S.3): nothing is read
+ * from a file before it has been found regular, ours, not writable by others, of our layout and size, with a header
+ * whose checksum holds; and a right checksum is no excuse for areas outside the file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -90,9 +90,12 @@ static void every_size_has_a_geometry(void **state)
 		assert_int_equal(s.geometry.size, align_up(size, PAGE));
 		check_geometry(&s.geometry);
 		assert_true(s.geometry.extents >= 32);
-		assert_true(s.geometry.size - s.geometry.log_at - (uint64_t)s.geometry.extents * s.geometry.extent_size <
-		            (uint64_t)s.geometry.extents * CACHE_LINE + size / 1024 + 2 * PAGE); /* and no more is wasted */
-		assert_int_equal(fcntl(s.fd, F_GET_SEALS) & (F_SEAL_SHRINK | F_SEAL_GROW), F_SEAL_SHRINK); /* a resize adds to it */
+		/* and no more is wasted */
+		assert_true(s.geometry.size - s.geometry.log_at -
+		                    (uint64_t)s.geometry.extents * s.geometry.extent_size <
+		            (uint64_t)s.geometry.extents * CACHE_LINE + size / 1024 + 2 * PAGE);
+		/* a resize adds to it */
+		assert_int_equal(fcntl(s.fd, F_GET_SEALS) & (F_SEAL_SHRINK | F_SEAL_GROW), F_SEAL_SHRINK);
 		close_segment(&s);
 	}
 }
@@ -117,9 +120,9 @@ static void defaults_are_as_documented(void **state)
 
 static void configuration_is_taken(void **state)
 {
-	struct shoal_config config = {.size = 32 << 20, .max_entry = (32 << 20) / 64, .mean_entry = 4096, .max_processes = 7,
-	                              .max_threads = 11, .max_flights = 13, .max_keyspaces = 17, .max_loads = 3,
-	                              .flags = SHOAL_CHECKSUM};
+	struct shoal_config config = {.size = 32 << 20, .max_entry = (32 << 20) / 64, .mean_entry = 4096,
+	                              .max_processes = 7, .max_threads = 11, .max_flights = 13, .max_keyspaces = 17,
+	                              .max_loads = 3, .flags = SHOAL_CHECKSUM};
 	struct segment s;
 	uint32_t buckets;
 
@@ -219,7 +222,8 @@ static int as_another_user(void *arg)
 	return 0;
 }
 
-/* Ours, root's or the configured owner's. Written to by everybody by its creator's wish, so that the mode lets us in. */
+/* Ours, root's or the configured owner's. Written to by everybody by its creator's wish,
+ * so that the mode lets us in. */
 static void only_trusted_owners(void **state)
 {
 	static const uid_t owners[] = {0, 12345, 23456, 34567};
@@ -353,7 +357,8 @@ static void a_hostile_geometry(void **state)
 	assert_int_equal(pread(fd, &good, sizeof(good), 0), sizeof(good));
 	for (i = 0; i < words; i++)
 		for (j = 0; j < COUNT(values) + 2; j++) {
-			if (i * 4 >= offsetof(struct geometry, boot_id) && i * 4 < offsetof(struct geometry, boot_id) + 8)
+			if (i * 4 >= offsetof(struct geometry, boot_id) &&
+			    i * 4 < offsetof(struct geometry, boot_id) + 8)
 				continue;
 			g = good;
 			memcpy(&word, (char *)&g + i * 4, 4);
@@ -362,7 +367,8 @@ static void a_hostile_geometry(void **state)
 			g.checksum = hash_bytes(&g, offsetof(struct geometry, checksum), 0);
 			assert_int_equal(pwrite(fd, &g, sizeof(g), 0), sizeof(g));
 			r = segment_open(file, &attach, &s);
-			assert_true(r == SHOAL_OK || r == SHOAL_ERR_CORRUPT || r == SHOAL_ERR_LAYOUT || r == SHOAL_ERR_SYSTEM);
+			assert_true(r == SHOAL_OK || r == SHOAL_ERR_CORRUPT || r == SHOAL_ERR_LAYOUT ||
+			            r == SHOAL_ERR_SYSTEM);
 			if (r)
 				continue;
 			check_geometry(&s.geometry);

@@ -68,8 +68,10 @@ void *weave_copy(void *to, const void *from, size_t n);
 	})
 #define atomic_compare_exchange_strong(p, expected, v) weave_cas((p), sizeof(*(p)), (expected), (uint64_t)(v))
 #define atomic_compare_exchange_weak(p, expected, v) weave_cas((p), sizeof(*(p)), (expected), (uint64_t)(v))
-#define atomic_fetch_add(p, n) __extension__({ (__typeof__((void)0, *(p)))weave_add((p), sizeof(*(p)), (uint64_t)(n)); })
-#define atomic_fetch_sub(p, n) __extension__({ (__typeof__((void)0, *(p)))weave_add((p), sizeof(*(p)), -(uint64_t)(n)); })
+#define atomic_fetch_add(p, n)                                                                                         \
+	__extension__({ (__typeof__((void)0, *(p)))weave_add((p), sizeof(*(p)), (uint64_t)(n)); })
+#define atomic_fetch_sub(p, n)                                                                                         \
+	__extension__({ (__typeof__((void)0, *(p)))weave_add((p), sizeof(*(p)), -(uint64_t)(n)); })
 #define atomic_fetch_or(p, n) weave_or((p), sizeof(*(p)), (uint64_t)(n))
 #define atomic_thread_fence(order) weave_fence()
 

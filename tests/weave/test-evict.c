@@ -129,7 +129,8 @@ static void set_2(void)
 {
 	int r = weave_put("k", 2);
 
-	weave_must(r == SHOAL_OK || r == SHOAL_ERR_NO_SPACE); /* while the other holds what there is; then none is there */
+	/* while the other holds what there is; then none is there */
+	weave_must(r == SHOAL_OK || r == SHOAL_ERR_NO_SPACE);
 	if (weave_get("k", NULL) == 9)
 		weave_fail("I.2: the eviction brought the older value back");
 }

@@ -26,7 +26,8 @@ static void watch(void)
 		if (!weave_get("k", &now))
 			continue;
 		if (now < before)
-			weave_fail("I.1: generation %llu was shown after %llu", (unsigned long long)now, (unsigned long long)before);
+			weave_fail("I.1: generation %llu was shown after %llu", (unsigned long long)now,
+			           (unsigned long long)before);
 		before = now;
 	}
 }

@@ -92,11 +92,13 @@ static void set_and_drop(void)
 	if (index_find(weave_seat(), &k, WANT_NEWEST, READING, OTHER, &hit)) {
 		shown = hit.e.entry->generation;
 		rcu_clear(weave_seat(), hit.announced);
-		index_remove(weave_seat(), &k, shown + 1, READING, OTHER); /* as an eviction does: the older ones first */
+		/* as an eviction does: the older ones first */
+		index_remove(weave_seat(), &k, shown + 1, READING, OTHER);
 	}
 	*weave_note(1, 1) = shown;
 	if (weave_get(key, &generation) && generation < shown)
-		weave_fail("P.1: generation %llu was shown after %llu", (unsigned long long)generation, (unsigned long long)shown);
+		weave_fail("P.1: generation %llu was shown after %llu", (unsigned long long)generation,
+		           (unsigned long long)shown);
 	*weave_note(1, 0) = begun ? 1 : 2;
 	w64_store(weave_fact(1), 1);
 	if (begun && weave_get(key, NULL) == 1)

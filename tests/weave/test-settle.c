@@ -84,7 +84,8 @@ static void look_then_get(void)
 	uint64_t before = look(), now = before;
 
 	if (weave_get("k", &now) && now < before)
-		weave_fail("I.6: generation %llu was shown after %llu", (unsigned long long)now, (unsigned long long)before);
+		weave_fail("I.6: generation %llu was shown after %llu", (unsigned long long)now,
+		           (unsigned long long)before);
 }
 
 static void one_is_left(void)

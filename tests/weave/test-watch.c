@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who watches a load misses nothing: it registers, looks, dispatches, while others publish, fail, give up, delete, return
- * permits. There is no thread here that sleeps on the bell; the watcher does so itself, as that thread would, and what it
- * then makes of it is shoal_dispatch(). Nobody rings for it and it sleeps till a deadline: a lost wake, and a failure.
+ * Who watches a load misses nothing: it registers, looks, dispatches, while others publish, fail, give up, delete,
+ * return permits. There is no thread here that sleeps on the bell; the watcher does so itself, as that thread
+ * would, and what it then makes of it is shoal_dispatch(). Nobody rings for it and it sleeps till a deadline: a
+ * lost wake, and a failure.
  */
 #include "futex.h"
 #include "load.h"

@@ -243,7 +243,8 @@ static void arrive(void)
 		leave(CUT);
 }
 
-/* It goes on without a choice, as somebody who arrived here did. What it read since it arrived itself tells the two apart. */
+/* It goes on without a choice, as somebody who arrived here did. What it read since it arrived itself
+ * tells the two apart. */
 static void pass_by(void)
 {
 	if (!w.replaying && met(state(5), false))
@@ -255,7 +256,8 @@ static void pass_by(void)
 /* Who has ended chooses who goes on, on its own stack. */
 static size_t stack_of(const struct thread *t)
 {
-	return t->life == READY || t->life == SLEEPING || t == w.n.self ? (size_t)(t->stack + STACK - (char *)t->sp) : 0;
+	return t->life == READY || t->life == SLEEPING || t == w.n.self ? (size_t)(t->stack + STACK - (char *)t->sp)
+	                                                                : 0;
 }
 
 /* Of the choice that is being made, by the one who makes it. */
@@ -397,7 +399,8 @@ static void kill_thread(struct thread *t)
 
 static bool may_die(const struct thread *t)
 {
-	return w.n.kills_left && w.scenario->killable >> number(t) & 1 && t->begun && t->life != ENDED && t->life != DEAD;
+	return w.n.kills_left && w.scenario->killable >> number(t) & 1 && t->begun && t->life != ENDED &&
+	       t->life != DEAD;
 }
 
 enum act { ON, TO, KILL };
@@ -512,7 +515,9 @@ static inline uint32_t key_of(const volatile void *p)
 
 static inline uint64_t get(const volatile void *p, unsigned size)
 {
-	return size == 8 ? *(const volatile uint64_t *)p : size == 4 ? *(const volatile uint32_t *)p : *(const volatile uint8_t *)p;
+	return size == 8   ? *(const volatile uint64_t *)p
+	       : size == 4 ? *(const volatile uint32_t *)p
+	                   : *(const volatile uint8_t *)p;
 }
 
 static inline void put(volatile void *p, unsigned size, uint64_t value)
@@ -1138,14 +1143,16 @@ static void describe(const struct mode *m)
 	else if (m->exhausted)
 		snprintf(text, sizeof(text), "all %" PRIu64 " interleavings", m->explored);
 	else
-		snprintf(text, sizeof(text), "all %" PRIu64 " interleavings up to %d preemption%s", m->explored, m->complete,
-		         m->complete == 1 ? "" : "s");
+		snprintf(text, sizeof(text), "all %" PRIu64 " interleavings up to %d preemption%s", m->explored,
+		         m->complete, m->complete == 1 ? "" : "s");
 	printf("#   %-5s %s\n", m->name, text);
 }
 
 static bool search(const struct weave_scenario *s, double budget)
 {
-	struct mode modes[] = {{"plain", 0, false, -1, false, 0}, {"kill", 1, false, -1, false, 0}, {"TSO", 0, true, -1, false, 0}};
+	struct mode modes[] = {{"plain", 0, false, -1, false, 0},
+	                       {"kill", 1, false, -1, false, 0},
+	                       {"TSO", 0, true, -1, false, 0}};
 	double begun = seconds(), until = begun + budget, left;
 	unsigned deep = budget > NIGHTLY ? DEEPEST : s->deep ? s->deep : 3, i, bound;
 	enum pass r = PASS_COMPLETE;
@@ -1181,8 +1188,8 @@ static bool search(const struct weave_scenario *s, double budget)
 		}
 	}
 	weak = r != PASS_FAILED && w.executions < s->least;
-	printf("# %s (%s): %" PRIu64 " executions, %" PRIu64 " cut off, %" PRIu64 " states, %.0f a second\n", s->name, s->holds,
-	       w.executions, w.cut, w.states, (double)w.executions / (seconds() - begun));
+	printf("# %s (%s): %" PRIu64 " executions, %" PRIu64 " cut off, %" PRIu64 " states, %.0f a second\n", s->name,
+	       s->holds, w.executions, w.cut, w.states, (double)w.executions / (seconds() - begun));
 	for (i = 0; i < 3; i++)
 		if (!(i == 1 && !s->killable) && !(i == 2 && !s->stale))
 			describe(&modes[i]);
@@ -1238,7 +1245,8 @@ static void close_scenario(void)
 int weave_main(int argc, char **argv, const struct weave_scenario *scenarios, unsigned n)
 {
 	const char *given = getenv("SHOAL_TEST_SECONDS");
-	double until = seconds() + (given ? atof(given) : 60) / 10; /* all of these programs take as long as one torture test */
+	/* all of these programs take as long as one torture test */
+	double until = seconds() + (given ? atof(given) : 60) / 10;
 	unsigned i, failed = 0, done = 0, only = argc > 1;
 	bool good;
 
@@ -1249,7 +1257,8 @@ int weave_main(int argc, char **argv, const struct weave_scenario *scenarios, un
 		if (argc > 1 && strcmp(argv[1], scenarios[i].name))
 			continue;
 		open_scenario(&scenarios[i]);
-		good = search(&scenarios[i], (until - seconds()) / (only ? n : n - i)); /* what others did not need, too */
+		/* what others did not need, too */
+		good = search(&scenarios[i], (until - seconds()) / (only ? n : n - i));
 		failed += !good;
 		printf("%s %u - %s\n", good ? "ok" : "not ok", ++done, scenarios[i].name);
 		close_scenario();

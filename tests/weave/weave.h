@@ -11,31 +11,33 @@
  *             where a thread ends, sleeps or says spin_hint() is free. 0 first, then 1, 2 ...
  *   kill      at most one: before any shared write of a thread, or, of one that was preempted, before another looks
  *             whether it lives. It never runs again; the kernel's part is played by world.c
- *   TSO       stores wait in the thread's buffer, first in, first out, and it sees its own; a fence, a CAS, a system call
- *             empties it, membarrier() everybody's. Who reads a word that waits in another's buffer reads the new value or,
- *             `stale` times in an execution, the old one
+ *   TSO       stores wait in the thread's buffer, first in, first out, and it sees its own; a fence, a CAS, a system
+ *             call empties it, membarrier() everybody's. Who reads a word that waits in another's buffer reads the new
+ *             value or, `stale` times in an execution, the old one
  *
  * Two reductions. Nothing is preempted before an access to a word that no two threads touch, one of them writing; which
- * these are is learnt, and what was explored before a new one was found is explored again. And what leads to a state that
- * was met before, with no fewer preemptions left, is cut off: a state is all that shared memory holds, all that waits in
- * buffers, and for each thread all that it ever read, which determines where it stands and what it knows, also what it
- * added to counters that nobody decides on. States are noted at each choice, and where somebody goes on after a switch;
- * looked up there, and at each point where there is nothing to choose: to be switched back to at one access or at a later
- * one is the same when nothing in between has to do with the other. So of the interleavings that are counted most end soon.
+ * these are is learnt, and what was explored before a new one was found is explored again. And what leads to a state
+ * that was met before, with no fewer preemptions left, is cut off: a state is all that shared memory holds, all that
+ * waits in buffers, and for each thread all that it ever read, which determines where it stands and what it knows,
+ * also what it added to counters that nobody decides on. States are noted at each choice, and where somebody goes on
+ * after a switch; looked up there, and at each point where there is nothing to choose: to be switched back to at one
+ * access or at a later one is the same when nothing in between has to do with the other. So of the interleavings that
+ * are counted most end soon.
  *
- * Nothing is run twice, either: at each choice memory and stacks are copied, and the next execution goes on from the last
- * copy. A part of the executions is run again from the begin, and has to end in the same state.
+ * Nothing is run twice, either: at each choice memory and stacks are copied, and the next execution goes on from the
+ * last copy. A part of the executions is run again from the begin, and has to end in the same state.
  *
- * How far that goes is printed by mode: "all N interleavings up to 3 preemptions", or without any bound. SHOAL_TEST_SECONDS
- * is what all programs take, ten times over; with 7 s for a scenario and more, preemptions are bounded by that time alone.
- * At 60, which is CI's: 2,000 to 600,000 executions for each scenario, two or three preemptions explored whole in most.
- * At 800, 8 to 17 s of one core each: 90,000 to 450,000 executions a second, and 0.7 to 7 million of them, up to three to ten
- * preemptions; some end before, with all interleavings there are: insert against delete, delete of duplicates, expire against
- * delete, and without store buffers evict against read and evict against delete.
+ * How far that goes is printed by mode: "all N interleavings up to 3 preemptions", or without any bound.
+ * SHOAL_TEST_SECONDS is what all programs take, ten times over; with 7 s for a scenario and more, preemptions are
+ * bounded by that time alone. At 60, which is CI's: 2,000 to 600,000 executions for each scenario, two or three
+ * preemptions explored whole in most. At 800, 8 to 17 s of one core each: 90,000 to 450,000 executions a second, and
+ * 0.7 to 7 million of them, up to three to ten preemptions; some end before, with all interleavings there are:
+ * insert against delete, delete of duplicates, expire against delete, and without store buffers evict against read
+ * and evict against delete.
  *
- * Not modelled: a resize (two regions, and a mapping that is replaced under urcu-bp, which is nothing here); orders weaker
- * than TSO (ARM); and of two buffered stores of two threads to one word the later flush wins.
- * Plain bytes of entries are copied by memcpy() in the engine: each copy is a point.
+ * Not modelled: a resize (two regions, and a mapping that is replaced under urcu-bp, which is nothing here); orders
+ * weaker than TSO (ARM); and of two buffered stores of two threads to one word the later flush wins. Plain bytes of
+ * entries are copied by memcpy() in the engine: each copy is a point.
  */
 #ifndef SHOAL_WEAVE_H
 #define SHOAL_WEAVE_H
@@ -67,7 +69,8 @@ struct weave_scenario {
 	unsigned corpses;   /* mask of threads that have died in the setup */
 	unsigned joins;     /* mask of threads that take their place in the segment by themselves */
 	bool sleeps;        /* somebody may sleep till a deadline: no lost wake */
-	bool slices;        /* likewise, but only where another has died: nothing wakes who waits for a permit of the dead */
+	bool slices;        /* likewise, but only where another has died: nothing wakes who waits for a
+	                       permit of the dead */
 };
 
 int weave_main(int argc, char **argv, const struct weave_scenario *scenarios, unsigned n);

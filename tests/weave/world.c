@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The world of a scenario: a segment of some 20 KiB laid out by hand, the private part of each process, and what stands in
- * for floor 0: libc's and the kernel's part of registry.c, futex.c and proc.c. And the audit: what must hold whenever
- * all threads have ended or are dead, whatever happened.
+ * The world of a scenario: a segment of some 20 KiB laid out by hand, the private part of each process, and what stands
+ * in for floor 0: libc's and the kernel's part of registry.c, futex.c and proc.c. And the audit: what must hold
+ * whenever all threads have ended or are dead, whatever happened.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -265,7 +265,8 @@ static bool is_quiet(const void *p)
 		if (within(p, s->keyspaces[i].counters,
 			   sizeof(struct keyspace) - offsetof(struct keyspace, counters)))
 			return true;
-	return within(p, &s->header->evicted_cold, offsetof(struct header, ghost_bytes) - offsetof(struct header, evicted_cold)) ||
+	return within(p, &s->header->evicted_cold,
+	              offsetof(struct header, ghost_bytes) - offsetof(struct header, evicted_cold)) ||
 	       within(p, s->lines, s->geometry.lines * sizeof(struct line)) || within(p, &s->header->lines_used, 4);
 }
 
@@ -308,7 +309,8 @@ static void keep_off(uint32_t x, uint64_t before)
 
 	for (i = 0; i < WEAVE_THREADS; i++) {
 		seat = world.parties[i].specific;
-		if (i == weave_me() || weave_is_dead(i) || !seat || !seat->reader || seat->index != EXTENT_OWNER(before))
+		if (i == weave_me() || weave_is_dead(i) || !seat || !seat->reader ||
+		    seat->index != EXTENT_OWNER(before))
 			continue;
 		memcpy(&word, &seat->reader->words[WALKING], sizeof(word));
 		if ((uint32_t)word == x + 1)
@@ -650,7 +652,8 @@ uint64_t weave_write(const char *text, uint32_t value)
 	if (log_append(seat, WRITING, LOG_PROBATION, (uint32_t)log_length(s, k.size, 16), &offset, &opened))
 		weave_fail("no room for an entry");
 	memcpy(store_value_at(s, offset, &k), bytes, 16);
-	store_fill(s, offset, &k, segment_draw(s), weave_now_ns() / 1000000, &lives, STORED(CODEC_NONE, 16), 0, 0, NULL);
+	store_fill(s, offset, &k, segment_draw(s), weave_now_ns() / 1000000, &lives, STORED(CODEC_NONE, 16), 0, 0,
+	           NULL);
 	rcu_clear(seat, WRITING);
 	return offset;
 }
@@ -673,7 +676,8 @@ void weave_duplicate(const char *text, uint32_t value)
 			target.expected = w64_load(target.slot);
 		}
 	}
-	if (!target.slot || !index_commit(s, &target, index_word(&k, offset, 0), (uint32_t)log_length(s, k.size, 16), UINT64_MAX))
+	if (!target.slot ||
+	    !index_commit(s, &target, index_word(&k, offset, 0), (uint32_t)log_length(s, k.size, 16), UINT64_MAX))
 		weave_fail("no slot for a duplicate");
 }
 
@@ -735,15 +739,18 @@ static void audit_log(void)
 		}
 		x = extent_of(s, SLOT_BYTES(word));
 		if (EXTENT_STATE(word_now(x)) == EXTENT_FREE || EXTENT_STATE(word_now(x)) == EXTENT_RETIRED)
-			weave_fail("E.2: slot %u points into extent %u, which is in state %d", i, x, EXTENT_STATE(word_now(x)));
+			weave_fail("E.2: slot %u points into extent %u, which is in state %d", i, x,
+			           EXTENT_STATE(word_now(x)));
 		entries[x]++;
 		live[x] += e.length;
 	}
 	for (x = 0; x < s->geometry.extents; x++) {
 		if (EXTENT_STATE(word_now(x)) == EXTENT_FREE || EXTENT_STATE(word_now(x)) == EXTENT_RETIRED)
 			continue;
-		if (EXTENT_ENTRIES(w64_load(&s->extents[x].counts)) < entries[x] || EXTENT_LIVE(w64_load(&s->extents[x].counts)) < live[x])
-			weave_fail("E.5: extent %u counts %u entries, %u are there", x, EXTENT_ENTRIES(w64_load(&s->extents[x].counts)), entries[x]);
+		if (EXTENT_ENTRIES(w64_load(&s->extents[x].counts)) < entries[x] ||
+		    EXTENT_LIVE(w64_load(&s->extents[x].counts)) < live[x])
+			weave_fail("E.5: extent %u counts %u entries, %u are there", x,
+			           EXTENT_ENTRIES(w64_load(&s->extents[x].counts)), entries[x]);
 	}
 }
 
