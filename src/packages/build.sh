@@ -14,7 +14,8 @@ umask 022
 
 here=$(sed -n "s/^  version: '\(.*\)',$/\1/p" "$top/meson.build")
 said=$(sed -n '1s/^shoal (\(.*\)-[0-9]*) .*/\1/p' "$top/src/packages/debian/changelog")
-[ "$here" = "$said" ] || { echo "meson.build is of version $here, src/packages/debian/changelog of $said" >&2 && exit 1; }
+[ "$here" = "$said" ] || 
+	{ echo "meson.build is of version $here, src/packages/debian/changelog of $said" >&2 && exit 1; }
 
 tree=$scratch/shoal-$here
 mkdir "$tree"

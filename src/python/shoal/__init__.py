@@ -8,15 +8,15 @@
         return db.query(...)
 
 Of all workers that call profile(7) at once one runs it, and the others wait for what it returns. For 30 seconds it is
-fresh; for 300 more it is served while one caller replaces it. The worker that runs it may be killed: another takes over.
-Coroutine functions are decorated alike.
+fresh; for 300 more it is served while one caller replaces it. The worker that runs it may be killed: another takes
+over. Coroutine functions are decorated alike.
 
 It fits servers that fork: what is decorated before the fork (gunicorn --preload) is shared by the workers. Processes
 that don't come from one parent share a cache by its name: SHOAL_CACHE=shop in their environment, or shoal.open('shop').
 
 Durations are in seconds. None is the library's default, 0 is none at all, math.inf is without an end. The calls release
-the interpreter's lock while they wait, and let Ctrl-C and other signals through. Handles work in a child of fork, in any
-thread. They know nothing of gevent: a greenlet that waits holds its thread up.
+the interpreter's lock while they wait, and let Ctrl-C and other signals through. Handles work in a child of fork, in
+any thread. They know nothing of gevent: a greenlet that waits holds its thread up.
 """
 import os
 import threading

@@ -74,13 +74,14 @@ def _end(load, end, *arguments):
     return end(ended, *arguments)
 
 
-def open(name=None, *, size=0, max_entry=0, mean_entry=0, max_processes=0, max_threads=0, max_flights=0, max_keyspaces=0,
+def open(name=None, *, size=0, max_entry=0, mean_entry=0, max_processes=0, max_threads=0, max_flights=0,
+         max_keyspaces=0,
          max_loads=0, max_size=0, owner=0, mode=0, flags=0):
     """Create or attach a cache.
 
     name None: one of this process and those that it forks later. 'shop': the one of that name, /dev/shm/shoal.shop.vN,
-    for all processes of this user. With a '/': that file. The rest is struct shoal_config of shoal.h, 0 the default; `flags`
-    of EXCLUSIVE, ATTACH, HUGE_PAGES, CHECKSUM, FIFO. A cache that is there keeps its own configuration.
+    for all processes of this user. With a '/': that file. The rest is struct shoal_config of shoal.h, 0 the default;
+    `flags` of EXCLUSIVE, ATTACH, HUGE_PAGES, CHECKSUM, FIFO. A cache that is there keeps its own configuration.
     """
     config = ffi.new('struct shoal_config *', {
         'size': size, 'max_entry': max_entry, 'mean_entry': mean_entry, 'max_processes': max_processes,
@@ -453,8 +454,8 @@ class Keyspace:
         self._call(lib.shoal_keyspace_delete)
 
     def fallback(self, old):
-        """Where this keyspace would load, the value that `old`, of the same cache, has of the key is carried over: a new
-        version that doesn't begin empty. The encoding has to be the same."""
+        """Where this keyspace would load, the value that `old`, of the same cache, has of the key is carried over: a
+        new version that doesn't begin empty. The encoding has to be the same."""
         self._call(lib.shoal_keyspace_fallback, old._handle, NULL, NULL, NULL)
 
     def stats(self):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """How calls are spelt as keys: the same in every process, and differently if anything differs.
 
-Arguments are spelt as Python writes them, in ASCII: `profile(7, 'en')` has the key `7, 'en'`, which a person can read in
-`shoal keys`. That is only done to what is written the same everywhere and tells its type: numbers, strings, bytes, None,
-tuples, frozensets, dates, Decimal and UUID, of those types exactly. Anything else is refused rather than spelt by an
-address or by a __repr__ that leaves something out: then `key=` says how.
+Arguments are spelt as Python writes them, in ASCII: `profile(7, 'en')` has the key `7, 'en'`, which a person can read
+in `shoal keys`. That is only done to what is written the same everywhere and tells its type: numbers, strings, bytes,
+None, tuples, frozensets, dates, Decimal and UUID, of those types exactly. Anything else is refused rather than spelt by
+an address or by a __repr__ that leaves something out: then `key=` says how.
 """
 import datetime
 import decimal
@@ -58,6 +58,7 @@ def speller(function):
             args = tuple(tuple(sorted(a.items())) if p.kind is p.VAR_KEYWORD else a
                          for p, a in zip(parameters, bound.arguments.values()))
         text = ', '.join(map(spell, args)).encode() or b'()'
-        return text if len(text) <= LONGEST else b'blake2b ' + hashlib.blake2b(text, digest_size=32).hexdigest().encode()
+        return text if len(text) <= LONGEST else \
+            b'blake2b ' + hashlib.blake2b(text, digest_size=32).hexdigest().encode()
 
     return key

@@ -5,8 +5,8 @@
 usage: header.py SHOAL.H OUTPUT
 
 No compiler is asked: the header is plain enough for cffi once comments and the preprocessor's lines are gone. So the
-module is the same on each machine, and who imports it needs cffi's backend alone. tests/python/test_layout.py holds every
-size, offset and constant in it against the C compiler.
+module is the same on each machine, and who imports it needs cffi's backend alone. tests/python/test_layout.py holds
+every size, offset and constant in it against the C compiler.
 """
 import re
 import sys
