@@ -129,7 +129,8 @@ static void forget_parent_threads(void)
 	urcu_bp_after_fork_child();
 }
 
-void process_notice_fork(struct member *m)
+/* Under the lock: the child's threads may come at once. */
+static void notice_fork(struct member *m)
 {
 	if (w32_peek(&m->wiped->ours))
 		return;
@@ -138,6 +139,15 @@ void process_notice_fork(struct member *m)
 	m->inherited |= m->joined;
 	w32_store(&m->users, 1); /* the handle; the parent's threads are not ours */
 	w32_store(&m->wiped->ours, 1);
+}
+
+void process_notice_fork(struct member *m)
+{
+	if (w32_load(&m->wiped->ours))
+		return;
+	pthread_mutex_lock(&m->wiped->lock);
+	notice_fork(m);
+	pthread_mutex_unlock(&m->wiped->lock);
 }
 
 /* ---- join -------------------------------------------------------------------------------------------------- */
@@ -150,7 +160,7 @@ int process_join(struct member *m)
 
 	if (w64_peek(&w->epoch))
 		return SHOAL_OK;
-	process_notice_fork(m);
+	notice_fork(m);
 	if (!w32_peek(&w->opened) && !segment_has_our_clock(&m->segment))
 		return SHOAL_ERR_LAYOUT;
 	if (!m->segment.fence && proc_use_membarrier())

@@ -5,7 +5,7 @@
  *   operation             may run beside                       another process is killed
  *   process_join          everything; under the member's lock  its half-made claim carries its identity
  *   process_free          likewise                             no effect
- *   process_notice_fork   likewise, or before a second thread  no effect
+ *   process_notice_fork   everything; takes that lock          no effect
  */
 #ifndef SHOAL_PROCESS_H
 #define SHOAL_PROCESS_H

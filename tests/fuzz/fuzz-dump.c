@@ -15,15 +15,8 @@
 #include "cli/dumpfile.h"
 #include "cli/frame.h"
 #include "cli/words.h"
+#include "expect.h"
 #include "fuzz.h"
-
-#define EXPECT(truth)                                                                                                  \
-	do {                                                                                                           \
-		if (!(truth)) {                                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #truth);                                    \
-			abort();                                                                                       \
-		}                                                                                                      \
-	} while (0)
 
 enum { DUMP, SUMMED_DUMP, SUMMED_AGAIN, FRAME, WORDS, KINDS };
 

@@ -11,16 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "expect.h"
 #include "fuzz.h"
 #include "redis/record.h"
-
-#define EXPECT(truth)                                                                                                 \
-	do {                                                                                                          \
-		if (!(truth)) {                                                                                       \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #truth);                                   \
-			abort();                                                                                      \
-		}                                                                                                     \
-	} while (0)
 
 enum { AGE_AT = 0, LEFT_AT = 8, RIGHT_AT = 16, BYTES_AT = 17, VALUE_AT = RECORD_STAMP + RECORD_HEADER };
 

@@ -7,9 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
 #include <linux/sched.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <spawn.h>
@@ -19,6 +17,7 @@
 
 #include "handle.h"
 #include "proc.h"
+#include "refuse.h"
 #include "testing.h"
 
 static char folder[64], file[80];
@@ -584,25 +583,12 @@ static void a_program_closes_all_descriptors(void **state)
 	close_scene(s);
 }
 
-static bool refuse_membarrier(void)
-{
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-
-	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
-	       !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &(struct sock_fprog){COUNT(code), code});
-}
-
 static int without_barriers(void *arg)
 {
 	struct scene *s = arg;
 	struct shoal_value value;
 
-	if (!refuse_membarrier())
+	if (!refuse((const int[]){SYS_membarrier}, 1, EPERM))
 		return not_here("seccomp");
 	if (s->cache->member->segment.fence)
 		return not_here("membarrier to begin with");
@@ -630,7 +616,7 @@ static int fill_without_barriers(void *arg)
 	int key, r;
 
 	must(gives(s->k, "a", SHOAL_OK, "ours")); /* it has registered */
-	if (!refuse_membarrier())
+	if (!refuse((const int[]){SYS_membarrier}, 1, EPERM))
 		return not_here("seccomp");
 	for (key = 0; (r = shoal_set(s->k, &key, sizeof(key), big, sizeof(big))) == SHOAL_OK && bytes < 8 << 20; key++)
 		bytes += sizeof(big);
