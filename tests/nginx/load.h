@@ -107,6 +107,11 @@ static inline void await_curl(struct load *load, pid_t pid, uint32_t gone)
 	}
 }
 
+static inline bool may_ask_again(const struct load *load, const struct response *r, uint32_t gone)
+{
+	return !r->status && !w32_load(&load->stop) && w32_load(&load->kills) == gone;
+}
+
 /*
  * The ith of a curl's. A connection of HTTP/2 that was opened when its worker was told to quit may be sent GOAWAY
  * before its first stream is looked at (RFC 9113, 6.8), which curl asks again on kept connections only: a stream of
@@ -117,13 +122,20 @@ static inline struct response stream_answer(struct caller *c, const char *name, 
 {
 	struct response r = curl_answer(name, i);
 
-	for (unsigned turn = 0; turn < 3 && !r.status && w32_load(&c->load->kills) == gone; turn++) {
+	for (unsigned turn = 0; turn < 3 && may_ask_again(c->load, &r, gone); turn++) {
 		web_free(&r);
 		w32_add(&c->load->closed, 1);
 		await_curl(c->load, curl_start("again", 1, target, NULL), gone);
 		r = curl_answer("again", 0);
 	}
 	return r;
+}
+
+/* At the end nobody asks again for a stream of which nothing came. */
+static inline void count_lost_stream(struct load *load, uint32_t gone, const char *target, const struct response *r)
+{
+	if (r->status || !w32_load(&load->stop))
+		count_lost(load, gone, target, r);
 }
 
 /* The nth body of this path, whichever n; 0: it is not. */

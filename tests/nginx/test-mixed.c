@@ -257,7 +257,7 @@ static void ask_streams(struct caller *c, unsigned *seed)
 		struct response r = stream_answer(c, "streams", i, q[i].target, gone);
 
 		if (is_broken(&r, q[i].kind->size)) {
-			count_lost(c->load, gone, q[i].target, &r);
+			count_lost_stream(c->load, gone, q[i].target, &r);
 			web_free(&r);
 		} else
 			judge(c, &q[i], &r, is_whole(&r, &q[i]));

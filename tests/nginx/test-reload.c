@@ -70,7 +70,7 @@ static void ask_streams(struct caller *c, unsigned *seed)
 		r = stream_answer(c, "streams", i, target, gone);
 		*strchr(target, '?') = '\0';
 		if (is_broken(&r, 20000))
-			count_lost(c->load, gone, target, &r);
+			count_lost_stream(c->load, gone, target, &r);
 		else if (!body_number(&r, target, 20000))
 			wrong(c->load, target, &r);
 		else
