@@ -13,9 +13,9 @@
  * alive word before it gives the memory back, and makes a pidfd readable, or closes a socket, after that: 100 ms later
  * for 1 GiB (measured). No descriptor waits for a futex, so somebody has to sleep there. And as that one is there, it
  * sleeps on the bell as well: no socket, so no address in the segment that a stranger could send to or fill, nothing
- * that ends at a network namespace, nothing that a sandbox without sockets refuses. It costs a second hop: twice what
- * a load that is waited for takes to wake where all are on one processor (27 and 13 us; a plain futex 6 to 10), and
- * hardly more across two (88 and 78; a plain futex 72), where any wake is dear (process/watch prints it).
+ * that ends at a network namespace, nothing that a sandbox without sockets refuses. It costs a second hop: 29 us where
+ * all are on one processor, of a load that is waited for 22, of a plain futex 6 to 10; and hardly more across two (77, 71
+ * and 63), where any wake is dear (process/watch prints it).
  * Where threads are refused the fd is a timerfd that ticks while something is watched, each 10 ms, as a blocking
  * waiter does without futex_waitv.
  *
@@ -91,16 +91,26 @@ static void tick(struct watch *w, bool on)
 }
 
 /* A full counter is readable, too. */
-void watch_tell(struct watch *w)
+static void make_readable(const struct watch *w)
 {
 	uint64_t one = 1;
-	ssize_t n;
+	ssize_t n = write(w->fd, &one, sizeof(one));
 
-	if (w->told || !w->helped)
-		return;
-	w->told = true;
-	n = write(w->fd, &one, sizeof(one));
 	(void)n;
+}
+
+static bool is_to_tell(struct watch *w)
+{
+	if (w->told || !w->helped)
+		return false;
+	w->told = true;
+	return true;
+}
+
+void watch_tell(struct watch *w)
+{
+	if (is_to_tell(w))
+		make_readable(w);
 }
 
 static void be_told(struct watch *w)
@@ -221,23 +231,27 @@ static uint64_t next_of(const struct watch *w)
 	return next;
 }
 
+/* It tells last, without the lock: the loop, which wants it at once, may push it off the processor there. */
 static void *help(void *arg)
 {
 	struct watch *w = arg;
 	struct futex_word words[FUTEX_WORDS];
+	uint64_t now;
 	uint32_t bits;
 	unsigned n;
+	bool tells;
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->closed) {
 		bits = look_at_sources(w);
 		w->rung |= bits;
-		if (bits || next_of(w) <= now_ns())
-			watch_tell(w);
+		now = now_ns();
+		tells = (bits || next_of(w) <= now) && is_to_tell(w);
 		n = what_to_sleep_on(w, words);
-		/* over: dispatch has been told */
-		w->sleeps_until = next_of(w) <= now_ns() ? now_ns() + AGAIN_NS : next_of(w);
+		w->sleeps_until = next_of(w) <= now ? now + AGAIN_NS : next_of(w); /* over: dispatch is told */
 		pthread_mutex_unlock(&w->lock);
+		if (tells)
+			make_readable(w);
 		futex_wait_any(words, n, w->sleeps_until);
 		pthread_mutex_lock(&w->lock);
 	}
