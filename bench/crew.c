@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "crew.h"
+#include "pages.h"
 #include "ticks.h"
 
 #include <errno.h>
@@ -97,23 +98,6 @@ static int check(const struct crew *crew, struct worker *worker)
 	return rc;
 }
 
-/* What was asked for needn't have been given. */
-static unsigned huge_kb(void)
-{
-	static const char *const names[] = {"ShmemPmdMapped:", "FilePmdMapped:", "Shared_Hugetlb:"};
-	FILE *f = fopen("/proc/self/smaps_rollup", "re");
-	char line[256];
-	unsigned sum = 0;
-
-	while (f && fgets(line, sizeof(line), f))
-		for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-			if (!strncmp(line, names[i], strlen(names[i])))
-				sum += (unsigned)strtoul(line + strlen(names[i]), NULL, 10);
-	if (f)
-		fclose(f);
-	return sum;
-}
-
 static void *work(void *arg)
 {
 	struct member *m = arg;
@@ -124,8 +108,9 @@ static void *work(void *arg)
 	pin(&crew->pinning, m->worker.number);
 	if ((crew->peer->join && crew->peer->join(&m->worker)) || check(crew, &m->worker))
 		atomic_store(&board->failed, 1);
+	pages_map();
 	if (m->worker.number == 0)
-		atomic_store(&board->huge_kb, huge_kb());
+		atomic_store(&board->huge_kb, pages_huge_kb());
 	sem_post(&board->done);
 	while (!atomic_load(&board->failed)) {
 		while (sem_wait(&seat->go) && errno == EINTR)

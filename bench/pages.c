@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+#include "pages.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+unsigned pages_huge_kb(void)
+{
+	static const char *const names[] = {"ShmemPmdMapped:", "FilePmdMapped:", "Shared_Hugetlb:"};
+	FILE *f = fopen("/proc/self/smaps_rollup", "re");
+	char line[256];
+	unsigned sum = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+			if (!strncmp(line, names[i], strlen(names[i])))
+				sum += (unsigned)strtoul(line + strlen(names[i]), NULL, 10);
+	if (f)
+		fclose(f);
+	return sum;
+}
+
+/* Only what is in memory: to populate a hole would fill it. Before Linux 5.14, nothing. */
+static void map_what_is_there(char *start, size_t pages, size_t page_size)
+{
+	unsigned char there[16384];
+	size_t i, end, n;
+
+	for (; pages; pages -= n, start += n * page_size) {
+		n = pages < sizeof(there) ? pages : sizeof(there);
+		if (mincore(start, n * page_size, there))
+			return;
+		for (i = 0; i < n; i = end + 1) {
+			for (end = i; end < n && there[end] & 1; end++)
+				;
+			if (end > i)
+				madvise(start + i * page_size, (end - i) * page_size, MADV_POPULATE_READ);
+		}
+	}
+}
+
+void pages_map(void)
+{
+	size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
+	FILE *f = fopen("/proc/self/maps", "re");
+	char line[512], mode[5];
+	void *start, *end;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%p-%p %4s", &start, &end, mode) == 3 && mode[0] == 'r' && mode[3] == 's')
+			map_what_is_there(start, (size_t)((char *)end - (char *)start) / page_size, page_size);
+	if (f)
+		fclose(f);
+}
