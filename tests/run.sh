@@ -58,6 +58,7 @@ scratch=$(mktemp -d) || exit 1
 began=$SECONDS
 
 finish() {
+	[ -z "$aside" ] || kill -- "-$aside" 2>/dev/null
 	rm -rf "$scratch"
 	[ $((passed + failed)) -gt 0 ] || failed=1 # nothing ran: that is no success
 	echo
@@ -66,10 +67,10 @@ finish() {
 	exit $((failed > 0))
 }
 trap finish EXIT
-running=
+running= aside=
 trap 'failed=$((failed + 1)); [ -z "$running" ] || kill "$running"; exit 1' INT TERM HUP
 
-say() { echo "== $*"; }
+say() { echo "== $* (after $((SECONDS - began)) s)"; }
 
 fail() { # MESSAGE [LOG]
 	echo "!! $1" >&2
@@ -102,7 +103,7 @@ if wanted packages && { [ "$tier" != quick ] || [ -n "$only" ]; }; then
 	packages="$packages dpkg-dev debhelper dh-python lintian fakeroot"
 	[ ! -e src/nginx ] || packages="$packages nginx-light nginx-dev"
 fi
-[ ! -e tests/spin/run.sh ] || packages="$packages spin"
+packages="$packages spin"
 # shellcheck disable=SC2086 # words
 need $packages || { fail 'packages are missing' && exit; }
 # To install it starts it, where something starts services: not on a machine that is just to run the quick tests.
@@ -203,7 +204,7 @@ suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted; SUITE/PAR
 	rm -f "$log"
 	# shellcheck disable=SC2086 # words
 	SHOAL_TEST_SECONDS=$time SHOAL_STEP_SECONDS=${steps:-$time} $under meson test -C "$dir" --no-rebuild \
-		-t "$stretch" "${args[@]}" \
+		-t "$stretch" --num-processes "$processes" "${args[@]}" \
 		>"$scratch/log" 2>&1 &
 	running=$!
 	tail -f --pid=$running "$scratch/log" 2>/dev/null | grep --line-buffered -E '^ *[0-9]+/[0-9]+ '
@@ -216,6 +217,19 @@ suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted; SUITE/PAR
 	elif [ $status -ne 0 ]; then
 		fail "$name: meson test" "$scratch/log"
 	fi
+}
+
+start_aside() { # COMMAND...: what one processor is enough for, in the time that the others leave
+	setsid nice -n 19 "$@" >"$scratch/aside" 2>&1 &
+	aside=$!
+}
+
+end_of_aside() {
+	wait "$aside"
+	local status=$?
+	aside=
+	cat "$scratch/aside"
+	return $status
 }
 
 program() { # NAME COMMAND...: something that is no meson test
@@ -245,9 +259,11 @@ for f in tests/{unit,process,model,torture,fuzz,nginx,redis}/test-*.c; do
 	[ ! -e "$f" ] || grep -q "'${name%.c}'" tests/meson.build || echo "note: $f is not listed in tests/meson.build"
 done
 
+processes=$(($(nproc) + 1)) # some of them sleep
 under=
 without= # a part of the suites
 parts= # to build
+! wanted model || start_aside ./tests/spin/run.sh ${nightly:+"$nightly"}
 say gcc
 # shellcheck disable=SC2086 # words
 build gcc gcc -Dwerror=$strict && {
@@ -256,8 +272,8 @@ build gcc gcc -Dwerror=$strict && {
 }
 
 if [ "$tier" != quick ]; then
-	# What is one program by either compiler, or takes many minutes where traps are slow,
-	# as single-stepping does: by night.
+	# By night alone: what is one program by either compiler; the command under ASan, which takes longer than all the
+	# rest there; single-stepping by clang, many minutes where traps are slow.
 	say clang
 	[ "$tier" = night ] || without=stepped
 	build clang clang -Dwerror=true && {
@@ -268,7 +284,7 @@ if [ "$tier" != quick ]; then
 
 	say 'asan + ubsan'
 	if sanitizer_runs address,undefined; then
-		parts='unit process model examples fuzz torture cli nginx redis'
+		parts="unit process model examples fuzz torture nginx redis ${nightly:+cli}"
 		# shellcheck disable=SC2086 # words
 		build asan gcc -Db_sanitize=address,undefined && suites asan "$short" 4 $parts
 	else
@@ -297,9 +313,7 @@ if [ -n "$packaging" ]; then
 	[ "$tier" != night ] || program dist ./tests/packages/dist.sh
 fi
 
-if wanted model && [ -e tests/spin/run.sh ]; then
-	program spin ./tests/spin/run.sh ${nightly:+"$nightly"}
-fi
+[ -z "$aside" ] || program spin end_of_aside
 
 # Each rule of the policy, broken: some test has to notice.
 if [ "$tier" = night ] && wanted process; then
