@@ -108,7 +108,6 @@ static void *work(void *arg)
 	pin(&crew->pinning, m->worker.number);
 	if ((crew->peer->join && crew->peer->join(&m->worker)) || check(crew, &m->worker))
 		atomic_store(&board->failed, 1);
-	pages_map();
 	if (m->worker.number == 0)
 		atomic_store(&board->huge_kb, pages_huge_kb());
 	sem_post(&board->done);
@@ -117,6 +116,7 @@ static void *work(void *arg)
 			;
 		if (atomic_load(&board->ending))
 			break;
+		pages_touch();
 		if (board->round.job) {
 			board->round.job(crew->peer, &m->worker, board->round.arg);
 		} else {

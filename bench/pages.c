@@ -7,10 +7,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
-
 unsigned pages_huge_kb(void)
 {
 	static const char *const names[] = {"ShmemPmdMapped:", "FilePmdMapped:", "Shared_Hugetlb:"};
@@ -27,26 +23,23 @@ unsigned pages_huge_kb(void)
 	return sum;
 }
 
-/* Only what is in memory: to populate a hole would fill it. Before Linux 5.14, nothing. */
-static void map_what_is_there(char *start, size_t pages, size_t page_size)
+/* Not the holes, which it would fill. */
+static void touch_what_is_there(const volatile char *start, size_t pages, size_t page_size)
 {
 	unsigned char there[16384];
-	size_t i, end, n;
+	size_t i, n;
 
 	for (; pages; pages -= n, start += n * page_size) {
 		n = pages < sizeof(there) ? pages : sizeof(there);
-		if (mincore(start, n * page_size, there))
+		if (mincore((void *)start, n * page_size, there))
 			return;
-		for (i = 0; i < n; i = end + 1) {
-			for (end = i; end < n && there[end] & 1; end++)
-				;
-			if (end > i)
-				madvise(start + i * page_size, (end - i) * page_size, MADV_POPULATE_READ);
-		}
+		for (i = 0; i < n; i++)
+			if (there[i] & 1)
+				(void)start[i * page_size];
 	}
 }
 
-void pages_map(void)
+void pages_touch(void)
 {
 	size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
 	FILE *f = fopen("/proc/self/maps", "re");
@@ -55,7 +48,7 @@ void pages_map(void)
 
 	while (f && fgets(line, sizeof(line), f))
 		if (sscanf(line, "%p-%p %4s", &start, &end, mode) == 3 && mode[0] == 'r' && mode[3] == 's')
-			map_what_is_there(start, (size_t)((char *)end - (char *)start) / page_size, page_size);
+			touch_what_is_there(start, (size_t)((char *)end - (char *)start) / page_size, page_size);
 	if (f)
 		fclose(f);
 }
