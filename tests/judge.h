@@ -17,8 +17,9 @@
  *   resumed     a fresh child, stopped till others have written the segment over, goes on to its end.
  *
  * The states are counted first; there is a least number of them for each operation, so that none is trivial. Where they
- * are few all are judged, dead, stopped and killed, however long it takes, and by night recoverers at all of them; of
- * the rest as many as SHOAL_STEP_SECONDS allow, at random. Where the machine forbids ptrace, the cases say so and pass.
+ * are few all are judged, dead and stopped, however long it takes; where they are very few, or there is a minute, each is
+ * killed in earnest, too, and by night there are recoverers at all of them. Of the rest as many as SHOAL_STEP_SECONDS
+ * allow, at random. Where the machine forbids ptrace, the cases say so and pass.
  *
  * An operation may have a companion: another process that leads, or holds what the child waits for. It acts once, when
  * the child sleeps in the kernel; the child is not looked at until it has.
@@ -45,7 +46,7 @@
 #define HOUR_MS 3600000u
 #define POINTS 4096u
 #define FEW 64u              /* states of one operation: all of them are judged */
-#define FAR 100000u          /* instructions: in earnest only some states are, unless there is a minute */
+#define FEW_KILLS 12u        /* states: at each one is killed in earnest, too, unless there is a minute for all */
 #define MANY 600u            /* likewise, if there is a minute or more */
 #define NIGHT_S 600u         /* and their recoverers, too, if there is so much */
 
@@ -954,13 +955,13 @@ static bool resume_at(struct run *run, unsigned n)
 	return well && !w32_load(&crew_verdict->count);
 }
 
-/* Every state where they are few, and then instructions, in the time that is left. */
+/* Every state where they are very few, and then instructions, in the time that is left. */
 static bool judge_in_earnest(struct run *run)
 {
 	uint64_t ns = run->left;
 	struct pace kills = {.left = ns / 3, .all = run->states}, resumes = {.left = ns / 3, .all = run->states},
 		    between = {.left = ns / 3, .all = (unsigned)run->steps};
-	bool well = true, all = run->states <= few() && (run->steps < FAR || traced_seconds() >= 60);
+	bool well = true, all = run->states <= (traced_seconds() >= 60 ? MANY : FEW_KILLS);
 	unsigned i;
 
 	for (i = 0; well && i < run->states; i++) {

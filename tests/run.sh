@@ -15,7 +15,7 @@
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800),
 #                      the storm of the torture suite (10, --ci 120, --night 1800) and libFuzzer by clang (10, 40, 600);
-#                      else 15 with --ci, what is single-stepped 8 (SHOAL_STEP_SECONDS), and 60 with --night
+#                      else, and what is single-stepped (SHOAL_STEP_SECONDS), 15 with --ci, and 60 with --night
 
 cd "$(dirname "$0")/.." || exit 1
 
@@ -49,7 +49,7 @@ ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 storm=${SHOAL_TEST_SECONDS:-120} 
 night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 storm=$seconds fuzz=${SHOAL_TEST_SECONDS:-600} nightly=--night ;;
 esac
 steps= # as the rest
-[ "$tier" != ci ] || steps=8
+[ "$tier" != ci ] || steps=15
 skips=
 [ "$tier" = quick ] || skips='--skips tests/skips.txt'
 
@@ -204,7 +204,7 @@ suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted; SUITE/PAR
 	rm -f "$log"
 	# shellcheck disable=SC2086 # words
 	SHOAL_TEST_SECONDS=$time SHOAL_STEP_SECONDS=${steps:-$time} $under meson test -C "$dir" --no-rebuild \
-		-t "$stretch" --num-processes "$processes" "${args[@]}" \
+		-t "$stretch" "${args[@]}" \
 		>"$scratch/log" 2>&1 &
 	running=$!
 	tail -f --pid=$running "$scratch/log" 2>/dev/null | grep --line-buffered -E '^ *[0-9]+/[0-9]+ '
@@ -220,7 +220,7 @@ suites() { # NAME SECONDS STRETCH SUITE...: run those that are wanted; SUITE/PAR
 }
 
 start_aside() { # COMMAND...: what one processor is enough for, in the time that the others leave
-	setsid nice -n 19 "$@" >"$scratch/aside" 2>&1 &
+	setsid chrt --idle 0 "$@" >"$scratch/aside" 2>&1 &
 	aside=$!
 }
 
@@ -259,7 +259,6 @@ for f in tests/{unit,process,model,torture,fuzz,nginx,redis}/test-*.c; do
 	[ ! -e "$f" ] || grep -q "'${name%.c}'" tests/meson.build || echo "note: $f is not listed in tests/meson.build"
 done
 
-processes=$(($(nproc) + 1)) # some of them sleep
 under=
 without= # a part of the suites
 parts= # to build
