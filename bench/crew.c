@@ -116,10 +116,10 @@ static void *work(void *arg)
 			;
 		if (atomic_load(&board->ending))
 			break;
-		pages_touch();
 		if (board->round.job) {
 			board->round.job(crew->peer, &m->worker, board->round.arg);
 		} else {
+			pages_touch();
 			all_together(board, crew->setup.processes);
 			crew->peer->run(&m->worker, &board->round, &seat->tally);
 		}
