@@ -13,9 +13,9 @@
  * alive word before it gives the memory back, and makes a pidfd readable, or closes a socket, after that: 100 ms later
  * for 1 GiB (measured). No descriptor waits for a futex, so somebody has to sleep there. And as that one is there, it
  * sleeps on the bell as well: no socket, so no address in the segment that a stranger could send to or fill, nothing
- * that ends at a network namespace, nothing that a sandbox without sockets refuses. It costs a second hop: 29 us where
- * all are on one processor, of a load that is waited for 22, of a plain futex 6 to 10; and hardly more across two (77, 71
- * and 63), where any wake is dear (process/watch prints it).
+ * that ends at a network namespace, nothing that a sandbox without sockets refuses. It costs a second hop: 31 us where
+ * all are on one processor, of a load that is waited for 25, of a plain futex 11; and hardly more across two (92, 83 and
+ * 73), where any wake is dear (process/watch prints it).
  * Where threads are refused the fd is a timerfd that ticks while something is watched, each 10 ms, as a blocking
  * waiter does without futex_waitv.
  *
