@@ -350,6 +350,7 @@ static void a_killed_worker_has_one_heir(const struct app *app)
 	all_ask(&c, target);
 	await_crowd(&c, 31);
 	leader = site_leader(&site, target);
+	origin(&site, "await?%s&1", path); /* or the heir's may be the first there */
 	kill(leader, SIGKILL);
 	for (unsigned i = 0; i < c.n; i++)
 		elsewhere += c.workers[i] != leader;
