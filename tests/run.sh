@@ -14,8 +14,8 @@
 #             with --ci, or if asked for)
 #
 # SHOAL_TEST_SECONDS   what the tests that take what they are given get in the gcc build (10, --ci 60, --night 1800),
-#                      the storm of the torture suite (10, --ci 120, --night 1800) and libFuzzer by clang (10, 40, 600);
-#                      else, and what is single-stepped (SHOAL_STEP_SECONDS), 15 with --ci, and 60 with --night
+#                      and libFuzzer by clang (10, 30, 600); else, and what is single-stepped (SHOAL_STEP_SECONDS), 15
+#                      with --ci, and 60 with --night
 
 cd "$(dirname "$0")/.." || exit 1
 
@@ -44,9 +44,9 @@ for s in $only; do
 done
 
 case $tier in
-quick) seconds=${SHOAL_TEST_SECONDS:-10} short=$seconds storm=$seconds fuzz=$seconds ;;
-ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 storm=${SHOAL_TEST_SECONDS:-120} fuzz=${SHOAL_TEST_SECONDS:-40} ;;
-night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 storm=$seconds fuzz=${SHOAL_TEST_SECONDS:-600} nightly=--night ;;
+quick) seconds=${SHOAL_TEST_SECONDS:-10} short=$seconds fuzz=$seconds ;;
+ci) seconds=${SHOAL_TEST_SECONDS:-60} short=15 fuzz=${SHOAL_TEST_SECONDS:-30} ;;
+night) seconds=${SHOAL_TEST_SECONDS:-1800} short=60 fuzz=${SHOAL_TEST_SECONDS:-600} nightly=--night ;;
 esac
 steps= # as the rest
 [ "$tier" != ci ] || steps=15
@@ -253,7 +253,7 @@ cannot_run() {
 
 # ---- the tiers -------------------------------------------------------------------------------------------------------
 
-all='unit process model abi examples fuzz cli nginx python redis'
+all='unit process model abi examples torture fuzz cli nginx python redis'
 strict=true
 [ "$tier" != quick ] || strict=false
 
@@ -270,7 +270,6 @@ say gcc
 # shellcheck disable=SC2086 # words
 build gcc gcc -Dwerror=$strict && {
 	suites gcc "$seconds" 1 $all
-	suites gcc "$storm" 1 torture
 }
 
 if [ "$tier" != quick ]; then
@@ -297,7 +296,7 @@ if [ "$tier" != quick ]; then
 	if sanitizer_runs thread; then
 		parts='unit process model torture redis'
 		# shellcheck disable=SC2086 # words
-		build tsan gcc -Db_sanitize=thread -Dc_args=-Wno-tsan && suites tsan "$short" 4 $parts
+		build tsan gcc -Db_sanitize=thread -Doptimization=1 -Dc_args=-Wno-tsan && suites tsan "$short" 4 $parts
 	else
 		program tsan cannot_run
 	fi
