@@ -29,7 +29,7 @@
  *      other. For a permit it is process.listens and the kick counter.
  * B.2  Bits are taken before words are looked at, by the thread and by dispatch: a change after that look rings anew.
  *      What the thread has taken is in `rung` before the fd is readable, and dispatch empties the fd before it takes
- *      `rung`.
+ *      `rung`. A dispatch between the two leaves nothing to find: the fd is readable once for nothing.
  * B.3  A wake that was lost costs 250 ms: the words of each watched load are looked at again after that, whatever
  *      rang. Lost are those of a completer, or of one who relays, that dies between taking a bit and the wake. A load
  *      is also looked at for good when its lease or its time ends, and each 2 s; each 10 ms if nothing tells of its
@@ -99,7 +99,8 @@ static void make_readable(const struct watch *w)
 	(void)n;
 }
 
-static bool is_to_tell(struct watch *w)
+/* True: it was not, and the caller is to make it so, now or when it has let go of the lock. */
+static bool set_told(struct watch *w)
 {
 	if (w->told || !w->helped)
 		return false;
@@ -109,7 +110,7 @@ static bool is_to_tell(struct watch *w)
 
 void watch_tell(struct watch *w)
 {
-	if (is_to_tell(w))
+	if (set_told(w))
 		make_readable(w);
 }
 
@@ -246,7 +247,7 @@ static void *help(void *arg)
 		bits = look_at_sources(w);
 		w->rung |= bits;
 		now = now_ns();
-		tells = (bits || next_of(w) <= now) && is_to_tell(w);
+		tells = (bits || next_of(w) <= now) && set_told(w);
 		n = what_to_sleep_on(w, words);
 		w->sleeps_until = next_of(w) <= now ? now + AGAIN_NS : next_of(w); /* over: dispatch is told */
 		pthread_mutex_unlock(&w->lock);
